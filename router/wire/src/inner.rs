@@ -1,0 +1,191 @@
+//! The inner header: where a frame comes from and goes to, sealed with it.
+
+use crate::PeerName;
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+/// Length of the inner header, bytes.
+pub const INNER_LEN: usize = size_of::<InnerHeader>();
+/// Hop limit at the source.
+pub const HOP_LIMIT: u8 = 16;
+/// Largest number of fragments of one frame.
+pub const MAX_FRAGMENTS: u8 = 16;
+
+/// A request to complete the checksum of a TCP or UDP segment whose checksum
+/// field holds the sum of its pseudo header.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ChecksumRequest {
+    /// First byte the checksum covers, from the start of the frame: 1 to 255.
+    pub start: u8,
+    /// Where it is put.
+    pub field: ChecksumField,
+}
+
+/// Place of a checksum field behind the start of its transport header.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ChecksumField {
+    /// TCP: 16 bytes.
+    Tcp,
+    /// UDP: 6 bytes.
+    Udp,
+}
+
+impl ChecksumField {
+    /// Distance from the start of the transport header, bytes.
+    #[must_use]
+    pub const fn offset(self) -> u16 {
+        match self {
+            Self::Tcp => 16,
+            Self::Udp => 6,
+        }
+    }
+}
+
+/// 16 bytes in front of each frame:
+///
+/// | bytes | bits | field |
+/// | --- | --- | --- |
+/// | 0-5 | | source peer |
+/// | 6-11 | | destination peer, zero: broadcast |
+/// | 12 | 7-3 | hop limit |
+/// | 12 | 2-0 | kind, 0: Ethernet frame |
+/// | 13 | | checksum start, 0: none |
+/// | 14 | 7 | checksum field at 6 (UDP) instead of 16 (TCP) |
+/// | 14 | 6-3 | fragment index |
+/// | 14 | 2 | last fragment |
+/// | 14 | 1-0 | zero |
+/// | 15 | | zero |
+#[derive(Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub struct InnerHeader {
+    source: [u8; 6],
+    destination: [u8; 6],
+    hops_kind: u8,
+    checksum_start: u8,
+    flags: u8,
+    zero: u8,
+}
+
+const _: () = assert!(INNER_LEN == 16);
+
+const FIELD_UDP: u8 = 0x80;
+const LAST_FRAGMENT: u8 = 0x04;
+const KIND_ETHERNET: u8 = 0;
+
+impl InnerHeader {
+    /// The header of a whole frame from `source`, to `destination` or to all.
+    #[must_use]
+    pub fn new(source: PeerName, destination: Option<PeerName>, checksum: Option<ChecksumRequest>) -> Self {
+        let (start, field) = match checksum {
+            Some(ChecksumRequest { start, field: ChecksumField::Tcp }) => (start, 0),
+            Some(ChecksumRequest { start, field: ChecksumField::Udp }) => (start, FIELD_UDP),
+            None => (0, 0),
+        };
+        Self {
+            source: source.to_bytes(),
+            destination: destination.map_or([0; 6], PeerName::to_bytes),
+            hops_kind: HOP_LIMIT << 3 | KIND_ETHERNET,
+            checksum_start: start,
+            flags: field | LAST_FRAGMENT,
+            zero: 0,
+        }
+    }
+
+    /// Splits the opened body of a datagram into header and frame.
+    #[must_use]
+    pub fn split(body: &[u8]) -> Option<(&Self, &[u8])> {
+        Self::ref_from_prefix(body).ok()
+    }
+
+    /// The peer whose container sent the frame; `None` if the field is zero.
+    #[must_use]
+    pub fn source(&self) -> Option<PeerName> {
+        PeerName::new(self.source)
+    }
+
+    /// The peer the frame is for; `None`: all peers.
+    #[must_use]
+    pub fn destination(&self) -> Option<PeerName> {
+        PeerName::new(self.destination)
+    }
+
+    /// Links the frame may still cross.
+    #[must_use]
+    pub const fn hop_limit(&self) -> u8 {
+        self.hops_kind >> 3
+    }
+
+    /// True for the only kind of this version, an Ethernet frame, with all
+    /// reserved bits zero.
+    #[must_use]
+    pub const fn is_ethernet(&self) -> bool {
+        self.hops_kind & 7 == KIND_ETHERNET && self.flags & 3 == 0 && self.zero == 0
+    }
+
+    /// The request to complete a checksum, if there is one.
+    #[must_use]
+    pub const fn checksum(&self) -> Option<ChecksumRequest> {
+        if self.checksum_start == 0 {
+            return None;
+        }
+        let field = if self.flags & FIELD_UDP == 0 { ChecksumField::Tcp } else { ChecksumField::Udp };
+        Some(ChecksumRequest { start: self.checksum_start, field })
+    }
+
+    /// Fragment index, 0 to 15.
+    #[must_use]
+    pub const fn fragment(&self) -> u8 {
+        self.flags >> 3 & 15
+    }
+
+    /// True if no fragment follows this one.
+    #[must_use]
+    pub const fn is_last_fragment(&self) -> bool {
+        self.flags & LAST_FRAGMENT != 0
+    }
+
+    /// True if the datagram holds a whole frame.
+    #[must_use]
+    pub const fn is_whole(&self) -> bool {
+        self.fragment() == 0 && self.is_last_fragment()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn name(last: u8) -> PeerName {
+        PeerName::new([2, 0, 0, 0, 0, last]).unwrap()
+    }
+
+    #[test]
+    fn a_header_is_laid_out_as_documented() {
+        let request = ChecksumRequest { start: 34, field: ChecksumField::Udp };
+        let header = InnerHeader::new(name(1), Some(name(2)), Some(request));
+        assert_eq!(header.as_bytes(), [2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 0x80, 34, 0x84, 0]);
+        assert_eq!(header.checksum(), Some(request));
+        assert_eq!(header.hop_limit(), HOP_LIMIT);
+        assert!(header.is_whole() && header.is_ethernet());
+    }
+
+    #[test]
+    fn no_destination_is_everybody() {
+        let header = InnerHeader::new(name(1), None, None);
+        assert_eq!(header.destination(), None);
+        assert_eq!(header.checksum(), None);
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_split_without_panic(bytes in prop::collection::vec(any::<u8>(), 0..40)) {
+            if let Some((header, frame)) = InnerHeader::split(&bytes) {
+                prop_assert_eq!(frame.len() + INNER_LEN, bytes.len());
+                let _ = (header.source(), header.destination(), header.checksum(), header.fragment());
+                prop_assert!(header.hop_limit() < 32);
+            } else {
+                prop_assert!(bytes.len() < INNER_LEN);
+            }
+        }
+    }
+}

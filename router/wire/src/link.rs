@@ -1,1 +1,3 @@
-//! Messages of a link.
+//! Messages between two routers: the handshake, the TCP link, the control lane.
+
+pub mod heartbeat;

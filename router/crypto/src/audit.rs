@@ -1,0 +1,100 @@
+//! The nonce audit of test builds: no nonce is ever used twice under one key.
+//!
+//! A repeat would be fatal to AES-GCM and shows in no other test, so builds with
+//! the feature `nonce-audit` (and the tests of this crate) watch every seal of
+//! the process, however often a key is expanded again. Consecutive numbers take
+//! the memory of one, so that 10^7 seals cost little.
+
+use crate::Key;
+use crate::aead::NONCE_LEN;
+use sha2::{Digest, Sha256};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+
+type KeyId = [u8; 32];
+
+static KEYS: LazyLock<Mutex<HashMap<KeyId, Arc<Mutex<Numbers>>>>> = LazyLock::new(Mutex::default);
+
+/// A set of numbers as disjoint ranges that do not touch: first to last.
+#[derive(Debug, Default)]
+struct Numbers(BTreeMap<u128, u128>);
+
+impl Numbers {
+    /// False if `number` was in the set before.
+    fn insert(&mut self, number: u128) -> bool {
+        let mut range = (number, number);
+        if let Some((&first, &last)) = self.0.range(..=number).next_back() {
+            if number <= last {
+                return false;
+            }
+            if last + 1 == number {
+                range.0 = first;
+            }
+        }
+        if let Some(last) = self.0.remove(&(number + 1)) {
+            range.1 = last;
+        }
+        self.0.insert(range.0, range.1);
+        true
+    }
+}
+
+/// Watches the nonces of one key.
+#[derive(Debug)]
+pub(crate) struct Audit(Arc<Mutex<Numbers>>);
+
+impl Audit {
+    /// The watcher of `key`: the same one for equal keys, in the whole process.
+    pub(crate) fn of(key: &Key) -> Self {
+        let id = Sha256::new_with_prefix(b"weave nonce audit").chain_update(key.as_bytes());
+        let mut keys = KEYS.lock().unwrap_or_else(PoisonError::into_inner);
+        Self(Arc::clone(keys.entry(id.finalize().into()).or_default()))
+    }
+
+    /// Records a nonce that is about to be used for sealing.
+    ///
+    /// # Panics
+    /// If it was used before: this is what the audit is for.
+    pub(crate) fn record(&self, nonce: &[u8; NONCE_LEN]) {
+        let number = nonce
+            .iter()
+            .fold(0, |number, &byte| number << 8 | u128::from(byte));
+        let mut numbers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        assert!(
+            numbers.insert(number),
+            "nonce {number:#x} used twice under one key"
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::HashSet;
+
+    #[test]
+    #[should_panic(expected = "used twice")]
+    fn a_repeat_is_caught_through_another_expansion_of_the_key() {
+        let key = Key::from_bytes([0x5a; 32]);
+        Audit::of(&key).record(&[1; NONCE_LEN]);
+        Audit::of(&key).record(&[1; NONCE_LEN]);
+    }
+
+    #[test]
+    fn consecutive_numbers_take_one_range() {
+        let mut numbers = Numbers::default();
+        assert!((0..10_000_u128).rev().all(|number| numbers.insert(number)));
+        assert_eq!(numbers.0.len(), 1);
+    }
+
+    proptest! {
+        #[test]
+        fn ranges_are_a_set(input in prop::collection::vec(0_u128..60, 0..200)) {
+            let (mut numbers, mut set) = (Numbers::default(), HashSet::new());
+            for number in input {
+                prop_assert_eq!(numbers.insert(number), set.insert(number));
+            }
+        }
+    }
+}

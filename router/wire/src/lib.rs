@@ -13,9 +13,9 @@ pub mod outer;
 pub mod packet;
 pub mod vnet;
 
-pub use inner::{InnerHeader, INNER_LEN};
+pub use inner::{INNER_LEN, InnerHeader};
 pub use name::{MacAddr, Nickname, PeerName, SessionIndex, Uid};
-pub use outer::{DatagramKind, Lane, OuterHeader, OUTER_LEN};
+pub use outer::{DatagramKind, Lane, OUTER_LEN, OuterHeader};
 
 /// Length of an AEAD tag at the end of a sealed datagram, bytes.
 pub const TAG_LEN: usize = 16;

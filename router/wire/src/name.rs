@@ -221,7 +221,14 @@ mod tests {
 
     #[test]
     fn nothing_but_six_pairs_is_a_peer_name() {
-        for bad in ["", "00:00:00:00:00:00", "1:2:3:4:5:6", "02:1f:3a:00:c4", "02:1f:3a:00:c4:07:", "+2:1f:3a:00:c4:07"] {
+        for bad in [
+            "",
+            "00:00:00:00:00:00",
+            "1:2:3:4:5:6",
+            "02:1f:3a:00:c4",
+            "02:1f:3a:00:c4:07:",
+            "+2:1f:3a:00:c4:07",
+        ] {
             assert!(bad.parse::<PeerName>().is_err(), "{bad}");
         }
     }

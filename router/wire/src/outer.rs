@@ -143,14 +143,22 @@ mod tests {
 
     #[test]
     fn a_header_is_laid_out_as_documented() {
-        let header = OuterHeader::new(DatagramKind::Sealed, Lane::data(3).unwrap(), SessionIndex(0x0102_0304_0506_0708), 0x0a0b_0c0d);
+        let header = OuterHeader::new(
+            DatagramKind::Sealed,
+            Lane::data(3).unwrap(),
+            SessionIndex(0x0102_0304_0506_0708),
+            0x0a0b_0c0d,
+        );
         assert_eq!(header.as_bytes(), [0x10, 3, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 10, 11, 12, 13]);
         assert_eq!(header.as_bytes()[LANE_OFFSET], 3);
     }
 
     #[test]
     fn reserved_bytes_and_foreign_lanes_are_refused() {
-        let mut bytes: [u8; 16] = OuterHeader::new(DatagramKind::Sealed, Lane::CONTROL, SessionIndex(1), 1).as_bytes().try_into().unwrap();
+        let mut bytes: [u8; 16] = OuterHeader::new(DatagramKind::Sealed, Lane::CONTROL, SessionIndex(1), 1)
+            .as_bytes()
+            .try_into()
+            .unwrap();
         bytes[2] = 1;
         assert_eq!(OuterHeader::split(&bytes).unwrap().0.kind(), None);
         bytes[LANE_OFFSET] = 64;

@@ -1,0 +1,294 @@
+//! What is asked and answered.
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use crate::PROTOCOL_VERSION;
+use crate::problem::{Code, Problem};
+use crate::status::Status;
+use crate::target::Target;
+
+/// Most peers in one request.
+pub const PEERS_MAX: usize = 512;
+
+/// The first frame of each end.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hello {
+    /// Version of the control protocol the sender speaks.
+    pub control_protocol: u16,
+    /// Version of the sender's software, for people.
+    pub software: String,
+}
+
+impl Hello {
+    /// What this library says first.
+    #[must_use]
+    pub fn ours() -> Self {
+        Self { control_protocol: PROTOCOL_VERSION, software: env!("CARGO_PKG_VERSION").into() }
+    }
+
+    /// Checks that the other end speaks our version.
+    ///
+    /// # Errors
+    /// [`Code::Version`] with both versions.
+    pub fn check(&self) -> Result<(), Problem> {
+        if self.control_protocol == PROTOCOL_VERSION {
+            return Ok(());
+        }
+        Err(Problem::new(
+            Code::Version,
+            "cannot talk over the control socket",
+            format!(
+                "this end is weave {} (control protocol {PROTOCOL_VERSION}), the other weave {} (control protocol {})",
+                env!("CARGO_PKG_VERSION"),
+                self.software,
+                self.control_protocol
+            ),
+            "restart the router with `weave stop` and `weave launch`, so that both are of one version",
+        ))
+    }
+}
+
+/// A command for the router.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Request {
+    /// The whole state; answered with [`Reply::Status`] in one or more pages.
+    Status,
+    /// Add targets, or with `replace` dial exactly these.
+    Connect {
+        /// Forget the targets there were.
+        replace: bool,
+        /// The peers to dial, at most [`PEERS_MAX`].
+        peers: Vec<Target>,
+    },
+    /// Stop reconnecting to these targets; live links stay.
+    Forget {
+        /// The targets to forget, at most [`PEERS_MAX`].
+        peers: Vec<Target>,
+    },
+    /// End the router. The answer comes before it ends.
+    Stop,
+    /// The attachment records changed: read them again.
+    AttachmentsChanged,
+    /// Reserved: events as they happen, many responses to one id.
+    Subscribe,
+}
+
+/// A request as it stands in its frame.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Envelope {
+    /// Chosen by the client, repeated in each response.
+    pub id: u64,
+    /// Name of the command.
+    pub command: String,
+    /// What the command takes; absent for commands that take nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub arguments: Option<Box<RawValue>>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct ConnectArguments {
+    #[serde(default)]
+    replace: bool,
+    peers: Vec<Target>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct ForgetArguments {
+    peers: Vec<Target>,
+}
+
+impl Request {
+    /// The name of the command in frames, logs and errors.
+    #[must_use]
+    pub const fn command(&self) -> &'static str {
+        match self {
+            Self::Status => "status",
+            Self::Connect { .. } => "connect",
+            Self::Forget { .. } => "forget",
+            Self::Stop => "stop",
+            Self::AttachmentsChanged => "attachments-changed",
+            Self::Subscribe => "subscribe",
+        }
+    }
+
+    /// The request as a frame's content, under `id`.
+    ///
+    /// # Errors
+    /// When it cannot be written as JSON (never, but for a lack of memory).
+    pub fn to_envelope(&self, id: u64) -> Result<Envelope, serde_json::Error> {
+        let arguments = match self {
+            Self::Connect { replace, peers } => Some(serde_json::value::to_raw_value(&ConnectArguments {
+                replace: *replace,
+                peers: peers.clone(),
+            })?),
+            Self::Forget { peers } => {
+                Some(serde_json::value::to_raw_value(&ForgetArguments { peers: peers.clone() })?)
+            }
+            Self::Status | Self::Stop | Self::AttachmentsChanged | Self::Subscribe => None,
+        };
+        Ok(Envelope { id, command: self.command().into(), arguments })
+    }
+
+    /// Reads the request in `envelope`.
+    ///
+    /// # Errors
+    /// [`Code::UnknownCommand`], [`Code::BadRequest`] or [`Code::TooLarge`].
+    pub fn from_envelope(envelope: &Envelope) -> Result<Self, Problem> {
+        match envelope.command.as_str() {
+            "status" => Ok(Self::Status),
+            "connect" => {
+                let ConnectArguments { replace, peers } = arguments(envelope)?;
+                Ok(Self::Connect { replace, peers: bounded(peers)? })
+            }
+            "forget" => {
+                let ForgetArguments { peers } = arguments(envelope)?;
+                Ok(Self::Forget { peers: bounded(peers)? })
+            }
+            "stop" => Ok(Self::Stop),
+            "attachments-changed" => Ok(Self::AttachmentsChanged),
+            "subscribe" => Ok(Self::Subscribe),
+            other => Err(Problem::new(
+                Code::UnknownCommand,
+                "cannot do what was asked",
+                format!("the router (weave {}) knows no command {:.40?}", env!("CARGO_PKG_VERSION"), other),
+                "restart the router with the version of weave that asked",
+            )),
+        }
+    }
+}
+
+fn arguments<'a, T: Deserialize<'a>>(envelope: &'a Envelope) -> Result<T, Problem> {
+    let text = envelope.arguments.as_ref().map_or("{}", |raw| raw.get());
+    serde_json::from_str(text).map_err(|error| {
+        Problem::new(
+            Code::BadRequest,
+            format!("cannot read the arguments of {}", envelope.command),
+            error,
+            "",
+        )
+    })
+}
+
+fn bounded(peers: Vec<Target>) -> Result<Vec<Target>, Problem> {
+    if peers.len() <= PEERS_MAX {
+        return Ok(peers);
+    }
+    Err(Problem::new(
+        Code::TooLarge,
+        "cannot change the targets",
+        format!("{} peers are more than {PEERS_MAX}", peers.len()),
+        "name fewer; peers find each other",
+    ))
+}
+
+/// One answer to a request.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Response {
+    /// The id of the request.
+    pub id: u64,
+    /// Another response with this id follows.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub more: bool,
+    /// What came of it.
+    #[serde(flatten)]
+    pub outcome: Outcome,
+}
+
+/// What came of a request.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Outcome {
+    /// It was done.
+    Ok(Reply),
+    /// It was not.
+    Error(Problem),
+}
+
+/// What a router answers when it did what was asked.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Reply {
+    /// Nothing to tell.
+    Done,
+    /// The state, or a page of it.
+    Status(Box<Status>),
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::frame::{Decoder, encode};
+    use crate::{REPLY_MAX, REQUEST_MAX};
+
+    fn through_a_frame(request: &Request) -> Request {
+        let frame = encode(&request.to_envelope(7).unwrap(), REQUEST_MAX).unwrap();
+        let mut decoder = Decoder::new(REQUEST_MAX);
+        decoder.push(&frame);
+        let envelope: Envelope = decoder.next_value().unwrap().unwrap();
+        assert_eq!(envelope.id, 7);
+        Request::from_envelope(&envelope).unwrap()
+    }
+
+    #[test]
+    fn every_request_survives_its_frame() {
+        let peers = vec!["host2".parse().unwrap(), "[fd00::2]:6800".parse().unwrap()];
+        for request in [
+            Request::Status,
+            Request::Connect { replace: true, peers: peers.clone() },
+            Request::Forget { peers },
+            Request::Stop,
+            Request::AttachmentsChanged,
+            Request::Subscribe,
+        ] {
+            assert_eq!(through_a_frame(&request), request);
+        }
+    }
+
+    fn read(text: &str) -> Result<Request, Code> {
+        let envelope: Envelope = serde_json::from_str(text).unwrap();
+        Request::from_envelope(&envelope).map_err(|problem| problem.code)
+    }
+
+    #[test]
+    fn unknown_commands_and_bad_arguments_are_typed_errors() {
+        assert_eq!(read(r#"{"id":1,"command":"explode"}"#), Err(Code::UnknownCommand));
+        assert_eq!(read(r#"{"id":1,"command":"connect"}"#), Err(Code::BadRequest));
+        assert_eq!(
+            read(r#"{"id":1,"command":"connect","arguments":{"peers":["a b"]}}"#),
+            Err(Code::BadRequest)
+        );
+        let many = serde_json::to_string(&vec!["h"; PEERS_MAX + 1]).unwrap();
+        assert_eq!(
+            read(&format!(r#"{{"id":1,"command":"forget","arguments":{{"peers":{many}}}}}"#)),
+            Err(Code::TooLarge)
+        );
+    }
+
+    #[test]
+    fn unknown_fields_are_ignored() {
+        let text = r#"{"id":1,"new":[],"command":"connect","arguments":{"peers":["h"],"gently":true}}"#;
+        assert_eq!(read(text), Ok(Request::Connect { replace: false, peers: vec!["h".parse().unwrap()] }));
+    }
+
+    #[test]
+    fn another_version_is_refused_with_both_named() {
+        let hello = Hello { control_protocol: 9, software: "3.0.0".into() };
+        let problem = hello.check().unwrap_err();
+        assert_eq!(problem.code, Code::Version);
+        assert!(problem.why.contains("3.0.0"));
+        assert!(Hello::ours().check().is_ok());
+    }
+
+    #[test]
+    fn responses_survive_their_frames() {
+        for outcome in [Outcome::Ok(Reply::Done), Outcome::Error(Problem::failed("a", "b", "c"))] {
+            let response = Response { id: 3, more: false, outcome };
+            let frame = encode(&response, REPLY_MAX).unwrap();
+            let mut decoder = Decoder::new(REPLY_MAX);
+            decoder.push(&frame);
+            assert_eq!(decoder.next_value::<Response>().unwrap().unwrap(), response);
+        }
+    }
+}

@@ -42,12 +42,7 @@ pub trait Aead: Send {
         Self: Sized;
 
     /// Encrypts `body` in place and returns the tag over it and `aad`.
-    fn seal(
-        &self,
-        nonce: &[u8; NONCE_LEN],
-        aad: &[u8],
-        body: &mut [u8],
-    ) -> [u8; weave_wire::TAG_LEN];
+    fn seal(&self, nonce: &[u8; NONCE_LEN], aad: &[u8], body: &mut [u8]) -> [u8; weave_wire::TAG_LEN];
 
     /// Decrypts in place what [`Aead::seal`] made, its tag at the end.
     ///
@@ -55,10 +50,5 @@ pub trait Aead: Send {
     /// [`Forged`] if the tag is wrong or missing. The content of the buffer is
     /// then unspecified (some makers decrypt before they compare) and must not
     /// be read.
-    fn open(
-        &self,
-        nonce: &[u8; NONCE_LEN],
-        aad: &[u8],
-        body_and_tag: &mut [u8],
-    ) -> Result<(), Forged>;
+    fn open(&self, nonce: &[u8; NONCE_LEN], aad: &[u8], body_and_tag: &mut [u8]) -> Result<(), Forged>;
 }

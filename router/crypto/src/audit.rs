@@ -56,19 +56,16 @@ impl Audit {
     /// # Panics
     /// If it was used before: this is what the audit is for.
     pub(crate) fn record(&self, nonce: &[u8; NONCE_LEN]) {
-        let number = nonce
-            .iter()
-            .fold(0, |number, &byte| number << 8 | u128::from(byte));
+        let number = nonce.iter().fold(0, |number, &byte| number << 8 | u128::from(byte));
         let mut numbers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        assert!(
-            numbers.insert(number),
-            "nonce {number:#x} used twice under one key"
-        );
+        assert!(numbers.insert(number), "nonce {number:#x} used twice under one key");
     }
 }
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+
     use super::*;
     use proptest::prelude::*;
     use std::collections::HashSet;

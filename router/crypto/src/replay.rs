@@ -53,10 +53,7 @@ impl ReplayWindow {
     /// A window that has seen nothing.
     #[must_use]
     pub const fn new() -> Self {
-        Self {
-            highest: 0,
-            blocks: None,
-        }
+        Self { highest: 0, blocks: None }
     }
 
     /// True once a number was committed.
@@ -83,11 +80,7 @@ impl ReplayWindow {
         if self.highest - number >= REPLAY_WINDOW {
             return Err(ReplayError::TooOld);
         }
-        if blocks[slot(block(number))] & bit(number) == 0 {
-            Ok(())
-        } else {
-            Err(ReplayError::Replayed)
-        }
+        if blocks[slot(block(number))] & bit(number) == 0 { Ok(()) } else { Err(ReplayError::Replayed) }
     }
 
     /// Marks `number`, which [`ReplayWindow::peek`] let pass, as seen.
@@ -108,6 +101,8 @@ impl ReplayWindow {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+
     use super::*;
     use proptest::prelude::*;
     use std::collections::HashSet;
@@ -123,11 +118,7 @@ mod tests {
         let mut window = ReplayWindow::new();
         for number in [0, 1, 9, 3, 63, 64, 65, 2, 100_000, 99_999] {
             assert_eq!(accept(&mut window, number), Ok(()), "{number}");
-            assert_eq!(
-                accept(&mut window, number),
-                Err(ReplayError::Replayed),
-                "{number}"
-            );
+            assert_eq!(accept(&mut window, number), Err(ReplayError::Replayed), "{number}");
         }
     }
 
@@ -137,20 +128,14 @@ mod tests {
         let top = 1_000_003;
         assert_eq!(accept(&mut window, top), Ok(()));
         assert_eq!(accept(&mut window, top - REPLAY_WINDOW + 1), Ok(()));
-        assert_eq!(
-            accept(&mut window, top - REPLAY_WINDOW),
-            Err(ReplayError::TooOld)
-        );
+        assert_eq!(accept(&mut window, top - REPLAY_WINDOW), Err(ReplayError::TooOld));
     }
 
     #[test]
     fn no_number_past_the_end_of_a_key_passes() {
         let mut window = ReplayWindow::new();
         assert_eq!(accept(&mut window, KEY_DATAGRAMS - 1), Ok(()));
-        assert_eq!(
-            accept(&mut window, KEY_DATAGRAMS),
-            Err(ReplayError::Exhausted)
-        );
+        assert_eq!(accept(&mut window, KEY_DATAGRAMS), Err(ReplayError::Exhausted));
         assert_eq!(accept(&mut window, u32::MAX), Err(ReplayError::Exhausted));
     }
 

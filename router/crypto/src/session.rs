@@ -88,10 +88,7 @@ impl<A: Aead> SendKey<A> {
     /// If `datagram` has no room for header and tag: a fault of the caller.
     #[inline]
     pub fn seal(&mut self, kind: DatagramKind, datagram: &mut [u8]) -> Result<(), KeyExhausted> {
-        assert!(
-            datagram.len() >= OUTER_LEN + TAG_LEN,
-            "a datagram without room for header and tag"
-        );
+        assert!(datagram.len() >= OUTER_LEN + TAG_LEN, "a datagram without room for header and tag");
         let counter = self.counter.take()?;
         let nonce = nonce(counter);
         #[cfg(any(test, feature = "nonce-audit"))]
@@ -114,10 +111,7 @@ impl<A: Aead> SendKey<A> {
     /// If `datagram` has no room for the header: a fault of the caller.
     #[inline]
     pub fn frame_clear(&mut self, datagram: &mut [u8]) -> Result<(), KeyExhausted> {
-        assert!(
-            datagram.len() >= OUTER_LEN,
-            "a datagram without room for its header"
-        );
+        assert!(datagram.len() >= OUTER_LEN, "a datagram without room for its header");
         let counter = self.counter.take()?;
         let header = OuterHeader::new(DatagramKind::Clear, self.lane, self.session, counter);
         datagram[..OUTER_LEN].copy_from_slice(header.as_bytes());
@@ -152,11 +146,7 @@ impl<A: Aead> ReceiveKey<A> {
     /// A fresh key for `lane`.
     #[must_use]
     pub fn new(key: &Key, lane: Lane) -> Self {
-        Self {
-            aead: A::new(key),
-            lane,
-            window: ReplayWindow::new(),
-        }
+        Self { aead: A::new(key), lane, window: ReplayWindow::new() }
     }
 
     /// Opens a datagram in place and returns its body, without header and tag.

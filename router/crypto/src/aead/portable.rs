@@ -16,25 +16,15 @@ impl Aead for Portable {
     }
 
     fn seal(&self, nonce: &[u8; NONCE_LEN], aad: &[u8], body: &mut [u8]) -> [u8; TAG_LEN] {
-        match self
-            .0
-            .encrypt_inout_detached(&Nonce::from(*nonce), aad, body.into())
-        {
+        match self.0.encrypt_inout_detached(&Nonce::from(*nonce), aad, body.into()) {
             Ok(tag) => tag.into(),
             // Only for a body over 64 GiB, and a datagram is no longer than 64 KiB.
             Err(_) => unreachable!("a body longer than AES-GCM allows"),
         }
     }
 
-    fn open(
-        &self,
-        nonce: &[u8; NONCE_LEN],
-        aad: &[u8],
-        body_and_tag: &mut [u8],
-    ) -> Result<(), Forged> {
-        let (body, tag) = body_and_tag
-            .split_last_chunk_mut::<TAG_LEN>()
-            .ok_or(Forged)?;
+    fn open(&self, nonce: &[u8; NONCE_LEN], aad: &[u8], body_and_tag: &mut [u8]) -> Result<(), Forged> {
+        let (body, tag) = body_and_tag.split_last_chunk_mut::<TAG_LEN>().ok_or(Forged)?;
         self.0
             .decrypt_inout_detached(&Nonce::from(*nonce), aad, body.into(), &Tag::from(*tag))
             .map_err(|_| Forged)

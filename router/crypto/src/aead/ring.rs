@@ -20,10 +20,7 @@ impl Aead for Ring {
     fn seal(&self, nonce: &[u8; NONCE_LEN], aad: &[u8], body: &mut [u8]) -> [u8; TAG_LEN] {
         let nonce = Nonce::assume_unique_for_key(*nonce);
         let mut bytes = [0; TAG_LEN];
-        match self
-            .0
-            .seal_in_place_separate_tag(nonce, Aad::from(aad), body)
-        {
+        match self.0.seal_in_place_separate_tag(nonce, Aad::from(aad), body) {
             Ok(tag) => bytes.copy_from_slice(tag.as_ref()),
             // Only for a body over 64 GiB, and a datagram is no longer than 64 KiB.
             Err(_) => unreachable!("a body longer than AES-GCM allows"),
@@ -31,16 +28,8 @@ impl Aead for Ring {
         bytes
     }
 
-    fn open(
-        &self,
-        nonce: &[u8; NONCE_LEN],
-        aad: &[u8],
-        body_and_tag: &mut [u8],
-    ) -> Result<(), Forged> {
+    fn open(&self, nonce: &[u8; NONCE_LEN], aad: &[u8], body_and_tag: &mut [u8]) -> Result<(), Forged> {
         let nonce = Nonce::assume_unique_for_key(*nonce);
-        self.0
-            .open_in_place(nonce, Aad::from(aad), body_and_tag)
-            .map(|_| ())
-            .map_err(|_| Forged)
+        self.0.open_in_place(nonce, Aad::from(aad), body_and_tag).map(|_| ()).map_err(|_| Forged)
     }
 }

@@ -1,1 +1,20 @@
-//! (being written)
+//! The kernel's side of the network: namespaces, bridge, tap, attachments.
+//!
+//! Everything here needs root (or a user namespace of its own, see
+//! `unprivileged`) and speaks to the kernel directly: rtnetlink, ioctl and
+//! /proc/sys, no helper programs. "The host" is always the network namespace
+//! of the calling thread. All calls block, and each has a time limit.
+
+pub mod bridge;
+mod error;
+pub mod mtu;
+pub mod named;
+pub mod namespace;
+pub mod netlink;
+mod protect;
+mod sys;
+pub mod tap;
+
+pub use error::{Error, Result};
+pub use namespace::{Namespace, NamespaceId, NamespaceSpec};
+pub use netlink::{Link, Netlink};

@@ -1,0 +1,82 @@
+//! Routes through an interface.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use ipnet::IpNet;
+use netlink_packet_route::route::{RouteMessage, RouteProtocol, RouteScope, RouteType};
+use rtnetlink::RouteMessageBuilder;
+
+use super::{Netlink, is_present};
+use crate::error::Result;
+
+/// A route through an interface, without a gateway.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct InterfaceRoute {
+    pub index: u32,
+    pub destination: IpNet,
+    /// `RT_TABLE_*`.
+    pub table: u32,
+    pub kind: RouteType,
+    /// Smaller wins; 0 is the kernel's default.
+    pub metric: u32,
+}
+
+impl Netlink {
+    /// Adds a route; whether it was new.
+    pub(crate) fn add_route(&mut self, route: InterfaceRoute) -> Result<bool> {
+        let request = self.handle.route().add(route.message()).execute();
+        match self.call("add route", route.destination, request) {
+            Ok(()) => Ok(true),
+            Err(error) if is_present(&error) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Adds a route of `destination` through `gateway`; whether it was new.
+    ///
+    /// # Errors
+    /// When the gateway is not reachable or the kernel refuses otherwise.
+    pub fn add_gateway(&mut self, destination: IpNet, gateway: std::net::IpAddr) -> Result<bool> {
+        let message = RouteMessageBuilder::<std::net::IpAddr>::new()
+            .destination_prefix(destination.network(), destination.prefix_len())
+            .and_then(|message| message.gateway(gateway));
+        let message = match message {
+            Ok(message) => message.build(),
+            Err(error) => {
+                return Err(crate::Error::invalid(destination, error.to_string()));
+            }
+        };
+        let request = self.handle.route().add(message).execute();
+        match self.call("add route", destination, request) {
+            Ok(()) => Ok(true),
+            Err(error) if is_present(&error) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+impl InterfaceRoute {
+    fn message(self) -> RouteMessage {
+        match self.destination {
+            IpNet::V4(net) => finish(
+                RouteMessageBuilder::<Ipv4Addr>::new()
+                    .destination_prefix(net.network(), net.prefix_len())
+                    .scope(RouteScope::Link),
+                self,
+            ),
+            IpNet::V6(net) => finish(
+                RouteMessageBuilder::<Ipv6Addr>::new().destination_prefix(net.network(), net.prefix_len()),
+                self,
+            ),
+        }
+    }
+}
+
+fn finish<T>(builder: RouteMessageBuilder<T>, route: InterfaceRoute) -> RouteMessage {
+    let builder = builder
+        .output_interface(route.index)
+        .table_id(route.table)
+        .kind(route.kind)
+        .protocol(RouteProtocol::Boot);
+    if route.metric == 0 { builder.build() } else { builder.priority(route.metric).build() }
+}

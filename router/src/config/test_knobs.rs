@@ -1,0 +1,136 @@
+//! Switches that only tests use: environment variables `WEAVE_TEST_…`.
+//!
+//! They make rare things frequent and present things absent; none weakens what
+//! is sealed or accepted. `launch` names on stderr each one that is set.
+
+use std::str::FromStr;
+use std::time::Duration;
+
+/// Shortest spacing of two re-keys that a test may ask for.
+const MIN_REKEY: Duration = Duration::from_millis(100);
+
+/// The switches of one run; the default is production.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TestKnobs {
+    /// `WEAVE_TEST_REKEY_MS`: re-key this often, and let re-keys follow each
+    /// other as closely; 100 ms or more.
+    pub rekey_interval: Option<Duration>,
+    /// `WEAVE_TEST_ABSENT`: features that the start-up probes report absent.
+    pub absent: Vec<Feature>,
+}
+
+/// A kernel feature with a fall-back, so that each fall-back can be tested on a new kernel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Feature {
+    /// io_uring itself; without it a router refuses to start.
+    IoUring,
+    /// Provided-buffer rings (Linux 5.19); without them a router refuses to start.
+    BufferRing,
+    /// `IORING_OP_READ_MULTISHOT` (Linux 6.7).
+    MultishotRead,
+    /// Multishot `recvmsg` (Linux 6.0); without it a router refuses to start.
+    MultishotReceive,
+    /// `UDP_SEGMENT`.
+    UdpSegment,
+    /// `UDP_GRO`.
+    UdpGro,
+    /// UDP super-frames across the tap (Linux 6.2).
+    Uso,
+    /// TCP super-frames across the tap.
+    Tso,
+}
+
+impl Feature {
+    /// All features with their names in `WEAVE_TEST_ABSENT`.
+    pub const ALL: [(&'static str, Self); 8] = [
+        ("io-uring", Self::IoUring),
+        ("buffer-ring", Self::BufferRing),
+        ("multishot-read", Self::MultishotRead),
+        ("multishot-receive", Self::MultishotReceive),
+        ("udp-segment", Self::UdpSegment),
+        ("udp-gro", Self::UdpGro),
+        ("uso", Self::Uso),
+        ("tso", Self::Tso),
+    ];
+}
+
+/// A test switch with a value that it does not know.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{variable}={value:?} is not {expected}")]
+pub struct TestKnobError {
+    variable: &'static str,
+    value: String,
+    expected: &'static str,
+}
+
+impl FromStr for Feature {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Self::ALL.iter().find(|(name, _)| *name == text).map(|(_, feature)| *feature).ok_or(())
+    }
+}
+
+impl TestKnobs {
+    /// The variables that are switches.
+    pub const VARIABLES: [&'static str; 2] = ["WEAVE_TEST_REKEY_MS", "WEAVE_TEST_ABSENT"];
+
+    /// Reads the switches through `variable`, which answers like [`std::env::var`].
+    ///
+    /// # Errors
+    /// When a value makes no sense: a test with a mistyped switch would test nothing.
+    pub fn read(variable: impl Fn(&str) -> Option<String>) -> Result<Self, TestKnobError> {
+        let [rekey, absent] = Self::VARIABLES;
+        let mut knobs = Self::default();
+        if let Some(value) = variable(rekey) {
+            let interval =
+                value.parse().ok().map(Duration::from_millis).filter(|interval| *interval >= MIN_REKEY);
+            knobs.rekey_interval = Some(interval.ok_or(TestKnobError {
+                variable: rekey,
+                value,
+                expected: "a number of milliseconds, 100 or more",
+            })?);
+        }
+        if let Some(value) = variable(absent) {
+            let features: Result<Vec<_>, ()> = value.split(',').map(str::parse).collect();
+            knobs.absent = features.map_err(|()| TestKnobError {
+                variable: absent,
+                value,
+                expected: "a list of features that can be absent",
+            })?;
+        }
+        Ok(knobs)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn nothing_set_is_production() {
+        assert_eq!(TestKnobs::read(|_| None).unwrap(), TestKnobs::default());
+    }
+
+    #[test]
+    fn each_switch_is_read() {
+        let knobs = TestKnobs::read(|name| match name {
+            "WEAVE_TEST_REKEY_MS" => Some("100".into()),
+            "WEAVE_TEST_ABSENT" => Some("uso,multishot-read".into()),
+            _ => None,
+        });
+        let knobs = knobs.unwrap();
+        assert_eq!(knobs.rekey_interval, Some(MIN_REKEY));
+        assert_eq!(knobs.absent, [Feature::Uso, Feature::MultishotRead]);
+    }
+
+    #[test]
+    fn a_mistyped_switch_is_refused() {
+        for value in ["", "99", "-1", "usso", "yes"] {
+            for variable in TestKnobs::VARIABLES {
+                assert!(TestKnobs::read(|name| (name == variable).then(|| value.into())).is_err());
+            }
+        }
+    }
+}

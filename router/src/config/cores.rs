@@ -39,9 +39,11 @@ fn parse(text: &str) -> Option<Vec<usize>> {
     let mut cores = Vec::new();
     for part in text.split(',') {
         let (first, last) = part.split_once('-').unwrap_or((part, part));
-        for core in
-            number(first)?..=number(last).filter(|last| *last >= number(first).unwrap_or(usize::MAX))?
-        {
+        let (first, last) = (number(first)?, number(last)?);
+        if first > last {
+            return None;
+        }
+        for core in first..=last {
             if cores.len() == MAX_CORES || cores.contains(&core) {
                 return None;
             }

@@ -5,12 +5,16 @@
 //! /proc/sys, no helper programs. "The host" is always the network namespace
 //! of the calling thread. All calls block, and each has a time limit.
 
+pub mod address;
+pub mod attach;
 pub mod bridge;
 mod error;
 pub mod mtu;
 pub mod named;
 pub mod namespace;
+mod neighbour;
 pub mod netlink;
+mod packet;
 mod protect;
 mod sys;
 pub mod tap;

@@ -28,6 +28,7 @@ use socket::DirectSocket;
 
 pub use address::InterfaceAddress;
 pub use link::{INTERFACE_NAME_MAX, Link, VethEnd};
+pub(crate) use route::InterfaceRoute;
 pub(crate) use watch::LinkWatch;
 
 /// How long the kernel may take for one request. Requests take microseconds,

@@ -72,3 +72,15 @@ fn ethtool(name: &str, data: *mut libc::c_char) {
     let result = unsafe { libc::ioctl(socket.as_raw_fd(), 0x8946, &raw mut request) };
     assert_eq!(result, 0, "ethtool {name}: {}", std::io::Error::last_os_error());
 }
+
+/// A container: a fresh namespace with its loopback interface up.
+pub fn container(label: &str) -> Namespace {
+    let namespace = Namespace::create(label).unwrap();
+    Netlink::in_namespace(&namespace).unwrap().set_loopback_up().unwrap();
+    namespace
+}
+
+/// Parses a list of addresses.
+pub fn cidrs(texts: &[&str]) -> Vec<ipnet::IpNet> {
+    texts.iter().map(|text| text.parse().unwrap()).collect()
+}

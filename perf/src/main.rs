@@ -1,0 +1,38 @@
+//! `weave-perf`: measures this overlay beside other tunnels on one machine.
+//!
+//! `weave-perf ab` builds the same two hosts for every tunnel, one after the other in a fresh
+//! order each round, and prints medians, spread and ratios.
+
+mod ab;
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Measures Weave beside other tunnels.
+#[derive(Debug, Parser)]
+#[command(version, propagate_version = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Compare tunnels side by side on two simulated hosts (needs root).
+    Ab(ab::Options),
+}
+
+fn main() -> ExitCode {
+    let Command::Ab(options) = Arguments::parse().command;
+    match ab::run(&options) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            // Nothing is left to tell it to when stderr is gone.
+            let _ = writeln!(std::io::stderr(), "weave-perf: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,214 @@
+//! What control core and shards tell each other.
+
+use crate::counters::LinkCounters;
+use crossbeam_queue::ArrayQueue;
+use nix::sys::eventfd::EventFd;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+use weave_crypto::Key;
+use weave_wire::{Lane, MacAddr, PeerName, SessionIndex};
+
+/// Commands a shard has not read yet, at most.
+pub const COMMAND_QUEUE: usize = 1024;
+/// Reports the control core has not read yet, at most, of all shards together.
+pub const REPORT_QUEUE: usize = 4096;
+
+/// A link in the tables of the shards: a small number, given by the control core.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct LinkId(pub u16);
+
+/// How frames travel over a link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// Sealed.
+    Sealed,
+    /// Clear, from this address only.
+    Clear,
+}
+
+/// Keys to open what a peer sends in one epoch.
+#[derive(Debug)]
+pub struct ReceiveSession {
+    /// The link it belongs to.
+    pub link: LinkId,
+    /// The peer at its other end.
+    pub peer: PeerName,
+    /// The peer's address; clear datagrams from elsewhere are dropped.
+    pub address: IpAddr,
+    /// Number of the epoch, echoed in reports.
+    pub epoch: u64,
+    /// Our name of the session, in every header of it.
+    pub index: SessionIndex,
+    /// Whether frames come sealed.
+    pub mode: Mode,
+    /// A key for every lane of the peer that this shard owns.
+    pub keys: Vec<(Lane, Key)>,
+    /// Opens nothing from then on ([`crate::boot_time`]).
+    pub expires: Duration,
+}
+
+/// The key to seal what this shard sends in one epoch.
+#[derive(Debug)]
+pub struct SendSession {
+    /// The link it belongs to.
+    pub link: LinkId,
+    /// Number of the epoch, echoed in reports.
+    pub epoch: u64,
+    /// The peer's name of the session.
+    pub index: SessionIndex,
+    /// Whether frames go sealed.
+    pub mode: Mode,
+    /// The lane of this shard.
+    pub lane: Lane,
+    /// Its key.
+    pub key: Key,
+    /// Seals nothing from then on ([`crate::boot_time`]).
+    pub expires: Duration,
+}
+
+/// Where frames go, the same for all shards.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Routes {
+    /// The link on the way to each reachable peer.
+    pub unicast: Vec<(PeerName, LinkId)>,
+    /// Links that frames for everybody take, when this host is their source.
+    pub broadcast: Vec<LinkId>,
+}
+
+/// A change of the table of MACs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MacChange {
+    /// The station.
+    pub mac: MacAddr,
+    /// The peer it is at now; `None`: forgotten.
+    pub peer: Option<PeerName>,
+}
+
+/// From the control core to one shard.
+#[derive(Debug)]
+pub enum Command {
+    /// A link is there, or its address changed.
+    SetLink {
+        /// The link.
+        link: LinkId,
+        /// Where its datagrams go.
+        address: SocketAddr,
+        /// Where this shard counts what it carries.
+        counters: Arc<LinkCounters>,
+    },
+    /// The link is gone with all its sessions.
+    DropLink(LinkId),
+    /// Keys to open with; answered by [`Report::ReceiveInstalled`].
+    InstallReceive(Box<ReceiveSession>),
+    /// No more of this session.
+    DropReceive(SessionIndex),
+    /// Seal with this key from now on; the old one is destroyed.
+    SetSend(Box<SendSession>),
+    /// Routes, all of them.
+    SetRoutes(Arc<Routes>),
+    /// MACs that came, moved or went.
+    ChangeMacs(Arc<Vec<MacChange>>),
+    /// MACs attached on this host: frames that bring them back are dropped.
+    SetLocalMacs(Arc<Vec<MacAddr>>),
+    /// Send a keep-alive on this shard's lane of the link.
+    KeepAlive(LinkId),
+    /// End the loop.
+    Stop,
+}
+
+/// From a shard to the control core.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Report {
+    /// The keys of an epoch are in this shard.
+    ReceiveInstalled {
+        /// The shard.
+        shard: usize,
+        /// The link.
+        link: LinkId,
+        /// The epoch.
+        epoch: u64,
+    },
+    /// A keep-alive or the first datagram of a lane under an epoch's key was opened.
+    LaneSeen {
+        /// The link.
+        link: LinkId,
+        /// The lane.
+        lane: Lane,
+        /// The epoch.
+        epoch: u64,
+        /// True for a keep-alive, false for data.
+        keep_alive: bool,
+    },
+    /// A station was seen at a peer: new there, moved, or still there after a minute.
+    MacSeen {
+        /// The station.
+        mac: MacAddr,
+        /// The peer.
+        peer: PeerName,
+    },
+    /// A lane's key has few numbers left: time for the next epoch.
+    KeyWearsOut(LinkId),
+    /// The route to the link's address takes no segmented sends; they are sent
+    /// one by one for a minute.
+    SegmentationRefused(LinkId),
+    /// Segmented sends are tried again.
+    SegmentationRetried(LinkId),
+    /// A datagram of the control lane that came to a shard's socket.
+    ControlDatagram {
+        /// The datagram.
+        datagram: Box<[u8]>,
+        /// Where it came from.
+        source: SocketAddr,
+    },
+    /// The shard has ended.
+    Ended {
+        /// The shard.
+        shard: usize,
+        /// Why, unless it was told to.
+        error: Option<String>,
+    },
+}
+
+/// Bounded way from the control core to one shard.
+#[derive(Debug)]
+pub struct CommandQueue {
+    queue: ArrayQueue<Command>,
+    wake: EventFd,
+}
+
+impl CommandQueue {
+    /// An empty queue.
+    ///
+    /// # Errors
+    /// The kernel's, if it gives no eventfd.
+    pub fn new() -> std::io::Result<Self> {
+        use nix::sys::eventfd::EfdFlags;
+        let wake = EventFd::from_value_and_flags(0, EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
+        Ok(Self { queue: ArrayQueue::new(COMMAND_QUEUE), wake })
+    }
+
+    /// Appends a command and wakes the shard.
+    ///
+    /// # Errors
+    /// Gives the command back if the shard is that far behind.
+    pub fn push(&self, command: Command) -> Result<(), Command> {
+        let result = self.queue.push(command);
+        self.notify();
+        result
+    }
+
+    /// Wakes the shard.
+    pub fn notify(&self) {
+        // The only failure is a full counter, and then the shard is awake anyway.
+        let _ = self.wake.write(1);
+    }
+
+    pub(crate) fn pop(&self) -> Option<Command> {
+        self.queue.pop()
+    }
+
+    pub(crate) fn wake_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        std::os::fd::AsFd::as_fd(&self.wake)
+    }
+}

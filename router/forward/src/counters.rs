@@ -1,0 +1,206 @@
+//! Counters of a shard: written by it alone, read by anybody at any time.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+macro_rules! reasons {
+    ($($(#[$doc:meta])* $name:ident = $text:literal,)*) => {
+        /// Why a frame or datagram went no further.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        #[repr(u8)]
+        pub enum DropReason { $($(#[$doc])* $name,)* }
+
+        impl DropReason {
+            /// All reasons, in the order of their counters.
+            pub const ALL: &[Self] = &[$(Self::$name,)*];
+
+            /// The reason's name in status and metrics.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$name => $text,)* }
+            }
+        }
+    };
+}
+
+reasons! {
+    /// A frame shorter than an Ethernet header.
+    FrameTooShort = "frame_too_short",
+    /// A frame over the MTU of the network.
+    FrameTooLong = "frame_too_long",
+    /// Offload fields that do not fit the frame.
+    BadOffload = "bad_offload",
+    /// No link leads to where the frame should go.
+    NoRoute = "no_route",
+    /// The link has no key to send with, or an old one.
+    NoSendKey = "no_send_key",
+    /// The kernel has no room for another datagram (`EAGAIN`, `ENOBUFS`, `ENOMEM`), or all send buffers wait.
+    SendQueueFull = "send_queue_full",
+    /// A datagram over the MTU of its path (`EMSGSIZE`).
+    TooBig = "too_big",
+    /// The kernel knows that nobody listens or no route leads there.
+    Unreachable = "unreachable",
+    /// Another error while sending.
+    SendError = "send_error",
+    /// A datagram that is none of this protocol, or of a later version.
+    Malformed = "malformed",
+    /// A datagram that did not fit its buffer.
+    Truncated = "truncated",
+    /// A session this router does not know (any more).
+    UnknownSession = "unknown_session",
+    /// A lane the session has no key for.
+    UnknownLane = "unknown_lane",
+    /// A clear datagram where sealed ones are due, or the reverse, or from a foreign address.
+    WrongMode = "wrong_mode",
+    /// A session older than keys may be.
+    KeyExpired = "key_expired",
+    /// A number seen before.
+    Replayed = "replayed",
+    /// A number older than the replay window.
+    TooOld = "too_old",
+    /// A tag that does not fit.
+    Forged = "forged",
+    /// A source peer the frame cannot have come from.
+    SourcePeer = "source_peer",
+    /// A destination that is another peer.
+    NotForUs = "not_for_us",
+    /// A fragment of a frame.
+    Fragment = "fragment",
+    /// A frame of ours that came back.
+    Loop = "loop",
+    /// The tap refused a frame.
+    TapError = "tap_error",
+    /// More segments in one receive than a delivery holds.
+    DeliveryFull = "delivery_full",
+    /// The owner of the datagram's lane takes no more.
+    HandOverFull = "hand_over_full",
+    /// The control core takes no more.
+    ReportFull = "report_full",
+    /// The kernel dropped datagrams before they were read (`SO_RXQ_OVFL`).
+    SocketFull = "socket_full",
+}
+
+macro_rules! counters {
+    ($($(#[$doc:meta])* $name:ident,)*) => {
+        /// Counters of one shard.
+        #[derive(Debug)]
+        #[repr(align(128))]
+        pub struct Counters {
+            drops: [AtomicU64; DropReason::ALL.len()],
+            $($(#[$doc])* pub $name: Counter,)*
+        }
+
+        impl Default for Counters {
+            fn default() -> Self {
+                Self { drops: [const { AtomicU64::new(0) }; DropReason::ALL.len()], $($name: Counter::default(),)* }
+            }
+        }
+
+        impl Counters {
+            /// All counters but the drops, with their names in status and metrics.
+            pub fn values(&self) -> impl Iterator<Item = (&'static str, u64)> {
+                [$((stringify!($name), self.$name.get()),)*].into_iter()
+            }
+        }
+    };
+}
+
+counters! {
+    /// Super-frames and frames read from the tap.
+    tap_reads,
+    /// Super-frames and frames written to the tap.
+    tap_writes,
+    /// Calls that sent datagrams.
+    sends,
+    /// Datagrams sent.
+    datagrams_sent,
+    /// Buffers of datagrams received.
+    receives,
+    /// Datagrams received.
+    datagrams_received,
+    /// Datagrams handed to the shard that owns their lane.
+    handed_over,
+    /// Turns of the loop.
+    turns,
+    /// Times tap reads waited because the underlay took no more.
+    back_pressure,
+    /// Times a receive or read stopped because all buffers were in use.
+    buffers_exhausted,
+    /// Completions the ring had to queue outside its own memory.
+    completion_overflow,
+    /// Sends repeated datagram by datagram because the route refused segmentation.
+    segmentation_refused,
+    /// MACs that could not be learned because the table was full.
+    mac_table_full,
+}
+
+/// A number one thread raises and others read.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Adds `n`. Only the owner calls this: a plain load and store, no locked
+    /// instruction.
+    #[inline]
+    pub fn add(&self, n: u64) {
+        self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);
+    }
+
+    /// The value now.
+    #[must_use]
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+impl Counters {
+    /// Counts one drop. Only the owner calls this.
+    #[inline]
+    pub fn dropped(&self, reason: DropReason) {
+        self.dropped_many(reason, 1);
+    }
+
+    /// Counts `n` drops. Only the owner calls this.
+    #[inline]
+    pub fn dropped_many(&self, reason: DropReason, n: u64) {
+        let counter = &self.drops[reason as usize];
+        counter.store(counter.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);
+    }
+
+    /// Drops for `reason` so far.
+    #[must_use]
+    pub fn drops(&self, reason: DropReason) -> u64 {
+        self.drops[reason as usize].load(Ordering::Relaxed)
+    }
+
+    /// A copy of all counters: names and values, drops under their reasons.
+    #[must_use]
+    pub fn snapshot(&self) -> Snapshot {
+        Snapshot {
+            values: self.values().collect(),
+            drops: DropReason::ALL.iter().map(|&reason| (reason.name(), self.drops(reason))).collect(),
+        }
+    }
+}
+
+/// A copy of the counters of one shard.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Snapshot {
+    /// Names and values.
+    pub values: Vec<(&'static str, u64)>,
+    /// Reasons and drops.
+    pub drops: Vec<(&'static str, u64)>,
+}
+
+/// What one shard carried over one link.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+pub struct LinkCounters {
+    /// Frames sent.
+    pub frames_sent: Counter,
+    /// Bytes of these frames.
+    pub bytes_sent: Counter,
+    /// Frames received.
+    pub frames_received: Counter,
+    /// Bytes of these frames.
+    pub bytes_received: Counter,
+}

@@ -1,0 +1,266 @@
+//! All shards of a router: their start, their commands, their end.
+
+use crate::command::{Command, CommandQueue, REPORT_QUEUE, Report};
+use crate::counters::Counters;
+use crate::handover::Inbox;
+use crate::io::buffers::Buffers;
+use crate::io::ring::{COMPLETIONS, Ring};
+use crate::io::sends::Sends;
+use crate::io::socket::SocketSet;
+use crate::io::{address::Family, socket};
+use crate::probe::Features;
+use crate::shard::{
+    BUFFER_LEN, Door, Parts, READ_BUFFERS, READ_GROUP, RECEIVE_BUFFERS, RECEIVE_GROUP, Shard,
+};
+use crate::tables::Tables;
+use crate::{ControlSockets, MAX_SHARDS};
+use nix::sched::{CpuSet, sched_setaffinity};
+use nix::unistd::Pid;
+use std::io;
+use std::net::IpAddr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::thread::JoinHandle;
+use weave_wire::PeerName;
+
+/// How a router forwards.
+#[derive(Debug)]
+pub struct GroupConfig {
+    /// This host's name, the source of its frames.
+    pub own_name: PeerName,
+    /// MTU of the network, bytes.
+    pub mtu: usize,
+    /// Address to bind, if not all.
+    pub host: Option<IpAddr>,
+    /// The mesh port; 0: any.
+    pub port: u16,
+    /// One tap queue a shard; their number is the number of shards.
+    pub taps: Vec<OwnedFd>,
+    /// What the kernel can do and no switch turned off.
+    pub features: Features,
+    /// Join TCP segments to super-frames for the tap.
+    pub join_tcp: bool,
+    /// Join UDP datagrams to super-frames for the tap.
+    pub join_udp: bool,
+    /// The network is clear: checksums are completed before frames leave.
+    pub clear: bool,
+    /// Cores to pin shards to, in turn; none: the scheduler chooses.
+    pub cores: Vec<usize>,
+    /// Entries of each completion queue, if not the usual number (tests).
+    pub completions: Option<u32>,
+}
+
+/// A shard could not be started.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// No tap queue, or more than there are lanes.
+    #[error("{0} shards: 1 to {MAX_SHARDS} are possible")]
+    Count(usize),
+    /// A socket.
+    #[error(transparent)]
+    Socket(#[from] socket::SocketError),
+    /// Ring, buffers or thread.
+    #[error("{step} of shard {shard} failed: {cause}")]
+    Shard {
+        /// What was tried.
+        step: &'static str,
+        /// For which shard.
+        shard: usize,
+        /// The kernel's answer.
+        cause: io::Error,
+    },
+}
+
+/// The shards at work.
+#[derive(Debug)]
+pub struct Group {
+    doors: Arc<[Door]>,
+    counters: Vec<Arc<Counters>>,
+    reports: async_channel::Receiver<Report>,
+    threads: Vec<JoinHandle<()>>,
+    family: Family,
+    port: u16,
+    large_buffers: bool,
+}
+
+impl Group {
+    /// Opens the sockets and starts one thread for each tap queue.
+    ///
+    /// # Errors
+    /// [`StartError`]; nothing goes on running.
+    pub fn start(config: GroupConfig) -> Result<(Self, ControlSockets), StartError> {
+        let shards = config.taps.len();
+        if !(1..=MAX_SHARDS).contains(&shards) {
+            return Err(StartError::Count(shards));
+        }
+        let sockets = socket::open(config.host, config.port, shards, config.features.merging)?;
+        let door = |shard: usize| -> Result<Door, StartError> {
+            let commands = CommandQueue::new().map_err(|cause| StartError::Shard {
+                step: "the eventfd",
+                shard,
+                cause,
+            })?;
+            Ok(Door { commands, inbox: Inbox::new(), woken: AtomicBool::new(false) })
+        };
+        let doors: Arc<[Door]> = (0..shards).map(door).collect::<Result<Vec<_>, _>>()?.into();
+        let (reporter, reports) = async_channel::bounded(REPORT_QUEUE);
+        let counters: Vec<Arc<Counters>> = (0..shards).map(|_| Arc::default()).collect();
+        let built: Vec<Shard> = (0..shards)
+            .map(|shard| build(&config, &sockets, shard, &doors, &counters, &reporter))
+            .collect::<Result<_, _>>()?;
+        let mut group = Self {
+            doors,
+            counters,
+            reports,
+            threads: Vec::with_capacity(shards),
+            family: sockets.family,
+            port: sockets.port,
+            large_buffers: sockets.large_buffers,
+        };
+        for (shard, built) in built.into_iter().enumerate() {
+            let core = config.cores.get(shard % config.cores.len().max(1)).copied();
+            let reporter = reporter.clone();
+            let thread = std::thread::Builder::new()
+                .name(format!("weave-shard-{shard}"))
+                .spawn(move || run(built, shard, core, &reporter))
+                .map_err(|cause| StartError::Shard { step: "the thread", shard, cause });
+            match thread {
+                Ok(thread) => group.threads.push(thread),
+                Err(error) => {
+                    group.stop();
+                    return Err(error);
+                }
+            }
+        }
+        Ok((group, sockets.control))
+    }
+
+    /// Number of shards.
+    #[must_use]
+    pub fn shards(&self) -> usize {
+        self.doors.len()
+    }
+
+    /// The mesh port.
+    #[must_use]
+    pub const fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// True if addresses of both families can be reached.
+    #[must_use]
+    pub fn reaches_ipv6(&self) -> bool {
+        self.family == Family::Dual
+    }
+
+    /// True if the kernel gave socket buffers as large as asked for.
+    #[must_use]
+    pub const fn large_buffers(&self) -> bool {
+        self.large_buffers
+    }
+
+    /// What the shards report.
+    #[must_use]
+    pub fn reports(&self) -> async_channel::Receiver<Report> {
+        self.reports.clone()
+    }
+
+    /// The counters of every shard.
+    #[must_use]
+    pub fn counters(&self) -> &[Arc<Counters>] {
+        &self.counters
+    }
+
+    /// Sends a command to one shard.
+    ///
+    /// # Errors
+    /// Gives the command back if the shard is too far behind, or not there.
+    pub fn send(&self, shard: usize, command: Command) -> Result<(), Command> {
+        match self.doors.get(shard) {
+            Some(door) => door.commands.push(command),
+            None => Err(command),
+        }
+    }
+
+    /// Ends all shards and waits for them.
+    pub fn stop(&mut self) {
+        for door in self.doors.iter() {
+            let mut command = Command::Stop;
+            // The queue of a running shard empties; a dead one is joined below.
+            for _ in 0..100 {
+                match door.commands.push(command) {
+                    Ok(()) => break,
+                    Err(back) => command = back,
+                }
+                std::thread::yield_now();
+            }
+        }
+        for thread in self.threads.drain(..) {
+            if thread.join().is_err() {
+                tracing::error!("a shard ended in a panic");
+            }
+        }
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+fn build(
+    config: &GroupConfig,
+    sockets: &SocketSet,
+    shard: usize,
+    doors: &Arc<[Door]>,
+    counters: &[Arc<Counters>],
+    reports: &async_channel::Sender<Report>,
+) -> Result<Shard, StartError> {
+    let failed = |step: &'static str| move |cause: io::Error| StartError::Shard { step, shard, cause };
+    let missing = || StartError::Count(shard);
+    let ring = Ring::new(config.completions.unwrap_or(COMPLETIONS), config.features.read_multishot)
+        .map_err(failed("io_uring_setup"))?;
+    let tap = config.taps.get(shard).ok_or_else(missing)?;
+    let receive_socket = sockets.receive.get(shard).ok_or_else(missing)?;
+    let send_socket = sockets.send.get(shard).ok_or_else(missing)?;
+    let door = doors.get(shard).ok_or_else(missing)?;
+    ring.register(tap.as_fd(), receive_socket.as_fd(), send_socket.as_fd(), door.commands.wake_fd())
+        .map_err(failed("registering files"))?;
+    let receive = Buffers::new(RECEIVE_GROUP, RECEIVE_BUFFERS, BUFFER_LEN)
+        .map_err(failed("mapping receive buffers"))?;
+    let read = Buffers::new(READ_GROUP, READ_BUFFERS, BUFFER_LEN).map_err(failed("mapping read buffers"))?;
+    ring.provide(&receive).map_err(failed("registering receive buffers"))?;
+    ring.provide(&read).map_err(failed("registering read buffers"))?;
+    Ok(Shard::new(Parts {
+        ring,
+        receive,
+        read,
+        sends: Sends::new().map_err(failed("mapping send buffers"))?,
+        tables: Tables::new(config.own_name, shard, config.taps.len(), config.mtu),
+        counters: Arc::clone(counters.get(shard).ok_or_else(missing)?),
+        doors: Arc::clone(doors),
+        reports: reports.clone(),
+        shard,
+        family: sockets.family,
+        segmentation: config.features.segmentation,
+        join_udp: config.join_udp,
+        join_tcp: config.join_tcp,
+        complete_checksums: config.clear,
+    }))
+}
+
+fn run(built: Shard, shard: usize, core: Option<usize>, reports: &async_channel::Sender<Report>) {
+    if let Some(core) = core {
+        let mut set = CpuSet::new();
+        let pinned = set.set(core).and_then(|()| sched_setaffinity(Pid::from_raw(0), &set));
+        if let Err(error) = pinned {
+            tracing::warn!(shard, core, "pinning a shard: {error}");
+        }
+    }
+    let error = built.run().err().map(|error| error.to_string());
+    if let Err(lost) = reports.try_send(Report::Ended { shard, error }) {
+        tracing::error!(shard, "nobody learns that a shard ended: {lost}");
+    }
+}

@@ -1,0 +1,185 @@
+//! From a super-frame of the tap to segments that fit one datagram each.
+
+use crate::counters::DropReason;
+use weave_wire::checksum::{self, Sum};
+use weave_wire::inner::ChecksumRequest;
+use weave_wire::packet::{Protocol, Transport, tcp_flags};
+use weave_wire::vnet::{Gso, VnetHeader};
+use weave_wire::{ETHERNET_LEN, packet::IpVersion};
+
+/// What the tap delivered, read and checked.
+#[derive(Debug, Clone, Copy)]
+pub enum Outgoing {
+    /// One frame, sent as it is, with the request to complete its checksum.
+    Whole(Option<ChecksumRequest>),
+    /// A super-frame.
+    Super(SuperFrame),
+}
+
+/// A TCP or UDP packet that is to be cut into segments.
+#[derive(Debug, Clone, Copy)]
+pub struct SuperFrame {
+    at: Transport,
+    segment: usize,
+    first_id: u16,
+    first_sequence: u32,
+    flags: u8,
+    pseudo: Sum,
+    request: ChecksumRequest,
+}
+
+/// Reads what the tap delivered: `vnet` is its header, `frame` what follows.
+/// With `complete`, a checksum the kernel left open is completed here (links
+/// without authentication carry no open checksums).
+///
+/// # Errors
+/// The reason to drop the frame: too short, or offload fields that do not fit it.
+pub fn classify(vnet: &VnetHeader, frame: &mut [u8], complete: bool) -> Result<Outgoing, DropReason> {
+    if frame.len() < ETHERNET_LEN {
+        return Err(DropReason::FrameTooShort);
+    }
+    let gso = vnet.gso().map_err(|_| DropReason::BadOffload)?;
+    match (gso, vnet.checksum_request()) {
+        (None, None) => Ok(Outgoing::Whole(None)),
+        (None, Some((start, offset))) => Ok(Outgoing::Whole(request(frame, start, offset, complete)?)),
+        (Some(_), None) => Err(DropReason::BadOffload),
+        (Some((gso, size)), Some((start, _))) => {
+            let super_frame = SuperFrame::read(frame, gso, size, start)?;
+            if super_frame.count() > 1 {
+                return Ok(Outgoing::Super(super_frame));
+            }
+            // A "super-frame" of one segment: an ordinary frame.
+            checksum::prepare(frame, &super_frame.at);
+            if complete {
+                checksum::complete(frame, &super_frame.at);
+                return Ok(Outgoing::Whole(None));
+            }
+            Ok(Outgoing::Whole(Some(super_frame.request)))
+        }
+    }
+}
+
+/// The request to complete the checksum that starts at `start`, if TCP or UDP
+/// is found there; any other checksum is completed at once.
+fn request(
+    frame: &mut [u8],
+    start: usize,
+    offset: usize,
+    complete: bool,
+) -> Result<Option<ChecksumRequest>, DropReason> {
+    if let Some(at) = Transport::find(frame).filter(|at| at.l4 == start && at.end == frame.len())
+        && usize::from(at.protocol.checksum_field().offset()) == offset
+        && let Some(request) = at.checksum_request()
+    {
+        if complete {
+            checksum::complete(frame, &at);
+            return Ok(None);
+        }
+        return Ok(Some(request));
+    }
+    // As the kernel's skb_checksum_help() does: the field holds the start value.
+    let sum = Sum::default().add(frame.get(start..).ok_or(DropReason::BadOffload)?).checksum();
+    let field = start + offset;
+    frame.get_mut(field..field + 2).ok_or(DropReason::BadOffload)?.copy_from_slice(&sum);
+    Ok(None)
+}
+
+impl SuperFrame {
+    fn read(frame: &[u8], gso: Gso, segment: usize, start: usize) -> Result<Self, DropReason> {
+        let at = Transport::find(frame).ok_or(DropReason::BadOffload)?;
+        let fits = match gso {
+            Gso::TcpV4 => at.protocol == Protocol::Tcp && at.version == IpVersion::V4,
+            Gso::TcpV6 => at.protocol == Protocol::Tcp && at.version == IpVersion::V6,
+            Gso::Udp => at.protocol == Protocol::Udp,
+        };
+        if !fits || at.l4 != start || at.end != frame.len() || segment == 0 {
+            return Err(DropReason::BadOffload);
+        }
+        Ok(Self {
+            at,
+            segment,
+            first_id: at.ipv4(frame).map_or(0, |header| header.id()),
+            first_sequence: at.tcp(frame).map_or(0, |header| header.sequence()),
+            flags: at.tcp(frame).map_or(0, |header| header.flags()),
+            pseudo: checksum::pseudo_header(frame, &at, 0),
+            request: at.checksum_request().ok_or(DropReason::BadOffload)?,
+        })
+    }
+
+    const fn payload_len(&self) -> usize {
+        self.at.end - self.at.payload
+    }
+
+    /// Number of segments, at least 1.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.payload_len().div_ceil(self.segment).max(1)
+    }
+
+    /// Length of segment `index` as a frame, bytes.
+    #[must_use]
+    pub fn segment_len(&self, index: usize) -> usize {
+        self.at.payload + self.segment.min(self.payload_len() - index * self.segment)
+    }
+
+    /// The checksum request of every segment.
+    #[must_use]
+    pub const fn request(&self) -> ChecksumRequest {
+        self.request
+    }
+
+    /// Writes segment `index` of `frame` to `out`, which is
+    /// [`segment_len`](Self::segment_len) long. Its checksum field holds the sum
+    /// of its pseudo header, or with `complete` its checksum.
+    #[inline]
+    pub fn write(&self, frame: &[u8], index: usize, out: &mut [u8], complete: bool) {
+        let at = Transport { end: out.len(), ..self.at };
+        let offset = index * self.segment;
+        let (headers, payload) = out.split_at_mut(at.payload);
+        headers.copy_from_slice(&frame[..at.payload]);
+        payload.copy_from_slice(&frame[at.payload + offset..at.payload + offset + payload.len()]);
+        #[expect(clippy::cast_possible_truncation, reason = "a super-frame has at most 65,535 bytes")]
+        let (index16, offset32, ip_len) = (index as u16, offset as u32, (at.end - at.l3) as u16);
+        #[expect(clippy::cast_possible_truncation, reason = "as above")]
+        let transport_len = (at.end - at.l4) as u16;
+        if let Some(header) = at.ipv4_mut(out) {
+            header.set_total_len(ip_len);
+            header.set_id(self.first_id.wrapping_add(index16));
+            if at.has_options {
+                complete_with_options(out, &at);
+            } else {
+                header.complete_checksum();
+            }
+        } else if let Some(header) = at.ipv6_mut(out) {
+            header.set_payload_len(ip_len - weave_wire::packet::Ipv6Header::LEN as u16);
+        }
+        if let Some(header) = at.tcp_mut(out) {
+            header.set_sequence(self.first_sequence.wrapping_add(offset32));
+            let last = index + 1 == self.count();
+            let mut flags = self.flags;
+            if !last {
+                flags &= !(tcp_flags::FIN | tcp_flags::PSH);
+            }
+            if index > 0 {
+                flags &= !tcp_flags::CWR;
+            }
+            header.set_flags(flags);
+        } else if let Some(header) = at.udp_mut(out) {
+            header.set_len(transport_len);
+        }
+        let field = at.checksum_field();
+        out[field].copy_from_slice(&self.pseudo.add_u16(transport_len).partial());
+        if complete {
+            checksum::complete(out, &at);
+        }
+    }
+}
+
+/// The header checksum of an IPv4 header with options (RFC 791 §3.1).
+#[cold]
+fn complete_with_options(frame: &mut [u8], at: &Transport) {
+    let field = at.l3 + 10..at.l3 + 12;
+    frame[field.clone()].fill(0);
+    let sum = Sum::default().add(&frame[at.l3..at.l4]).checksum();
+    frame[field].copy_from_slice(&sum);
+}

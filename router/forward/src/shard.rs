@@ -1,0 +1,295 @@
+//! The loop of one shard.
+
+mod receive;
+mod transmit;
+
+use crate::clock::boot_time;
+use crate::command::{Command, CommandQueue, Report};
+use crate::counters::{Counters, DropReason};
+use crate::handover::Inbox;
+use crate::io::address::{Family, RawAddress};
+use crate::io::buffers::Buffers;
+use crate::io::deliveries::{Deliveries, HandedDelivery};
+use crate::io::received::RECEIVE_OVERHEAD;
+use crate::io::ring::{Completion, File, Operation, Ring};
+use crate::io::sends::Sends;
+use crate::tables::Tables;
+use std::collections::VecDeque;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use weave_wire::vnet::VNET_LEN;
+
+/// Receive buffers of a shard: what the underlay may have waiting for it.
+pub(crate) const RECEIVE_BUFFERS: u16 = 32;
+/// Read buffers of a shard: what the tap may have waiting for it.
+pub(crate) const READ_BUFFERS: u16 = 32;
+/// Size of a buffer, bytes: 64 KiB, and what stands in front of them.
+pub(crate) const BUFFER_LEN: usize = 65_536 + 256;
+const _: () = assert!(BUFFER_LEN >= 65_536 + RECEIVE_OVERHEAD && BUFFER_LEN >= 65_536 + VNET_LEN);
+/// Groups of provided buffers.
+pub(crate) const RECEIVE_GROUP: u16 = 0;
+pub(crate) const READ_GROUP: u16 = 1;
+/// Free send slots below which no further frame is taken from the tap: one
+/// super-frame may fill two slots and close a third.
+const SLOTS_FOR_A_FRAME: usize = 3;
+
+/// What other shards use of a shard.
+#[derive(Debug)]
+pub(crate) struct Door {
+    pub(crate) commands: CommandQueue,
+    pub(crate) inbox: Inbox,
+    /// True while a wake-up for the inbox is under way.
+    pub(crate) woken: AtomicBool,
+}
+
+/// Everything a shard is made of.
+pub(crate) struct Parts {
+    pub(crate) ring: Ring,
+    pub(crate) receive: Buffers,
+    pub(crate) read: Buffers,
+    pub(crate) sends: Sends,
+    pub(crate) tables: Tables,
+    pub(crate) counters: Arc<Counters>,
+    pub(crate) doors: Arc<[Door]>,
+    pub(crate) reports: async_channel::Sender<Report>,
+    pub(crate) shard: usize,
+    pub(crate) family: Family,
+    pub(crate) segmentation: bool,
+    pub(crate) join_udp: bool,
+    pub(crate) join_tcp: bool,
+    /// Clear network: checksums are completed before a frame leaves the host.
+    pub(crate) complete_checksums: bool,
+}
+
+/// One shard at work.
+pub(crate) struct Shard {
+    // Dropped first: the kernel lets go of all memory below.
+    ring: Ring,
+    receive: Buffers,
+    read: Buffers,
+    sends: Sends,
+    deliveries: Deliveries,
+    handed: HandedDelivery,
+    tables: Tables,
+    counters: Arc<Counters>,
+    doors: Arc<[Door]>,
+    reports: async_channel::Sender<Report>,
+    shard: usize,
+    family: Family,
+    segmentation: bool,
+    join_udp: bool,
+    join_tcp: bool,
+    complete_checksums: bool,
+    /// Completions taken from the ring and not looked at yet.
+    completions: VecDeque<Completion>,
+    /// Frames read that wait for send slots: buffer and length.
+    parked: VecDeque<(u16, usize)>,
+    /// The slot being filled.
+    batch: Option<u16>,
+    receive_armed: bool,
+    read_armed: bool,
+    wake_armed: bool,
+    socket_drops: u32,
+    stopping: bool,
+}
+
+impl Shard {
+    pub(crate) fn new(parts: Parts) -> Self {
+        let deliveries = Deliveries::new(parts.receive.count());
+        Self {
+            ring: parts.ring,
+            receive: parts.receive,
+            read: parts.read,
+            sends: parts.sends,
+            deliveries,
+            handed: HandedDelivery::new(),
+            tables: parts.tables,
+            counters: parts.counters,
+            doors: parts.doors,
+            reports: parts.reports,
+            shard: parts.shard,
+            family: parts.family,
+            segmentation: parts.segmentation,
+            join_udp: parts.join_udp,
+            join_tcp: parts.join_tcp,
+            complete_checksums: parts.complete_checksums,
+            completions: VecDeque::with_capacity(crate::io::ring::COMPLETIONS as usize),
+            parked: VecDeque::with_capacity(usize::from(READ_BUFFERS)),
+            batch: None,
+            receive_armed: false,
+            read_armed: false,
+            wake_armed: false,
+            socket_drops: 0,
+            stopping: false,
+        }
+    }
+
+    /// Runs until told to stop.
+    ///
+    /// # Errors
+    /// What the shard cannot go on after: the ring failed, or the tap is gone.
+    pub(crate) fn run(mut self) -> io::Result<()> {
+        self.ring.enable()?;
+        while !self.stopping {
+            self.arm()?;
+            self.ring.wait()?;
+            self.counters.turns.add(1);
+            self.tables.begin_turn(boot_time());
+            self.take_completions();
+            while let Some(completion) = self.completions.pop_front() {
+                self.handle(completion)?;
+            }
+            self.retry_parked()?;
+            self.flush()?;
+            self.send_reports();
+            self.note_overflow();
+        }
+        Ok(())
+    }
+
+    /// Starts again what ended, where buffers allow it.
+    fn arm(&mut self) -> io::Result<()> {
+        if !self.receive_armed && self.receive.any_with_kernel() {
+            self.ring.arm_receive(RECEIVE_GROUP)?;
+            self.receive_armed = true;
+        }
+        if !self.read_armed && self.read.any_with_kernel() {
+            #[expect(clippy::cast_possible_truncation, reason = "64 KiB and a little")]
+            let len = self.read.size() as u32;
+            self.ring.arm_read(READ_GROUP, len)?;
+            self.read_armed = true;
+        }
+        if !self.wake_armed {
+            self.ring.arm_wake()?;
+            self.wake_armed = true;
+        }
+        Ok(())
+    }
+
+    fn take_completions(&mut self) {
+        self.completions.extend(self.ring.completions());
+    }
+
+    fn handle(&mut self, completion: Completion) -> io::Result<()> {
+        match completion.operation {
+            Operation::Receive => self.on_receive(completion),
+            Operation::Read => self.on_read(completion),
+            Operation::Send(slot) => self.on_sent(slot, completion.result),
+            Operation::Write(buffer) => {
+                self.on_written(completion.result);
+                self.release_receive(buffer);
+                Ok(())
+            }
+            Operation::WriteHanded(slot) => {
+                self.on_written(completion.result);
+                if let (Some(datagram), Some(door)) = (self.handed.complete(slot), self.doors.get(self.shard))
+                {
+                    door.inbox.give_back(datagram);
+                }
+                Ok(())
+            }
+            Operation::Wake => {
+                self.wake_armed = false;
+                self.run_commands()?;
+                self.take_inbox()
+            }
+        }
+    }
+
+    fn on_written(&self, result: i32) {
+        if result < 0 {
+            self.counters.dropped(DropReason::TapError);
+        } else {
+            self.counters.tap_writes.add(1);
+        }
+    }
+
+    fn run_commands(&mut self) -> io::Result<()> {
+        let doors = Arc::clone(&self.doors);
+        let Some(door) = doors.get(self.shard) else { return Ok(()) };
+        while let Some(command) = door.commands.pop() {
+            self.run_command(command)?;
+        }
+        Ok(())
+    }
+
+    fn run_command(&mut self, command: Command) -> io::Result<()> {
+        match command {
+            Command::SetLink { link, address, counters } => {
+                if let Some(raw) = RawAddress::new(address, self.family) {
+                    self.tables.set_link(link, raw, counters);
+                }
+            }
+            Command::DropLink(link) => self.tables.drop_link(link),
+            Command::InstallReceive(session) => self.tables.install_receive(*session),
+            Command::DropReceive(index) => self.tables.drop_receive(index),
+            Command::SetSend(session) => {
+                // What was built under the old key goes out before the new one is used.
+                self.flush()?;
+                let link = session.link;
+                if self.tables.set_send(&session) {
+                    self.keep_alive(link)?;
+                }
+            }
+            Command::SetRoutes(routes) => self.tables.set_routes(&routes),
+            Command::ChangeMacs(changes) => self.tables.change_macs(&changes),
+            Command::SetLocalMacs(macs) => self.tables.set_local_macs(&macs),
+            Command::KeepAlive(link) => self.keep_alive(link)?,
+            Command::Stop => self.stopping = true,
+        }
+        Ok(())
+    }
+
+    fn send_reports(&mut self) {
+        for report in self.tables.reports.drain(..) {
+            if self.reports.try_send(report).is_err() {
+                self.counters.dropped(DropReason::ReportFull);
+            }
+        }
+        let refused = std::mem::take(&mut self.tables.macs_refused);
+        if refused > 0 {
+            self.counters.mac_table_full.add(refused);
+        }
+    }
+
+    fn note_overflow(&mut self) {
+        let overflows = self.ring.take_overflows();
+        if overflows > 0 {
+            self.counters.completion_overflow.add(overflows.into());
+        }
+    }
+
+    /// Takes a receive buffer's user off; with the last one its writes are done.
+    fn release_receive(&mut self, buffer: u16) {
+        self.receive.release(buffer);
+    }
+
+    /// Makes what was pushed happen, and takes what the kernel finished at once.
+    fn make_room(&mut self) -> io::Result<()> {
+        self.flush()?;
+        self.ring.submit()?;
+        self.completions.extend(self.ring.completions());
+        // Sends free their slots at once; the rest keeps its order.
+        for _ in 0..self.completions.len() {
+            let Some(completion) = self.completions.pop_front() else { break };
+            if let Operation::Send(slot) = completion.operation {
+                self.on_sent(slot, completion.result)?;
+            } else {
+                self.completions.push_back(completion);
+            }
+        }
+        Ok(())
+    }
+
+    fn wake_door(&self, shard: usize) {
+        if let Some(door) = self.doors.get(shard)
+            && !door.woken.swap(true, Ordering::AcqRel)
+        {
+            door.commands.notify();
+        }
+    }
+}
+
+/// The file from which this shard's lane is sent.
+const LANE_FILE: File = File::Send;

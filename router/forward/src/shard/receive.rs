@@ -1,0 +1,220 @@
+//! From the underlay to the tap.
+
+use super::Shard;
+use crate::command::Report;
+use crate::counters::DropReason;
+use crate::io::deliveries::Write;
+use crate::io::received::Received;
+use crate::io::ring::Completion;
+use crate::segment::join::{Checksum, Joined, Run};
+use crate::tables::Opened;
+use std::io;
+use std::net::SocketAddr;
+use std::ops::Range;
+use std::sync::atomic::Ordering;
+use weave_wire::Lane;
+use weave_wire::inner::ChecksumRequest;
+use weave_wire::packet::{Protocol, Transport};
+use weave_wire::vnet::VnetHeader;
+
+/// A super-frame being put together in a receive buffer.
+pub(super) struct Open {
+    run: Run,
+    write: Write,
+    first: Range<usize>,
+    request: Option<ChecksumRequest>,
+}
+
+impl Shard {
+    pub(super) fn on_receive(&mut self, completion: Completion) -> io::Result<()> {
+        if !completion.more() {
+            self.receive_armed = false;
+        }
+        let Some(buffer) = completion.buffer() else {
+            if -completion.result == libc::ENOBUFS {
+                self.counters.buffers_exhausted.add(1);
+            }
+            // Errors of an unconnected socket are of one datagram: armed again.
+            return Ok(());
+        };
+        self.receive.take(buffer);
+        self.deliveries.clear(buffer);
+        let result = match usize::try_from(completion.result) {
+            Ok(len) => self.deliver_all(buffer, len),
+            Err(_) => Ok(()),
+        };
+        self.release_receive(buffer);
+        result
+    }
+
+    fn deliver_all(&mut self, buffer: u16, len: usize) -> io::Result<()> {
+        let Some(received) = Received::parse(self.receive.bytes(buffer, 0..len), self.ring.receive_header())
+        else {
+            self.counters.dropped(DropReason::Malformed);
+            return Ok(());
+        };
+        self.counters.receives.add(1);
+        self.note_socket_drops(received.dropped);
+        let mut open = None;
+        let mut datagrams = received.datagrams().peekable();
+        while let Some(range) = datagrams.next() {
+            self.counters.datagrams_received.add(1);
+            if received.truncated && datagrams.peek().is_none() {
+                self.counters.dropped(DropReason::Truncated);
+                break;
+            }
+            match self.tables.open(self.receive.bytes_mut(buffer, range.clone()), received.source) {
+                Ok(Opened::Frame(frame, request)) => {
+                    let frame = range.start + frame.start..range.start + frame.end;
+                    self.deliver(buffer, frame, request, &mut open)?;
+                }
+                Ok(Opened::KeepAlive) => {}
+                Ok(Opened::Foreign(lane)) => self.hand_over(buffer, range, lane, received.source),
+                Err(reason) => self.counters.dropped(reason),
+            }
+        }
+        self.finish(buffer, &mut open)
+    }
+
+    fn note_socket_drops(&mut self, dropped: Option<u32>) {
+        let Some(total) = dropped else { return };
+        let new = total.wrapping_sub(self.socket_drops);
+        if new > 0 {
+            self.counters.dropped_many(DropReason::SocketFull, new.into());
+            self.socket_drops = total;
+        }
+    }
+
+    /// Joins a frame to the open super-frame, or begins another.
+    #[inline]
+    fn deliver(
+        &mut self,
+        buffer: u16,
+        frame: Range<usize>,
+        request: Option<ChecksumRequest>,
+        open: &mut Option<Open>,
+    ) -> io::Result<()> {
+        let state = if request.is_some() { Checksum::Requested } else { Checksum::Complete };
+        if let Some(current) = open {
+            let joined = if current.request == request {
+                let (first, next) = self.receive.two(buffer, current.first.clone(), frame.clone());
+                current.run.offer(first, next, state)
+            } else {
+                Joined::No
+            };
+            if joined != Joined::No {
+                let payload = frame.start + current.run.payload_start()..frame.end;
+                if !self.deliveries.extend(&mut self.receive, buffer, &mut current.write, payload) {
+                    self.counters.dropped(DropReason::DeliveryFull);
+                }
+                return if joined == Joined::Closed { self.finish(buffer, open) } else { Ok(()) };
+            }
+            self.finish(buffer, open)?;
+        }
+        let bytes = self.receive.bytes(buffer, frame.clone());
+        let at = Transport::find(bytes);
+        if request.is_some() && at.and_then(|at| at.checksum_request()) != request {
+            self.counters.dropped(DropReason::BadOffload);
+            return Ok(());
+        }
+        let run = at.filter(|at| self.may_join(at.protocol)).and_then(|at| Run::begin(bytes, &at, state));
+        let Some(write) = self.deliveries.begin(&mut self.receive, buffer, frame.clone()) else {
+            self.counters.dropped(DropReason::DeliveryFull);
+            return Ok(());
+        };
+        match run {
+            Some(run) => {
+                *open = Some(Open { run, write, first: frame, request });
+                Ok(())
+            }
+            None => {
+                self.deliveries.set_header(buffer, header_for(request));
+                self.write(buffer, write)
+            }
+        }
+    }
+
+    const fn may_join(&self, protocol: Protocol) -> bool {
+        match protocol {
+            Protocol::Tcp => self.join_tcp,
+            Protocol::Udp => self.join_udp,
+        }
+    }
+
+    /// Writes the open super-frame to the tap.
+    fn finish(&mut self, buffer: u16, open: &mut Option<Open>) -> io::Result<()> {
+        let Some(current) = open.take() else { return Ok(()) };
+        let header = current.run.finish(self.receive.bytes_mut(buffer, current.first));
+        self.deliveries.set_header(buffer, header);
+        self.write(buffer, current.write)
+    }
+
+    fn write(&mut self, buffer: u16, write: Write) -> io::Result<()> {
+        self.receive.retain(buffer);
+        self.ring.write(&self.deliveries, buffer, write)
+    }
+
+    /// Gives a datagram to the shard that owns its lane, or to the control core.
+    #[cold]
+    fn hand_over(&mut self, buffer: u16, range: Range<usize>, lane: Lane, source: SocketAddr) {
+        let datagram = self.receive.bytes(buffer, range);
+        if lane == Lane::CONTROL {
+            let report = Report::ControlDatagram { datagram: datagram.into(), source };
+            if self.reports.try_send(report).is_err() {
+                self.counters.dropped(DropReason::ReportFull);
+            }
+            return;
+        }
+        let owner = usize::from(lane.number()) % self.doors.len();
+        if self.doors.get(owner).is_some_and(|door| door.inbox.put(datagram, source)) {
+            self.counters.handed_over.add(1);
+            self.wake_door(owner);
+        } else {
+            self.counters.dropped(DropReason::HandOverFull);
+        }
+    }
+
+    /// Opens and delivers what other shards handed over.
+    pub(super) fn take_inbox(&mut self) -> io::Result<()> {
+        let doors = std::sync::Arc::clone(&self.doors);
+        let Some(door) = doors.get(self.shard) else { return Ok(()) };
+        // Before the first look: whoever puts something in later wakes us again.
+        door.woken.store(false, Ordering::Release);
+        while self.handed.has_room()
+            && let Some(mut handed) = door.inbox.take()
+        {
+            match self.tables.open(&mut handed.datagram, handed.source) {
+                Ok(Opened::Frame(frame, request)) => {
+                    let bytes = handed.datagram.get(frame.clone()).unwrap_or_default();
+                    let fits = request.is_none()
+                        || Transport::find(bytes).and_then(|at| at.checksum_request()) == request;
+                    if !fits {
+                        self.counters.dropped(DropReason::BadOffload);
+                        door.inbox.give_back(handed.datagram);
+                        continue;
+                    }
+                    match self.handed.put(handed.datagram, frame, header_for(request)) {
+                        Ok(slot) => self.ring.write_handed(&self.handed, slot)?,
+                        Err(datagram) => {
+                            self.counters.dropped(DropReason::DeliveryFull);
+                            door.inbox.give_back(datagram);
+                        }
+                    }
+                    continue;
+                }
+                Ok(Opened::KeepAlive) => {}
+                // Never handed on twice: all shards agree on owners.
+                Ok(Opened::Foreign(_)) => self.counters.dropped(DropReason::UnknownLane),
+                Err(reason) => self.counters.dropped(reason),
+            }
+            door.inbox.give_back(handed.datagram);
+        }
+        Ok(())
+    }
+}
+
+fn header_for(request: Option<ChecksumRequest>) -> VnetHeader {
+    request.map_or_else(VnetHeader::plain, |request| {
+        VnetHeader::checksum(request.start.into(), request.field.offset())
+    })
+}

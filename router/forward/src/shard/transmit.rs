@@ -1,0 +1,272 @@
+//! From the tap to the underlay.
+
+use super::{LANE_FILE, SLOTS_FOR_A_FRAME, Shard};
+use crate::command::LinkId;
+use crate::counters::DropReason;
+use crate::io::ring::Completion;
+use crate::segment::cut::{Outgoing, classify};
+use crate::tables::{Destination, datagram_len};
+use std::io;
+use weave_wire::inner::ChecksumRequest;
+use weave_wire::link::heartbeat::KEEP_ALIVE_LEN;
+use weave_wire::packet::EthernetHeader;
+use weave_wire::vnet::{VNET_LEN, VnetHeader};
+use weave_wire::{DatagramKind, INNER_LEN, InnerHeader, OUTER_LEN, PeerName, TAG_LEN};
+use zerocopy::IntoBytes;
+
+impl Shard {
+    pub(super) fn on_read(&mut self, completion: Completion) -> io::Result<()> {
+        if !completion.more() {
+            self.read_armed = false;
+        }
+        let Some(buffer) = completion.buffer() else {
+            return match -completion.result {
+                libc::ENOBUFS => {
+                    self.counters.buffers_exhausted.add(1);
+                    Ok(())
+                }
+                libc::EAGAIN | libc::EINTR => Ok(()),
+                errno => Err(tap_gone(errno)),
+            };
+        };
+        self.read.take(buffer);
+        let len = match usize::try_from(completion.result) {
+            Ok(len) => len,
+            Err(_) => {
+                self.read.release(buffer);
+                return match -completion.result {
+                    libc::EAGAIN | libc::EINTR => Ok(()),
+                    errno => Err(tap_gone(errno)),
+                };
+            }
+        };
+        self.counters.tap_reads.add(1);
+        self.parked.push_back((buffer, len));
+        if self.parked.len() == 1 {
+            self.send_parked()?;
+        }
+        Ok(())
+    }
+
+    /// Frames left over from a time without slots.
+    pub(super) fn retry_parked(&mut self) -> io::Result<()> {
+        if self.parked.is_empty() { Ok(()) } else { self.send_parked() }
+    }
+
+    /// Sends frames in their order while there are slots. What stays parked
+    /// keeps its buffers, so that the tap's own queue fills: back-pressure.
+    fn send_parked(&mut self) -> io::Result<()> {
+        while let Some(&(buffer, len)) = self.parked.front() {
+            if self.sends.free() < SLOTS_FOR_A_FRAME {
+                self.make_room()?;
+                if self.sends.free() < SLOTS_FOR_A_FRAME {
+                    self.counters.back_pressure.add(1);
+                    return Ok(());
+                }
+            }
+            self.parked.pop_front();
+            let result = self.transmit(buffer, len)?;
+            if let Err(reason) = result {
+                self.counters.dropped(reason);
+            }
+            self.read.release(buffer);
+        }
+        Ok(())
+    }
+
+    /// Sends one frame or super-frame. The outer result is the ring's, the inner
+    /// one says whether the frame was dropped.
+    fn transmit(&mut self, buffer: u16, len: usize) -> io::Result<Result<(), DropReason>> {
+        let complete = self.complete_checksums;
+        let Some((vnet, frame)) = VnetHeader::split(self.read.bytes_mut(buffer, 0..len)) else {
+            return Ok(Err(DropReason::FrameTooShort));
+        };
+        let Some((ethernet, _)) = EthernetHeader::split(frame) else {
+            return Ok(Err(DropReason::FrameTooShort));
+        };
+        let destination = ethernet.destination();
+        let outgoing = match classify(&vnet, frame, complete) {
+            Ok(outgoing) => outgoing,
+            Err(reason) => return Ok(Err(reason)),
+        };
+        let longest = match outgoing {
+            Outgoing::Whole(_) => len - VNET_LEN,
+            Outgoing::Super(plan) => plan.segment_len(0),
+        };
+        if longest > self.tables.max_frame() {
+            return Ok(Err(DropReason::FrameTooLong));
+        }
+        match self.tables.destination(destination) {
+            None => Ok(Err(DropReason::NoRoute)),
+            Some(Destination::Peer(peer, link)) => self.send(buffer, len, outgoing, Some(peer), link),
+            Some(Destination::All) => {
+                let mut result = Ok(());
+                for place in 0..self.tables.broadcast().len() {
+                    let Some(&link) = self.tables.broadcast().get(place) else { break };
+                    if self.sends.free() < SLOTS_FOR_A_FRAME {
+                        self.make_room()?;
+                    }
+                    if let Err(reason) = self.send(buffer, len, outgoing, None, link)? {
+                        result = Err(reason);
+                    }
+                }
+                Ok(result)
+            }
+        }
+    }
+
+    fn send(
+        &mut self,
+        buffer: u16,
+        len: usize,
+        outgoing: Outgoing,
+        peer: Option<PeerName>,
+        link: LinkId,
+    ) -> io::Result<Result<(), DropReason>> {
+        match outgoing {
+            Outgoing::Whole(request) => {
+                let inner = self.inner(peer, request);
+                let frame_len = len - VNET_LEN;
+                self.put(link, frame_len, |frame, read| frame.copy_from_slice(read), &inner, buffer, len)
+            }
+            Outgoing::Super(plan) => {
+                let complete = self.complete_checksums;
+                let request = if complete { None } else { Some(plan.request()) };
+                let inner = self.inner(peer, request);
+                for index in 0..plan.count() {
+                    let result = self.put(
+                        link,
+                        plan.segment_len(index),
+                        |frame, read| plan.write(read, index, frame, complete),
+                        &inner,
+                        buffer,
+                        len,
+                    )?;
+                    if let Err(reason) = result {
+                        self.counters.dropped_many(reason, (plan.count() - index - 1) as u64);
+                        return Ok(Err(reason));
+                    }
+                }
+                Ok(Ok(()))
+            }
+        }
+    }
+
+    fn inner(&self, peer: Option<PeerName>, request: Option<ChecksumRequest>) -> InnerHeader {
+        InnerHeader::new(self.tables.own_name(), peer, request)
+    }
+
+    /// Builds one datagram in the batch: `fill` writes the frame of `frame_len`
+    /// bytes from what was read from the tap.
+    #[inline]
+    fn put(
+        &mut self,
+        link: LinkId,
+        frame_len: usize,
+        fill: impl FnOnce(&mut [u8], &[u8]),
+        inner: &InnerHeader,
+        buffer: u16,
+        read_len: usize,
+    ) -> io::Result<Result<(), DropReason>> {
+        let mode = match self.tables.sender(link) {
+            Ok((_, mode)) => mode,
+            Err(reason) => return Ok(Err(reason)),
+        };
+        let len = datagram_len(mode, frame_len);
+        let Some(slot) = self.slot_for(link, len)? else { return Ok(Err(DropReason::SendQueueFull)) };
+        // The borrows of the next lines are of different fields.
+        let read = self.read.bytes(buffer, VNET_LEN..read_len);
+        let Some(datagram) = self.sends.extend(slot, len) else { return Ok(Err(DropReason::SendQueueFull)) };
+        let (head, rest) = datagram.split_at_mut(OUTER_LEN + INNER_LEN);
+        head[OUTER_LEN..].copy_from_slice(inner.as_bytes());
+        fill(&mut rest[..frame_len], read);
+        let Some(to) = self.tables.link_mut(link) else { return Ok(Err(DropReason::NoRoute)) };
+        let Some(sender) = to.sender.as_mut() else { return Ok(Err(DropReason::NoSendKey)) };
+        if sender.finish(datagram).is_err() {
+            self.sends.retract(slot, len);
+            return Ok(Err(DropReason::KeyExpired));
+        }
+        to.counters.frames_sent.add(1);
+        to.counters.bytes_sent.add(frame_len as u64);
+        Ok(Ok(()))
+    }
+
+    /// The slot in which the next datagram of `len` bytes to `link` belongs.
+    #[inline]
+    fn slot_for(&mut self, link: LinkId, len: usize) -> io::Result<Option<u16>> {
+        if let Some(slot) = self.batch {
+            if self.sends.link(slot) == link && self.sends.fits(slot, len) {
+                return Ok(Some(slot));
+            }
+            self.flush()?;
+        }
+        let Some(to) = self.tables.link_mut(link) else { return Ok(None) };
+        self.batch = self.sends.begin(link, &to.address, len);
+        Ok(self.batch)
+    }
+
+    /// Hands the batch to the kernel.
+    pub(super) fn flush(&mut self) -> io::Result<()> {
+        let Some(slot) = self.batch.take() else { return Ok(()) };
+        if self.sends.count(slot) == 0 {
+            self.sends.cancel(slot);
+            return Ok(());
+        }
+        let link = self.sends.link(slot);
+        self.tables.note_wear(link);
+        let segmented = self.segmentation && self.tables.may_segment(link);
+        self.sends.set_segmented(slot, segmented);
+        self.counters.sends.add(1);
+        self.ring.send(LANE_FILE, &mut self.sends, slot)
+    }
+
+    /// Seals and sends an empty datagram on this shard's lane.
+    pub(super) fn keep_alive(&mut self, link: LinkId) -> io::Result<()> {
+        let len = OUTER_LEN + KEEP_ALIVE_LEN + TAG_LEN;
+        if self.tables.sender(link).is_err() || self.sends.free() < SLOTS_FOR_A_FRAME {
+            return Ok(());
+        }
+        let Some(slot) = self.slot_for(link, len)? else { return Ok(()) };
+        let Some(datagram) = self.sends.extend(slot, len) else { return Ok(()) };
+        datagram.fill(0);
+        let sealed = self
+            .tables
+            .link_mut(link)
+            .and_then(|to| to.sender.as_mut())
+            .is_some_and(|sender| sender.key.seal(DatagramKind::KeepAlive, datagram).is_ok());
+        if !sealed {
+            self.sends.retract(slot, len);
+        }
+        Ok(())
+    }
+
+    pub(super) fn on_sent(&mut self, slot: u16, result: i32) -> io::Result<()> {
+        let sent = self.sends.complete(slot);
+        if result >= 0 {
+            self.counters.datagrams_sent.add(sent.datagrams as u64);
+        } else if sent.segmented && matches!(-result, libc::EIO | libc::EINVAL) {
+            // The route's device cannot segment: the same datagrams one by one.
+            self.counters.segmentation_refused.add(1);
+            self.tables.pause_segmentation(sent.link);
+            self.sends.set_segmented(slot, false);
+            return self.ring.send(LANE_FILE, &mut self.sends, slot);
+        } else {
+            let reason = match -result {
+                libc::EAGAIN | libc::ENOBUFS | libc::ENOMEM => DropReason::SendQueueFull,
+                libc::EMSGSIZE => DropReason::TooBig,
+                libc::ECONNREFUSED | libc::ENETUNREACH | libc::EHOSTUNREACH | libc::ENETDOWN => {
+                    DropReason::Unreachable
+                }
+                _ => DropReason::SendError,
+            };
+            self.counters.dropped_many(reason, sent.datagrams as u64);
+        }
+        self.sends.release(slot);
+        Ok(())
+    }
+}
+
+fn tap_gone(errno: i32) -> io::Error {
+    let cause = io::Error::from_raw_os_error(errno);
+    io::Error::new(cause.kind(), format!("the tap is gone (reading it: {cause}): launch the router again"))
+}

@@ -1,4 +1,4 @@
-//! The secret that keys one AEAD: a value that never shows itself.
+//! Secrets: values that never show themselves and are wiped when dropped.
 
 use std::fmt;
 use zeroize::{Zeroize, ZeroizeOnDrop};
@@ -27,5 +27,21 @@ impl Key {
 impl fmt::Debug for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Key(..)")
+    }
+}
+
+/// Secret bytes from which keys are derived.
+#[derive(Clone, Zeroize, ZeroizeOnDrop)]
+pub(crate) struct Secret<const N: usize>(pub(crate) [u8; N]);
+
+impl<const N: usize> Secret<N> {
+    pub(crate) const fn zeroed() -> Self {
+        Self([0; N])
+    }
+}
+
+impl<const N: usize> fmt::Debug for Secret<N> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(..)")
     }
 }

@@ -7,15 +7,34 @@
 mod aead;
 #[cfg(any(test, feature = "nonce-audit"))]
 mod audit;
+mod cpace;
+mod dh;
+mod entropy;
+mod handshake;
+mod hash;
+mod identity;
 mod key;
 pub mod limits;
+mod password;
+mod peer;
+mod record;
 mod replay;
+mod resume;
+mod schedule;
 mod session;
 
 #[cfg(any(test, feature = "aws-lc"))]
 pub use aead::AwsLc;
 pub use aead::{Aead, DataAead, Forged, NONCE_LEN, Portable, Ring};
+pub use entropy::Entropy;
+pub use handshake::{Established, Failure, Handshake, HandshakeError, Step};
+pub use identity::{IDENTITY_LEN, Identity, IdentityKey, new_seed};
 pub use key::{KEY_LEN, Key};
 pub use limits::{KEY_DATAGRAMS, KEY_LIFETIME, REKEY_AFTER, REKEY_DATAGRAMS};
+pub use password::{Password, PasswordOffer, Secrets, StretchError};
+pub use peer::{LinkChoice, LocalPeer, PeerInfo};
+pub use record::{RecordError, RecordOpener, RecordSealer};
 pub use replay::{REPLAY_WINDOW, ReplayError, ReplayWindow};
+pub use resume::{ResumeAnswer, ResumeDial, ResumeError, Resumed, Resumption};
+pub use schedule::{ConnectionId, LinkKeys};
 pub use session::{KeyExhausted, OpenError, ReceiveKey, SendKey};

@@ -5,7 +5,6 @@
 
 use std::fmt;
 use std::fs::{File, OpenOptions};
-use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::panic::resume_unwind;
@@ -165,8 +164,8 @@ impl Namespace {
             .read(true)
             .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
             .open(path)
-            .map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => {
+            .map_err(|error| match error.raw_os_error() {
+            Some(libc::ENOENT | libc::ENOTDIR) => {
                 Error::NoNamespace { spec: label.clone(), cause: "does not exist".to_owned() }
             }
             _ => Error::kernel("open namespace", path.display(), error),

@@ -1,6 +1,6 @@
 //! The veth pair of an attachment.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use netlink_packet_route::route::{RouteHeader, RouteType};
 use weave_wire::MacAddr;
@@ -9,7 +9,7 @@ use super::CONTAINER_INTERFACE;
 use crate::bridge::random_mac;
 use crate::error::{Error, Result};
 use crate::namespace::{Namespace, NamespaceId};
-use crate::netlink::{InterfaceRoute, Link, LinkWatch, Netlink, VethEnd};
+use crate::netlink::{InterfaceRoute, Link, LinkWatch, Netlink, VethEnd, await_running};
 use crate::protect;
 
 /// How the names of all host ends begin; the inode of the namespace follows, hexadecimal.
@@ -89,17 +89,7 @@ impl Pair {
         if !self.inner.up {
             inside.set_up(&self.inner)?;
         }
-        let deadline = Instant::now() + CARRIER_LIMIT;
-        loop {
-            self.outer = host.expect_link(&self.outer.name)?;
-            if self.outer.running {
-                break;
-            }
-            if !watch.wait(deadline)? {
-                let object = self.outer.name.clone();
-                return Err(Error::TimedOut { step: "await carrier of", object, limit: CARRIER_LIMIT });
-            }
-        }
+        self.outer = await_running(host, &watch, &self.outer.name, CARRIER_LIMIT)?;
         self.inner = inside.expect_link(CONTAINER_INTERFACE)?;
         Ok(())
     }

@@ -108,7 +108,10 @@ impl Netlink {
 
     /// Makes a bridge that neither delays nor filters: no spanning tree, no
     /// multicast snooping. It is down.
-    pub(crate) fn create_bridge(&mut self, name: &str, mac: MacAddr, mtu: u32) -> Result<()> {
+    ///
+    /// # Errors
+    /// When the name is taken (`EEXIST`), or the kernel refuses otherwise.
+    pub fn create_bridge(&mut self, name: &str, mac: MacAddr, mtu: u32) -> Result<()> {
         let message = LinkBridge::new(name)
             .address(mac.0.to_vec())
             .mtu(mtu)

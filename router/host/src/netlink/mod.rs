@@ -29,7 +29,7 @@ use socket::DirectSocket;
 pub use address::InterfaceAddress;
 pub use link::{INTERFACE_NAME_MAX, Link, VethEnd};
 pub(crate) use route::InterfaceRoute;
-pub(crate) use watch::LinkWatch;
+pub use watch::{LinkWatch, await_running};
 
 /// How long the kernel may take for one request. Requests take microseconds,
 /// but wait for the lock of the whole network configuration: while a thousand
@@ -117,10 +117,10 @@ fn open_socket() -> Result<Socket> {
 }
 
 fn to_io(error: rtnetlink::Error) -> std::io::Error {
-    match error {
-        rtnetlink::Error::NetlinkError(message) => message.to_io(),
-        other => std::io::Error::other(other.to_string()),
+    if let rtnetlink::Error::NetlinkError(message) = &error {
+        return message.to_io();
     }
+    std::io::Error::other(error.to_string())
 }
 
 /// Everything a dump returns.

@@ -2,11 +2,12 @@
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use netlink_sys::protocols::NETLINK_ROUTE;
 use netlink_sys::{Socket, SocketAddr};
 
+use super::{Link, Netlink};
 use crate::error::{Error, Result};
 use crate::sys;
 
@@ -14,12 +15,15 @@ use crate::sys;
 const LINK_GROUP: u32 = 1;
 
 /// Hears of every change of an interface in the namespace it was opened in.
-pub(crate) struct LinkWatch(Socket);
+pub struct LinkWatch(Socket);
 
 impl LinkWatch {
     /// Starts to listen, in the namespace of the calling thread. Open it before
     /// looking at the state that is waited for: no change is missed then.
-    pub(crate) fn open() -> Result<Self> {
+    ///
+    /// # Errors
+    /// When no socket can be made.
+    pub fn open() -> Result<Self> {
         let failed = |error| Error::kernel("watch", "interfaces", error);
         let mut socket = Socket::new(NETLINK_ROUTE).map_err(failed)?;
         socket.bind(&SocketAddr::new(0, LINK_GROUP)).map_err(failed)?;
@@ -27,7 +31,10 @@ impl LinkWatch {
     }
 
     /// Waits for a change; `false` when none came until `deadline`.
-    pub(crate) fn wait(&self, deadline: Instant) -> Result<bool> {
+    ///
+    /// # Errors
+    /// When the socket fails.
+    pub fn wait(&self, deadline: Instant) -> Result<bool> {
         let failed = |error| Error::kernel("watch", "interfaces", error);
         // SAFETY: the descriptor belongs to `self.0`, which outlives the borrow.
         let fd = unsafe { BorrowedFd::borrow_raw(self.0.as_raw_fd()) };
@@ -45,6 +52,24 @@ impl LinkWatch {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(true),
                 Err(error) => return Err(failed(error)),
             }
+        }
+    }
+}
+
+/// Waits until the interface `name` of the calling thread's namespace runs:
+/// until frames sent through it now leave.
+///
+/// # Errors
+/// [`Error::TimedOut`] when it does not within `limit`; when there is no such interface.
+pub fn await_running(netlink: &mut Netlink, watch: &LinkWatch, name: &str, limit: Duration) -> Result<Link> {
+    let deadline = Instant::now() + limit;
+    loop {
+        let link = netlink.expect_link(name)?;
+        if link.running {
+            return Ok(link);
+        }
+        if !watch.wait(deadline)? {
+            return Err(Error::TimedOut { step: "await carrier of", object: name.to_owned(), limit });
         }
     }
 }

@@ -6,6 +6,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
+use super::cleanup;
 use super::error::{Error, Result};
 
 /// Longest time a program may take that is not a daemon, seconds.
@@ -74,13 +75,9 @@ impl Daemon {
         let (program, rest) = arguments
             .split_first()
             .ok_or_else(|| failed(std::io::Error::from(std::io::ErrorKind::InvalidInput)))?;
-        let child = Command::new(program)
-            .args(rest)
-            .stdin(Stdio::null())
-            .stdout(out)
-            .stderr(err)
-            .spawn()
-            .map_err(failed)?;
+        let mut command = Command::new(program);
+        command.args(rest).stdin(Stdio::null()).stdout(out).stderr(err);
+        let child = cleanup::note_child(|| command.spawn()).map_err(failed)?;
         Ok(Self { child, log: log.to_owned() })
     }
 
@@ -99,9 +96,7 @@ impl Daemon {
 
 impl Drop for Daemon {
     fn drop(&mut self) {
-        // It may have ended by itself; then there is nothing to kill, and waiting returns at once.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        cleanup::end_child(&mut self.child);
     }
 }
 

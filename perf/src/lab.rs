@@ -17,6 +17,8 @@ mod error;
 mod host;
 mod process;
 mod registry;
+#[cfg(test)]
+mod tests;
 mod underlay;
 
 use std::path::{Path, PathBuf};
@@ -197,10 +199,6 @@ impl Lab {
 
 impl Drop for Lab {
     fn drop(&mut self) {
-        // Children first: their parent must reap them.
-        for host in &self.hosts {
-            host.end_children();
-        }
         registry::remove(&self.directory, &self.name);
     }
 }

@@ -1,6 +1,6 @@
 //! Which addresses a container may have.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::IpNet;
 
@@ -8,6 +8,15 @@ use crate::error::{Error, Result};
 
 /// Most addresses of one container.
 pub const ADDRESSES_MAX: usize = 64;
+
+/// An address with the length of its prefix.
+///
+/// # Errors
+/// [`Error::Invalid`] when the prefix is longer than addresses of its family.
+pub fn cidr(address: IpAddr, prefix_len: u8) -> Result<IpNet> {
+    IpNet::new(address, prefix_len)
+        .map_err(|error| Error::invalid(format!("{address}/{prefix_len}"), error.to_string()))
+}
 
 /// Refuses what is not the address of one station in a subnet.
 ///

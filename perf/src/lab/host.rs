@@ -1,0 +1,142 @@
+//! One simulated host.
+
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use weave_host::Namespace;
+
+use super::error::{Error, Result};
+use super::process::{Process, name_of};
+
+/// Variables of the caller that would change what `weave` does in a host.
+const CLEARED: [&str; 5] =
+    ["WEAVE_PASSWORD", "WEAVE_PORT", "WEAVE_MTU", "WEAVE_STATUS_ADDR", "WEAVE_METRICS_ADDR"];
+
+/// A network namespace with addresses on the underlay and directories of its own.
+#[derive(Debug)]
+pub struct Host {
+    number: u8,
+    namespace: Namespace,
+    directory: PathBuf,
+    outputs: AtomicU32,
+}
+
+impl Host {
+    pub(super) fn new(number: usize, namespace: Namespace, directory: PathBuf) -> Result<Self> {
+        let host = Self {
+            number: u8::try_from(number).map_err(|_| Error::Hosts { given: number })?,
+            namespace,
+            directory,
+            outputs: AtomicU32::new(0),
+        };
+        for directory in [&host.directory, &host.run_dir(), &host.state_dir()] {
+            fs::create_dir(directory).map_err(|error| Error::file("make", directory, error))?;
+        }
+        Ok(host)
+    }
+
+    /// Its number, counted from 1.
+    #[must_use]
+    pub fn number(&self) -> u8 {
+        self.number
+    }
+
+    /// Its address on the underlay: 10.99.0.N.
+    #[must_use]
+    pub fn v4(&self) -> Ipv4Addr {
+        Ipv4Addr::new(10, 99, 0, self.number)
+    }
+
+    /// Its address on the underlay: fd99::N.
+    #[must_use]
+    pub fn v6(&self) -> Ipv6Addr {
+        Ipv6Addr::new(0xfd99, 0, 0, 0, 0, 0, 0, u16::from(self.number))
+    }
+
+    /// Its namespace.
+    #[must_use]
+    pub fn namespace(&self) -> &Namespace {
+        &self.namespace
+    }
+
+    /// What `WEAVE_RUN_DIR` is in it.
+    #[must_use]
+    pub fn run_dir(&self) -> PathBuf {
+        self.directory.join("run")
+    }
+
+    /// What `WEAVE_STATE_DIR` is in it.
+    #[must_use]
+    pub fn state_dir(&self) -> PathBuf {
+        self.directory.join("state")
+    }
+
+    /// A directory for files of this host.
+    #[must_use]
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// Runs `work` on a thread inside.
+    ///
+    /// # Errors
+    /// When the namespace cannot be entered.
+    pub fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T> {
+        Ok(self.namespace.run(work)?)
+    }
+
+    /// A command with the environment of this host, to be given to [`Host::output`] or [`Host::spawn`].
+    pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
+        let mut command = Command::new(program);
+        for variable in CLEARED {
+            command.env_remove(variable);
+        }
+        command.env("WEAVE_RUN_DIR", self.run_dir()).env("WEAVE_STATE_DIR", self.state_dir());
+        command.stdin(Stdio::null());
+        command
+    }
+
+    /// Runs a command to its end and returns what it wrote. Processes it leaves behind are no
+    /// obstacle: output goes through files.
+    ///
+    /// # Errors
+    /// [`Error::TimedOut`] when it does not end within `limit` (it is killed then); when it cannot
+    /// be started. A command that fails is no error: see the status.
+    pub fn output(&self, command: &mut Command, limit: Duration) -> Result<Output> {
+        let number = self.outputs.fetch_add(1, Ordering::Relaxed);
+        let paths = ["out", "err"].map(|end| self.directory.join(format!("{number}.{end}")));
+        let mut files = Vec::with_capacity(paths.len());
+        for path in &paths {
+            files.push(File::create_new(path).map_err(|error| Error::file("make", path, error))?);
+        }
+        if let (Some(errors), Some(out)) = (files.pop(), files.pop()) {
+            command.stdout(out).stderr(errors);
+        }
+        let ended = self.spawn(command).and_then(|mut process| process.wait(limit));
+        let mut contents = Vec::with_capacity(paths.len());
+        for path in &paths {
+            contents.push(fs::read(path).map_err(|error| Error::file("read", path, error))?);
+            fs::remove_file(path).map_err(|error| Error::file("remove", path, error))?;
+        }
+        let (stderr, stdout) = (contents.pop().unwrap_or_default(), contents.pop().unwrap_or_default());
+        Ok(Output { status: ended?, stdout, stderr })
+    }
+
+    /// Starts a command that stays; it is killed when the returned value or the lab is dropped.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn spawn(&self, command: &mut Command) -> Result<Process> {
+        let program = name_of(command);
+        // A child belongs to the namespace of the thread that starts it.
+        let child = self.run(|| command.spawn())?;
+        let child =
+            child.map_err(|cause| Error::Program { step: "start", program: program.clone(), cause })?;
+        Ok(Process::new(child, program))
+    }
+}

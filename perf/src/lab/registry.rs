@@ -1,0 +1,124 @@
+//! What exists of all labs of this process, so that it can be removed on any way out.
+
+use std::collections::HashMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use nix::sys::signal::Signal;
+use weave_host::{Namespace, NamespaceId, NamespaceSpec, PidFd, named};
+
+use super::KILL_LIMIT;
+
+/// Rounds of looking for processes: each may have started others since.
+const ROUNDS: usize = 16;
+
+#[derive(Default)]
+struct Registry {
+    /// Namespaces of each lab, by the directory of the lab.
+    labs: HashMap<PathBuf, Vec<NamespaceId>>,
+    /// Names in /run/netns.
+    names: Vec<String>,
+}
+
+static REGISTRY: LazyLock<Mutex<Registry>> = LazyLock::new(Mutex::default);
+
+fn registry() -> MutexGuard<'static, Registry> {
+    REGISTRY.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+pub(super) fn add_directory(directory: &Path) {
+    registry().labs.entry(directory.to_owned()).or_default();
+}
+
+pub(super) fn add_namespace(directory: &Path, id: NamespaceId) {
+    registry().labs.entry(directory.to_owned()).or_default().push(id);
+}
+
+pub(super) fn add_name(name: &str) {
+    registry().names.push(name.to_owned());
+}
+
+pub(super) fn namespaces_of(directory: &Path) -> Vec<NamespaceId> {
+    registry().labs.get(directory).cloned().unwrap_or_default()
+}
+
+/// Removes one lab.
+pub(super) fn remove(directory: &Path, name: &str) {
+    let (namespaces, names) = {
+        let mut registry = registry();
+        let namespaces = registry.labs.remove(directory).unwrap_or_default();
+        let prefix = format!("{name}-");
+        let (mine, others) = std::mem::take(&mut registry.names)
+            .into_iter()
+            .partition(|name: &String| name.starts_with(&prefix));
+        registry.names = others;
+        (namespaces, mine)
+    };
+    kill(&namespaces);
+    remove_traces(directory, &names);
+}
+
+/// Kills every process in the labs of this process and removes their files and names; the
+/// namespaces go with the process. For a way out that drops nothing: a signal handler's thread, a
+/// panic hook where panics abort. Calling it twice does no harm.
+pub fn cleanup() {
+    let Registry { labs, names } = std::mem::take(&mut *registry());
+    let namespaces: Vec<NamespaceId> = labs.values().flatten().copied().collect();
+    kill(&namespaces);
+    for directory in labs.keys() {
+        remove_traces(directory, &[]);
+    }
+    remove_traces(Path::new(""), &names);
+}
+
+fn remove_traces(directory: &Path, names: &[String]) {
+    for name in names {
+        // Nobody is there to be told, and the rest must still go.
+        let _ = named::remove(name);
+    }
+    if !directory.as_os_str().is_empty() {
+        let _ = fs::remove_dir_all(directory);
+    }
+}
+
+/// Kills every process in one of the namespaces and waits until all are gone.
+pub(super) fn kill(namespaces: &[NamespaceId]) {
+    for _ in 0..ROUNDS {
+        let found = processes(namespaces);
+        if found.is_empty() || !kill_these(&found, namespaces) {
+            return;
+        }
+    }
+}
+
+/// Kills those of `pids` that are in one of the namespaces; whether any was there to be killed.
+fn kill_these(pids: &[u32], namespaces: &[NamespaceId]) -> bool {
+    let deadline = Instant::now() + KILL_LIMIT;
+    let mut killed = Vec::new();
+    for pid in pids {
+        // First the descriptor, then the question whether it is the right process.
+        let Ok(Some(process)) = PidFd::open(*pid) else { continue };
+        if process.is_alive() && is_inside(*pid, namespaces) && process.signal(Signal::SIGKILL).is_ok() {
+            killed.push(process);
+        }
+    }
+    for process in &killed {
+        let _ = process.wait_end(deadline);
+    }
+    !killed.is_empty()
+}
+
+/// Numbers of all processes in one of the namespaces.
+pub(super) fn processes(namespaces: &[NamespaceId]) -> Vec<u32> {
+    let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
+    entries
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .filter(|pid| is_inside(*pid, namespaces))
+        .collect()
+}
+
+fn is_inside(pid: u32, namespaces: &[NamespaceId]) -> bool {
+    Namespace::open(&NamespaceSpec::Pid(pid)).is_ok_and(|namespace| namespaces.contains(&namespace.id()))
+}

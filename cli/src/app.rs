@@ -1,0 +1,193 @@
+//! The commands as clap knows them, and what runs each.
+
+use std::ffi::OsString;
+
+use clap::error::ErrorKind;
+use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+use weave_api::Target;
+
+use crate::argv;
+use crate::commands::{self, status};
+use crate::environment::Environment;
+use crate::failure::{Failure, Result};
+use crate::ignored::IgnoredOptions;
+use crate::launch::LaunchOptions;
+use crate::misread;
+use crate::output;
+
+/// A network for containers on many hosts: to them it looks like one Ethernet switch.
+#[derive(Debug, Parser)]
+#[command(name = "weave", version, disable_help_flag = true, disable_version_flag = true)]
+#[command(after_help = "Long options work with one dash or two. \
+    Exit codes: 0 done, 1 failed, 2 wrong usage.")]
+pub struct App {
+    /// Print help
+    #[arg(long, global = true, action = ArgAction::Help)]
+    help: Option<bool>,
+    /// Print the version
+    #[arg(long, action = ArgAction::Version)]
+    version: Option<bool>,
+    #[command(flatten)]
+    ignored: IgnoredOptions,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// One variant and one file in `commands` each.
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Start the router in the background; returns when it is ready
+    Launch(Box<LaunchOptions>),
+    /// Run the router in the foreground, for systemd and containers
+    Router {
+        #[command(flatten)]
+        options: Box<LaunchOptions>,
+        /// Started by `launch`: passwords on standard input, readiness on standard output
+        #[arg(long, hide = true)]
+        launched: bool,
+    },
+    /// Stop the router; traffic between local containers goes on
+    Stop,
+    /// Give a running container addresses on the network
+    #[command(after_help = commands::attach::HELP)]
+    Attach(AddressArguments),
+    /// Take addresses from a container; the last one takes its interface too
+    #[command(after_help = commands::attach::HELP)]
+    Detach(AddressArguments),
+    /// Add peers to connect to
+    Connect {
+        /// Connect to exactly these peers instead
+        #[arg(long)]
+        replace: bool,
+        /// Names or addresses
+        #[arg(value_name = "PEER[:PORT]", required = true)]
+        peers: Vec<Target>,
+    },
+    /// Stop reconnecting to peers; live links stay until connectivity is lost
+    Forget {
+        /// Names or addresses, as they were given
+        #[arg(value_name = "PEER[:PORT]", required = true)]
+        peers: Vec<Target>,
+    },
+    /// Show the state of the router
+    Status(status::Arguments),
+    /// Show the whole state of the router as JSON
+    Report,
+    /// Print the completions for a shell
+    Completions {
+        /// bash, elvish, fish, powershell or zsh
+        shell: clap_complete::Shell,
+    },
+    /// Print the version
+    Version,
+
+    #[command(hide = true)]
+    Setup,
+    #[command(hide = true)]
+    CreateBridge,
+    #[command(hide = true)]
+    LaunchRouter(Box<LaunchOptions>),
+    #[command(hide = true)]
+    StopRouter,
+    #[command(hide = true)]
+    Prime(Anything),
+    #[command(hide = true)]
+    Rmpeer(Anything),
+    #[command(hide = true)]
+    Env(Anything),
+    #[command(hide = true)]
+    LaunchProxy(Anything),
+}
+
+/// Addresses and a container, in any order.
+#[derive(Debug, Args)]
+pub struct AddressArguments {
+    /// Addresses with the length of their network, and one container
+    #[arg(value_name = "CIDR… CONTAINER", required = true)]
+    pub arguments: Vec<String>,
+    /// Attach although an address answers elsewhere
+    #[arg(long, hide = true)]
+    pub force: bool,
+}
+
+/// Whatever stands behind a command that is no more.
+#[derive(Debug, Args)]
+struct Anything {
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    _arguments: Vec<OsString>,
+}
+
+/// Runs the command line `arguments`, the name of the program first.
+pub fn run(arguments: &[OsString]) -> Result<()> {
+    let environment = Environment::of_process();
+    let mut description = description();
+    let tokens = argv::read(&description, arguments);
+    let app = match description
+        .try_get_matches_from_mut(tokens.iter().map(|token| &token.text))
+        .and_then(|matches| App::from_arg_matches(&matches))
+    {
+        Ok(app) => app,
+        Err(error) if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
+            return output::print(error.render());
+        }
+        Err(error) if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+            return Err(Failure::usage(
+                "cannot read the command line",
+                "no command is given",
+                "see `weave --help`",
+            ));
+        }
+        Err(error) => return Err(misread::failure(&error, &tokens)),
+    };
+    app.ignored.tell(&environment);
+    match app.command {
+        Command::Launch(options) | Command::LaunchRouter(options) => {
+            commands::launch::run(*options, &environment, &tokens)
+        }
+        Command::Router { options, launched } => commands::router::run(*options, &environment, launched),
+        Command::Stop | Command::StopRouter => commands::stop::run(&environment),
+        Command::Attach(arguments) => commands::attach::run(&arguments, &environment),
+        Command::Detach(arguments) => commands::detach::run(&arguments, &environment),
+        Command::Connect { replace, peers } => commands::connect::run(peers, replace, &environment),
+        Command::Forget { peers } => commands::forget::run(peers, &environment),
+        Command::Status(arguments) => status::run(&arguments, &environment),
+        Command::Report => commands::report::run(&environment),
+        Command::Completions { shell } => commands::completions::run(shell, &mut self::description()),
+        Command::Version => commands::version::run(),
+        Command::Setup => Ok(()),
+        Command::CreateBridge => commands::create_bridge::run(&environment),
+        Command::Prime(_) => Err(commands::former::prime()),
+        Command::Rmpeer(_) => Err(commands::former::rmpeer()),
+        Command::Env(_) => Err(commands::former::env()),
+        Command::LaunchProxy(_) => Err(commands::former::launch_proxy()),
+    }
+}
+
+/// All commands and options, with the global ones in their places.
+fn description() -> clap::Command {
+    let mut description = App::command();
+    description.build();
+    description
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_description_of_the_commands_is_consistent() {
+        App::command().debug_assert();
+    }
+
+    #[test]
+    fn no_option_has_a_short_form_but_output() {
+        fn visit(command: &clap::Command) {
+            for argument in command.get_arguments() {
+                let short = argument.get_short();
+                assert!(matches!(short, None | Some('o')), "{} {}", command.get_name(), argument.get_id());
+            }
+            command.get_subcommands().for_each(visit);
+        }
+        visit(&description());
+    }
+}

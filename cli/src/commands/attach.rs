@@ -1,0 +1,56 @@
+//! `weave attach`: addresses for a running container.
+
+use std::net::IpAddr;
+use std::path::Path;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use weave_api::{Client, ClientError};
+use weave_host::attach::{AttachOptions, PROBE_WAIT, attach};
+use weave_host::{Namespace, Netlink};
+
+use super::container;
+use crate::app::AddressArguments;
+use crate::environment::Environment;
+use crate::failure::Result;
+use crate::output;
+use crate::root;
+
+/// How containers and addresses are written.
+pub const HELP: &str = "CONTAINER is pid:N, netns:NAME or the path of a network namespace.\n\
+    CIDR is an address with the length of its network: 10.2.1.1/24, ip:10.2.1.1/24, fd00:2::1/64.";
+
+/// Time a router has to take note; it reads the records by itself sooner or later.
+const NOTE_WITHIN: Duration = Duration::from_secs(1);
+
+/// Attaches and prints the addresses.
+pub fn run(arguments: &AddressArguments, environment: &Environment) -> Result<()> {
+    let addressed = container::parse("attach", &arguments.arguments)?;
+    let mtu = environment.mtu_if_set()?.map(u32::from);
+    root::require("attach")?;
+    let failed = |error: weave_host::Error| addressed.failure("attach", &error);
+    let namespace = Namespace::open(&addressed.spec).map_err(failed)?;
+    let mut host = Netlink::open().map_err(failed)?;
+    let options = AttachOptions { mac: None, mtu, probe: (!arguments.force).then_some(PROBE_WAIT) };
+    attach(&mut host, &namespace, &addressed.cidrs, &options).map_err(failed)?;
+    tell_router(&environment.run_dir()?);
+    print_addresses(&addressed.cidrs)
+}
+
+/// The addresses on one line, without their prefixes.
+pub fn print_addresses(cidrs: &[IpNet]) -> Result<()> {
+    let addresses: Vec<String> = cidrs.iter().map(IpNet::addr).map(|ip: IpAddr| ip.to_string()).collect();
+    output::print(format_args!("{}\n", addresses.join(" ")))
+}
+
+/// Tells a running router that the records changed. One that does not run
+/// reads them when it starts.
+pub fn tell_router(run_dir: &Path) {
+    let told = Client::connect(run_dir, NOTE_WITHIN).and_then(|mut client| client.attachments_changed());
+    match told {
+        Ok(()) | Err(ClientError::NotRunning(_)) => {}
+        Err(error) => {
+            output::warn(format_args!("the router was not told and will notice within 30 s: {error}"))
+        }
+    }
+}

@@ -1,0 +1,17 @@
+//! `weave create-bridge`: the bridge alone, as the original's command of this name.
+
+use weave_host::{Netlink, bridge};
+
+use crate::environment::Environment;
+use crate::failure::{Failure, Result};
+use crate::root;
+
+/// Makes the bridge if it is absent.
+pub fn run(environment: &Environment) -> Result<()> {
+    let mtu = u32::from(environment.mtu()?);
+    root::require("create-bridge")?;
+    Netlink::open()
+        .and_then(|mut host| bridge::ensure(&mut host, mtu))
+        .map_err(|error| Failure::because("cannot create the bridge", error))?;
+    Ok(())
+}

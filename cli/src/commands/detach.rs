@@ -1,0 +1,23 @@
+//! `weave detach`: takes addresses from a container.
+
+use weave_host::attach::detach;
+use weave_host::{Namespace, Netlink};
+
+use super::attach::{print_addresses, tell_router};
+use super::container;
+use crate::app::AddressArguments;
+use crate::environment::Environment;
+use crate::failure::Result;
+use crate::root;
+
+/// Detaches and prints the addresses.
+pub fn run(arguments: &AddressArguments, environment: &Environment) -> Result<()> {
+    let addressed = container::parse("detach", &arguments.arguments)?;
+    root::require("detach")?;
+    let failed = |error: weave_host::Error| addressed.failure("detach", &error);
+    let namespace = Namespace::open(&addressed.spec).map_err(failed)?;
+    let mut host = Netlink::open().map_err(failed)?;
+    detach(&mut host, &namespace, &addressed.cidrs).map_err(failed)?;
+    tell_router(&environment.run_dir()?);
+    print_addresses(&addressed.cidrs)
+}

@@ -1,0 +1,62 @@
+//! `weave launch`: the router, in the background.
+
+use std::ffi::OsString;
+
+use crate::argv::{Part, Token};
+use crate::environment::Environment;
+use crate::failure::Result;
+use crate::launch::{LaunchOptions, Resolved, Role, resolve, spawn};
+use crate::output;
+use crate::root;
+use crate::running::{Running, already};
+
+/// Checks everything, starts the router and waits until it is ready.
+pub fn run(options: LaunchOptions, environment: &Environment, tokens: &[Token]) -> Result<()> {
+    let Resolved { config, warnings } = resolve(options, environment, Role::Front)?;
+    root::require("launch")?;
+    if let Some(running) = Running::find(&config.run_dir)? {
+        return Err(already(running.pid()));
+    }
+    warnings.iter().for_each(output::warn);
+    let info = spawn(&config, router_arguments(tokens))?;
+    info.warnings.iter().for_each(output::warn);
+    Ok(())
+}
+
+/// The arguments of `launch` without the passwords: those of the router.
+fn router_arguments(tokens: &[Token]) -> impl Iterator<Item = OsString> {
+    let secret = |id: &String| id == "password" || id == "password_file";
+    tokens
+        .iter()
+        .filter(move |token| match &token.part {
+            Part::Program | Part::Command => false,
+            Part::Option(id) | Part::Value(id) => !secret(id),
+            Part::Other => true,
+        })
+        .map(|token| token.text.clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn token(text: &str, part: Part) -> Token {
+        Token { text: text.into(), part }
+    }
+
+    #[test]
+    fn passwords_are_no_arguments_of_the_router() {
+        let tokens = [
+            token("weave", Part::Program),
+            token("launch", Part::Command),
+            token("--password", Part::Option("password".into())),
+            token("wEaVe", Part::Value("password".into())),
+            token("--password-file=f", Part::Option("password_file".into())),
+            token("--port", Part::Option("port".into())),
+            token("7000", Part::Value("port".into())),
+            token("--", Part::Other),
+            token("host2", Part::Other),
+        ];
+        assert_eq!(router_arguments(&tokens).collect::<Vec<_>>(), ["--port", "7000", "--", "host2"]);
+    }
+}

@@ -1,0 +1,16 @@
+//! One file for each command.
+
+pub mod attach;
+pub mod completions;
+pub mod connect;
+mod container;
+pub mod create_bridge;
+pub mod detach;
+pub mod forget;
+pub mod former;
+pub mod launch;
+pub mod report;
+pub mod router;
+pub mod status;
+pub mod stop;
+pub mod version;

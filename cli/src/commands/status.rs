@@ -1,0 +1,66 @@
+//! `weave status`: the state of the router, as text or JSON.
+
+use clap::{Args, ValueEnum};
+use weave_api::{Client, Status, client::TIME_LIMIT};
+
+use crate::environment::Environment;
+use crate::failure::{Failure, Result};
+use crate::output;
+use crate::text;
+
+/// What `status` takes.
+#[derive(Debug, Args)]
+pub struct Arguments {
+    /// Only this part
+    part: Option<Part>,
+    /// How to print it
+    #[arg(short, long, value_name = "FORMAT", default_value = "text")]
+    output: Format,
+}
+
+/// A part of the state.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Part {
+    /// Peers of the mesh and their links
+    Peers,
+    /// Links of this router, with their states
+    Connections,
+    /// What this router is told to connect to
+    Targets,
+    /// Stations and the peers they are at
+    Macs,
+}
+
+/// How to print it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// For people
+    Text,
+    /// For programs
+    Json,
+}
+
+/// Prints what is asked.
+pub fn run(arguments: &Arguments, environment: &Environment) -> Result<()> {
+    let status = fetch(environment)?;
+    match (arguments.part, arguments.output) {
+        (None, Format::Text) => output::print(text::summary(&status)),
+        (None, Format::Json) => output::print_json(&status),
+        (Some(Part::Peers), Format::Text) => output::print(text::peers(&status.peers)),
+        (Some(Part::Peers), Format::Json) => output::print_json(&status.peers),
+        (Some(Part::Connections), Format::Text) => output::print(text::connections(&status.connections)),
+        (Some(Part::Connections), Format::Json) => output::print_json(&status.connections),
+        (Some(Part::Targets), Format::Text) => output::print(text::targets(&status.targets)),
+        (Some(Part::Targets), Format::Json) => output::print_json(&status.targets),
+        (Some(Part::Macs), Format::Text) => output::print(text::macs(&status.macs)),
+        (Some(Part::Macs), Format::Json) => output::print_json(&status.macs),
+    }
+}
+
+/// The state of the router.
+pub fn fetch(environment: &Environment) -> Result<Status> {
+    let run_dir = environment.run_dir()?;
+    Client::connect(&run_dir, TIME_LIMIT)
+        .and_then(|mut client| client.status())
+        .map_err(|error| Failure::of_client("cannot get the status", &run_dir, &error))
+}

@@ -1,0 +1,51 @@
+//! `weave stop`: ends the router. Interfaces, addresses and state stay.
+
+use std::path::Path;
+use std::time::Duration;
+
+use weave_api::Client;
+
+use crate::environment::Environment;
+use crate::failure::{Failure, Result};
+use crate::output;
+use crate::root;
+use crate::running::Running;
+
+/// Time a router has to answer the request.
+const ANSWER_WITHIN: Duration = Duration::from_secs(3);
+/// Time a router has to end after it was asked, and again after the signal.
+const GONE_WITHIN: Duration = Duration::from_secs(10);
+
+/// Ends the router, if one runs.
+pub fn run(environment: &Environment) -> Result<()> {
+    let run_dir = environment.run_dir()?;
+    root::require("stop")?;
+    if !stop(&run_dir)? {
+        output::note(format_args!("no router runs here ({}): nothing to stop", run_dir.display()));
+    }
+    Ok(())
+}
+
+/// Ends the router of `run_dir`; false when none runs.
+pub fn stop(run_dir: &Path) -> Result<bool> {
+    let Some(running) = Running::find(run_dir)? else {
+        return Ok(false);
+    };
+    let asked = Client::connect(run_dir, ANSWER_WITHIN).and_then(|mut client| client.stop());
+    if asked.is_ok() && running.wait(GONE_WITHIN)? {
+        return Ok(true);
+    }
+    // It hangs, or its socket was removed: the signal needs neither.
+    if running.terminate() && running.wait(GONE_WITHIN)? {
+        return Ok(true);
+    }
+    if running.wait(Duration::ZERO)? {
+        return Ok(true);
+    }
+    let remedy = running.pid().map_or_else(
+        || "end its process by hand: it runs in another process namespace".to_owned(),
+        |pid| format!("`kill -9 {}` ends it; containers keep their addresses", pid.as_raw_nonzero()),
+    );
+    let why = asked.err().map_or_else(|| "it does not end".to_owned(), |error| error.to_string());
+    Err(Failure::new("cannot stop the router", why, remedy))
+}

@@ -1,0 +1,136 @@
+//! The variables that all commands share. An empty variable counts as unset.
+
+use std::path::{Path, PathBuf};
+
+use weave_router::config::{DEFAULT_MTU, DEFAULT_PORT, MAX_MTU, MIN_MTU};
+use zeroize::Zeroizing;
+
+use crate::failure::{Failure, Result};
+
+/// What `WEAVE_RUN_DIR` is when it is unset.
+const DEFAULT_RUN_DIR: &str = "/run/weave";
+/// What `WEAVE_STATE_DIR` is when it is unset.
+const DEFAULT_STATE_DIR: &str = "/var/lib/weave";
+
+/// Where commands read variables from; tests have their own.
+pub struct Environment<'a> {
+    lookup: &'a dyn Fn(&str) -> Option<std::ffi::OsString>,
+}
+
+impl Environment<'static> {
+    /// The variables of this process.
+    pub fn of_process() -> Self {
+        Self { lookup: &|name| std::env::var_os(name) }
+    }
+}
+
+impl<'a> Environment<'a> {
+    /// Variables answered by `lookup`.
+    #[cfg(test)]
+    pub fn new(lookup: &'a dyn Fn(&str) -> Option<std::ffi::OsString>) -> Self {
+        Self { lookup }
+    }
+
+    /// The text of `name`; `None` when unset or empty.
+    pub fn text(&self, name: &str) -> Result<Option<String>> {
+        match (self.lookup)(name).filter(|value| !value.is_empty()) {
+            None => Ok(None),
+            Some(value) => value.into_string().map(Some).map_err(|_| {
+                Failure::usage(format_args!("cannot read {name}"), "it is not UTF-8 text", "set it anew")
+            }),
+        }
+    }
+
+    /// True when `name` is set, even to nothing.
+    pub fn has(&self, name: &str) -> bool {
+        (self.lookup)(name).is_some()
+    }
+
+    /// `WEAVE_RUN_DIR`, absolute.
+    pub fn run_dir(&self) -> Result<PathBuf> {
+        self.directory("WEAVE_RUN_DIR", DEFAULT_RUN_DIR)
+    }
+
+    /// `WEAVE_STATE_DIR`, absolute.
+    pub fn state_dir(&self) -> Result<PathBuf> {
+        self.directory("WEAVE_STATE_DIR", DEFAULT_STATE_DIR)
+    }
+
+    /// `WEAVE_PASSWORD`.
+    pub fn password(&self) -> Result<Option<Zeroizing<String>>> {
+        Ok(self.text("WEAVE_PASSWORD")?.map(Zeroizing::new))
+    }
+
+    /// `WEAVE_PORT`.
+    pub fn port(&self) -> Result<u16> {
+        Ok(self.number("WEAVE_PORT", 1, u16::MAX)?.unwrap_or(DEFAULT_PORT))
+    }
+
+    /// `WEAVE_MTU`.
+    pub fn mtu(&self) -> Result<u16> {
+        Ok(self.mtu_if_set()?.unwrap_or(DEFAULT_MTU))
+    }
+
+    /// `WEAVE_MTU`, if it is set.
+    pub fn mtu_if_set(&self) -> Result<Option<u16>> {
+        self.number("WEAVE_MTU", MIN_MTU, MAX_MTU)
+    }
+
+    fn number(&self, name: &str, least: u16, most: u16) -> Result<Option<u16>> {
+        let Some(text) = self.text(name)? else {
+            return Ok(None);
+        };
+        let digits = text.bytes().all(|b| b.is_ascii_digit());
+        let number = text.parse().ok().filter(|number| digits && (least..=most).contains(number));
+        number.map(Some).ok_or_else(|| {
+            Failure::usage(
+                format_args!("cannot use {name}={text:.40?}"),
+                format_args!("it is not a number from {least} to {most}"),
+                "correct it or unset it",
+            )
+        })
+    }
+
+    fn directory(&self, name: &str, default: &str) -> Result<PathBuf> {
+        let value = (self.lookup)(name).filter(|value| !value.is_empty());
+        let path = value.map_or_else(|| PathBuf::from(default), PathBuf::from);
+        let path = std::path::absolute(&path).map_err(|error| {
+            Failure::new(format_args!("cannot use {name}"), error, "name an absolute path")
+        })?;
+        if path == Path::new("/") {
+            return Err(Failure::usage(
+                format_args!("cannot use {name}"),
+                "it is the root of the file system",
+                "name a directory of its own",
+            ));
+        }
+        Ok(path)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn unset_and_empty_variables_mean_the_default() {
+        for value in [None, Some("".into())] {
+            let lookup = move |_: &str| value.clone();
+            let environment = Environment::new(&lookup);
+            assert_eq!(environment.port().unwrap(), 6783);
+            assert_eq!(environment.mtu().unwrap(), 1376);
+            assert_eq!(environment.run_dir().unwrap(), Path::new("/run/weave"));
+            assert!(environment.password().unwrap().is_none());
+        }
+    }
+
+    #[test]
+    fn numbers_out_of_range_are_wrong_usage() {
+        for value in ["0", "65536", "-1", "+1", "x", "6783 ", "6783;reboot"] {
+            let lookup = move |_: &str| Some(value.into());
+            let failure = Environment::new(&lookup).port().unwrap_err();
+            assert!(failure.to_string().contains("WEAVE_PORT"), "{failure}");
+        }
+    }
+}

@@ -1,0 +1,13 @@
+//! Starting a router: options, the configuration they make, and handing both
+//! over to a process in the background.
+
+mod handover;
+mod options;
+mod passwords;
+mod resolve;
+mod spawn;
+
+pub use handover::{Readiness, read_secrets};
+pub use options::LaunchOptions;
+pub use resolve::{Resolved, Role, resolve};
+pub use spawn::spawn;

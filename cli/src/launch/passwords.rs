@@ -1,0 +1,95 @@
+//! Where the network password comes from.
+
+use std::convert::Infallible;
+use std::fmt;
+use std::fs::File;
+use std::io::Read;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::str::FromStr;
+
+use weave_router::config::{PASSWORD_MAX, PASSWORD_SHORT, Password};
+use zeroize::Zeroizing;
+
+use super::options::LaunchOptions;
+use crate::environment::Environment;
+use crate::failure::{Failure, Result};
+
+/// Longest password file, bytes: two passwords with their line ends.
+const FILE_MAX: u64 = 2 * (PASSWORD_MAX as u64 + 2);
+
+/// A password as it was typed, zeroed when dropped, never printed.
+#[derive(Clone)]
+pub struct Secret(Zeroizing<String>);
+
+impl FromStr for Secret {
+    type Err = Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Infallible> {
+        Ok(Self(Zeroizing::new(text.to_owned())))
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(…)")
+    }
+}
+
+/// The passwords that options and environment name, the option first; what to
+/// warn about goes to `warnings`.
+pub fn find(
+    options: &LaunchOptions,
+    environment: &Environment,
+    warnings: &mut Vec<String>,
+) -> Result<Vec<Password>> {
+    let what = "cannot use the password";
+    let passwords = if let Some(Secret(text)) = &options.password {
+        let password = Password::new(text.clone());
+        vec![
+            password
+                .map_err(|why| Failure::usage(what, why, "give another one, or none for a clear network"))?,
+        ]
+    } else if let Some(path) = &options.password_file {
+        read_file(path, warnings)?
+    } else if let Some(text) = environment.password()? {
+        let password = Password::new(text);
+        vec![password.map_err(|why| {
+            Failure::usage("cannot use WEAVE_PASSWORD", why, "set another one, or unset it")
+        })?]
+    } else {
+        Vec::new()
+    };
+    if options.clear && !passwords.is_empty() {
+        return Err(Failure::usage(
+            "cannot launch",
+            "--clear and a password contradict each other",
+            "leave out one of them (WEAVE_PASSWORD counts too)",
+        ));
+    }
+    if passwords.first().is_some_and(Password::is_short) {
+        warnings.push(format!(
+            "the password has fewer than {PASSWORD_SHORT} characters and may be guessed; choose a longer one"
+        ));
+    }
+    Ok(passwords)
+}
+
+fn read_file(path: &Path, warnings: &mut Vec<String>) -> Result<Vec<Password>> {
+    let remedy = "name a file with the password on its first line, readable by this user";
+    let failed = |why: &dyn fmt::Display| {
+        Failure::new(format_args!("cannot read the password file {}", path.display()), why, remedy)
+    };
+    let file = File::open(path).map_err(|error| failed(&error))?;
+    let metadata = file.metadata().map_err(|error| failed(&error))?;
+    if metadata.is_dir() {
+        return Err(failed(&"it is a directory"));
+    }
+    if metadata.is_file() && metadata.mode() & 0o077 != 0 {
+        warnings.push(format!("other users may reach {}; `chmod 600` it", path.display()));
+    }
+    let mut text = Zeroizing::new(Vec::with_capacity(FILE_MAX as usize + 1));
+    file.take(FILE_MAX + 1).read_to_end(&mut text).map_err(|error| failed(&error))?;
+    let text = std::str::from_utf8(&text).map_err(|_| failed(&"it is not UTF-8 text"))?;
+    Password::lines(text).map_err(|why| failed(&why))
+}

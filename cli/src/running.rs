@@ -1,0 +1,221 @@
+//! Whether a router runs here: the pid file and the lock on it.
+//!
+//! A router holds an exclusive lock on `router.pid` for as long as it lives,
+//! so that the kernel itself answers the question, also after a SIGKILL. The
+//! number in the file is believed only when that process has the file open.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::fs::OFlags;
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+
+use crate::failure::{Failure, Result};
+
+/// Name of the pid file in the run directory.
+const PID_FILE: &str = "router.pid";
+/// Name of the log of a launched router in the run directory.
+pub const LOG: &str = "router.log";
+/// Longest content of a pid file that is read, bytes.
+const PID_FILE_MAX: u64 = 32;
+
+/// This process is the router of a run directory, until it is dropped.
+#[derive(Debug)]
+pub struct Claim {
+    file: File,
+}
+
+impl Claim {
+    /// Makes this process the router of `run_dir`, which must exist.
+    pub fn take(run_dir: &Path) -> Result<Self> {
+        let path = run_dir.join(PID_FILE);
+        let failed = |error: &dyn std::fmt::Display| {
+            Failure::new(format_args!("cannot claim {}", path.display()), error, "check WEAVE_RUN_DIR")
+        };
+        let mut file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o644)
+            .custom_flags(no_follow())
+            .open(&path)
+            .map_err(|error| failed(&error))?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => match pid_in(&mut file).filter(|pid| has_open(*pid, &file)) {
+                Some(pid) => return Err(already(Some(pid))),
+                // A command is just looking: it lets go at once.
+                None => file.lock().map_err(|error| failed(&error))?,
+            },
+            Err(TryLockError::Error(error)) => return Err(failed(&error)),
+        }
+        file.set_len(0)
+            .and_then(|()| file.seek(SeekFrom::Start(0)))
+            .and_then(|_| writeln!(file, "{}", std::process::id()))
+            .map_err(|error| failed(&error))?;
+        Ok(Self { file })
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        // Emptied, not removed: another router may be waiting on this very file.
+        let _ = self.file.set_len(0);
+    }
+}
+
+/// The failure of a second `launch`.
+pub fn already(pid: Option<Pid>) -> Failure {
+    let process = pid.map_or_else(String::new, |pid| format!(" (process {})", pid.as_raw_nonzero()));
+    Failure::new(
+        "cannot launch",
+        format_args!("weave is already launched{process}"),
+        "`weave connect` adds peers; `weave stop` ends it",
+    )
+}
+
+/// A router that runs.
+#[derive(Debug)]
+pub struct Running {
+    path: PathBuf,
+    process: Option<(Pid, OwnedFd)>,
+}
+
+impl Running {
+    /// The router of `run_dir`; `None` when none runs.
+    pub fn find(run_dir: &Path) -> Result<Option<Self>> {
+        let path = run_dir.join(PID_FILE);
+        let Some(mut file) = held(&path)? else {
+            return Ok(None);
+        };
+        let process = pid_in(&mut file).and_then(|pid| {
+            let descriptor = pidfd_open(pid, PidfdFlags::empty()).ok()?;
+            // Looked at after the process was pinned: so this is the process.
+            has_open(pid, &file).then_some((pid, descriptor))
+        });
+        Ok(Some(Self { path, process }))
+    }
+
+    /// Its process id, when it is one of this pid namespace.
+    pub fn pid(&self) -> Option<Pid> {
+        self.process.as_ref().map(|(pid, _)| *pid)
+    }
+
+    /// Asks the process to end, by signal. False when it is not to be reached.
+    pub fn terminate(&self) -> bool {
+        self.process
+            .as_ref()
+            .is_some_and(|(_, descriptor)| pidfd_send_signal(descriptor, Signal::TERM).is_ok())
+    }
+
+    /// Waits until the router is gone; false when it is still there after `limit`.
+    pub fn wait(&self, limit: Duration) -> Result<bool> {
+        let deadline = Instant::now() + limit;
+        if let Some((_, descriptor)) = &self.process {
+            loop {
+                let left = deadline.saturating_duration_since(Instant::now());
+                let timeout = left.try_into().unwrap_or_default();
+                match poll(&mut [PollFd::new(descriptor, PollFlags::IN)], Some(&timeout)) {
+                    Err(rustix::io::Errno::INTR) => {}
+                    Ok(0) => return Ok(false),
+                    Ok(_) => return Ok(true),
+                    Err(error) => return Err(Failure::new("cannot wait for the router", error, "")),
+                }
+            }
+        }
+        // In another pid namespace: its lock goes when it goes.
+        let (sender, receiver) = std::sync::mpsc::sync_channel(1);
+        let path = self.path.clone();
+        std::thread::spawn(move || {
+            let _ = sender.send(File::open(path).and_then(|file| file.lock_shared()));
+        });
+        Ok(receiver.recv_timeout(limit).is_ok())
+    }
+}
+
+/// The pid file, if a router holds it.
+fn held(path: &Path) -> Result<Option<File>> {
+    let failed = |error: &dyn std::fmt::Display| {
+        Failure::new(format_args!("cannot look at {}", path.display()), error, "check WEAVE_RUN_DIR")
+    };
+    let file = match OpenOptions::new().read(true).custom_flags(no_follow()).open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(failed(&error)),
+    };
+    match file.try_lock_shared() {
+        Ok(()) => Ok(None),
+        Err(TryLockError::WouldBlock) => Ok(Some(file)),
+        Err(TryLockError::Error(error)) => Err(failed(&error)),
+    }
+}
+
+fn pid_in(file: &mut File) -> Option<Pid> {
+    let mut text = String::new();
+    file.seek(SeekFrom::Start(0)).ok()?;
+    file.take(PID_FILE_MAX).read_to_string(&mut text).ok()?;
+    Pid::from_raw(text.trim_end().parse().ok()?)
+}
+
+/// True when process `pid` has `file` open: a number alone may belong to
+/// another process by now, or to another pid namespace.
+fn has_open(pid: Pid, file: &File) -> bool {
+    let Ok(wanted) = file.metadata() else { return false };
+    let Ok(entries) = std::fs::read_dir(format!("/proc/{}/fd", pid.as_raw_nonzero())) else {
+        return false;
+    };
+    entries.flatten().any(|entry| {
+        std::fs::metadata(entry.path())
+            .is_ok_and(|found| (found.dev(), found.ino()) == (wanted.dev(), wanted.ino()))
+    })
+}
+
+fn no_follow() -> i32 {
+    (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_claim_is_seen_and_gone_with_its_holder() {
+        let run = tempfile::tempdir().unwrap();
+        assert!(Running::find(run.path()).unwrap().is_none());
+        let claim = Claim::take(run.path()).unwrap();
+        let running = Running::find(run.path()).unwrap().unwrap();
+        assert_eq!(running.pid().unwrap().as_raw_nonzero().get().cast_unsigned(), std::process::id());
+        assert!(Claim::take(run.path()).unwrap_err().to_string().contains("already launched"));
+        drop(claim);
+        assert!(Running::find(run.path()).unwrap().is_none());
+        Claim::take(run.path()).unwrap();
+    }
+
+    #[test]
+    fn a_number_of_another_process_is_not_believed() {
+        let run = tempfile::tempdir().unwrap();
+        let claim = Claim::take(run.path()).unwrap();
+        std::fs::write(run.path().join(PID_FILE), "1\n").unwrap();
+        let running = Running::find(run.path()).unwrap().unwrap();
+        assert_eq!(running.pid(), None);
+        assert!(!running.terminate());
+        assert!(!running.wait(Duration::from_millis(10)).unwrap());
+        drop(claim);
+        assert!(running.wait(Duration::from_secs(10)).unwrap());
+    }
+
+    #[test]
+    fn a_stale_file_is_no_router() {
+        let run = tempfile::tempdir().unwrap();
+        std::fs::write(run.path().join(PID_FILE), "1\n").unwrap();
+        assert!(Running::find(run.path()).unwrap().is_none());
+        Claim::take(run.path()).unwrap();
+    }
+}

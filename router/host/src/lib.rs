@@ -1,7 +1,7 @@
 //! The kernel's side of the network: namespaces, bridge, tap, attachments.
 //!
 //! Everything here needs root (or a user namespace of its own, see
-//! `unprivileged`) and speaks to the kernel directly: rtnetlink, ioctl and
+//! [`unprivileged`]) and speaks to the kernel directly: rtnetlink, ioctl and
 //! /proc/sys, no helper programs. "The host" is always the network namespace
 //! of the calling thread. All calls block, and each has a time limit.
 
@@ -18,8 +18,12 @@ pub mod netlink;
 mod packet;
 mod pidfd;
 mod protect;
+pub mod records;
+pub mod reset;
+pub mod store;
 mod sys;
 pub mod tap;
+pub mod unprivileged;
 
 pub use error::{Error, Result};
 pub use namespace::{Namespace, NamespaceId, NamespaceSpec};

@@ -1,0 +1,250 @@
+//! Attachments as they are remembered: one file each, and the operations that
+//! keep files and kernel in step.
+//!
+//! A file is written before the interface it speaks of is made, so that a
+//! crash leaves a record without interface, which the next command removes,
+//! and never an interface that nobody knows of.
+
+use std::path::Path;
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+use weave_wire::MacAddr;
+
+use crate::address::check_cidrs;
+use crate::attach::{self, AttachOptions, Attachment, Detached, attach, attached, detach, host_interface};
+use crate::bridge::random_mac;
+use crate::error::{Error, Result};
+use crate::namespace::{Namespace, NamespaceId};
+use crate::netlink::Netlink;
+use crate::store::{Aside, StateDir, StateFile, StateLock, Stored};
+
+/// Directory of these files in the state directory.
+pub const DIRECTORY: &str = "attachments";
+
+/// Longest name of a container, bytes.
+pub const CONTAINER_MAX: usize = 4096;
+
+/// A remembered attachment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// The container as the user gave it.
+    pub container: String,
+    /// Its namespace at that time. Numbers are used again after a namespace is gone.
+    pub namespace: NamespaceId,
+    /// MAC of its interface.
+    pub mac: MacAddr,
+    /// Its addresses in the order of attachment.
+    pub cidrs: Vec<IpNet>,
+}
+
+impl StateFile for Record {
+    const KIND: &'static str = "attachment";
+    const VERSION: u32 = 1;
+}
+
+impl Record {
+    /// Name of the host's end of the attachment.
+    #[must_use]
+    pub fn host_interface(&self) -> String {
+        host_interface(self.namespace)
+    }
+}
+
+/// All records, read without the lock: for those who only look, as the router
+/// does. Damaged files are left where they are and named in the second place.
+///
+/// # Errors
+/// When the directory cannot be read or a file was written by a newer version.
+pub fn read_all(state_dir: &Path) -> Result<(Vec<Record>, Vec<String>)> {
+    let directory = StateDir::existing(state_dir.join(DIRECTORY));
+    let mut records = Vec::new();
+    let mut damaged = Vec::new();
+    for name in directory.names()? {
+        match directory.read::<Record>(&name)? {
+            Stored::Content(record) => records.push(record),
+            Stored::Absent => {}
+            Stored::Damaged(cause) => {
+                damaged.push(format!("{}: {cause}", directory.path().join(&name).display()));
+            }
+        }
+    }
+    Ok((records, damaged))
+}
+
+/// The records of this host, locked against other commands.
+#[derive(Debug)]
+pub struct Records {
+    directory: StateDir,
+    _lock: StateLock,
+    records: Vec<Record>,
+    aside: Vec<Aside>,
+}
+
+impl Records {
+    /// Reads and locks the records in a state directory, making it if need be.
+    ///
+    /// # Errors
+    /// [`Error::State`].
+    pub fn open(state_dir: &Path) -> Result<Self> {
+        let lock = StateDir::create(state_dir)?.lock()?;
+        let directory = StateDir::create(state_dir.join(DIRECTORY))?;
+        let mut records = Vec::new();
+        let mut aside = Vec::new();
+        for name in directory.names()? {
+            let (record, damaged) = directory.read_own::<Record>(&name)?;
+            records.extend(record);
+            aside.extend(damaged);
+        }
+        Ok(Self { directory, _lock: lock, records, aside })
+    }
+
+    /// All records.
+    #[must_use]
+    pub fn all(&self) -> &[Record] {
+        &self.records
+    }
+
+    /// Damaged files that were set aside: to be told to the user.
+    #[must_use]
+    pub fn set_aside(&self) -> &[Aside] {
+        &self.aside
+    }
+
+    /// Forgets attachments whose interface is gone: their containers have ended.
+    ///
+    /// # Errors
+    /// When the kernel or the file system refuses.
+    pub fn prune(&mut self, host: &mut Netlink) -> Result<()> {
+        let links = host.links()?;
+        let is_alive = |record: &Record| {
+            links.iter().any(|link| link.kind == "veth" && link.name == record.host_interface())
+        };
+        for record in self.records.iter().filter(|record| !is_alive(record)) {
+            self.directory.remove(&file_name(record.namespace))?;
+        }
+        self.records.retain(is_alive);
+        Ok(())
+    }
+
+    /// Attaches, as [`attach`](crate::attach::attach) does, and remembers it.
+    /// A MAC remembered for the container is used again.
+    ///
+    /// # Errors
+    /// [`Error::AddressInUse`] also when another container of this host has an
+    /// address; otherwise as [`attach`](crate::attach::attach). Nothing has
+    /// changed then.
+    pub fn attach(
+        &mut self,
+        host: &mut Netlink,
+        container: &str,
+        namespace: &Namespace,
+        cidrs: &[IpNet],
+        options: &AttachOptions,
+    ) -> Result<Attachment> {
+        if container.len() > CONTAINER_MAX {
+            return Err(Error::invalid(
+                "the name of the container",
+                format!("longer than {CONTAINER_MAX} bytes"),
+            ));
+        }
+        namespace.refuse_own()?;
+        let cidrs = check_cidrs(cidrs)?;
+        self.prune(host)?;
+        let id = namespace.id();
+        self.refuse_duplicates(id, &cidrs)?;
+        let present = attached(host, namespace)?;
+        let before = self.find(id).cloned();
+        let mut record = match (&before, &present) {
+            (Some(record), Some(_)) => record.clone(),
+            // The interface is there but nobody remembers it: take it up as it is.
+            (None, Some(present)) => Record {
+                container: container.into(),
+                namespace: id,
+                mac: present.mac,
+                cidrs: present.cidrs.clone(),
+            },
+            // Left over from another namespace of this number.
+            (_, None) => {
+                let mac = options.mac.map_or_else(random_mac, Ok)?;
+                Record { container: container.into(), namespace: id, mac, cidrs: Vec::new() }
+            }
+        };
+        for cidr in &cidrs {
+            if !record.cidrs.contains(cidr) {
+                record.cidrs.push(*cidr);
+            }
+        }
+        self.put(record.clone())?;
+        let options = AttachOptions { mac: Some(record.mac), ..options.clone() };
+        match attach(host, namespace, &cidrs, &options) {
+            Ok(attachment) => {
+                if record.mac != attachment.mac {
+                    self.put(Record { mac: attachment.mac, ..record })?;
+                }
+                Ok(attachment)
+            }
+            Err(error) => {
+                let undone = match before {
+                    Some(before) => self.put(before),
+                    None => self.forget(id),
+                };
+                Err(error.after_undo(undone))
+            }
+        }
+    }
+
+    /// Detaches, as [`detach`](crate::attach::detach) does, and remembers what is left.
+    ///
+    /// # Errors
+    /// As [`detach`](crate::attach::detach).
+    pub fn detach(&mut self, host: &mut Netlink, namespace: &Namespace, cidrs: &[IpNet]) -> Result<Detached> {
+        self.prune(host)?;
+        let detached = detach(host, namespace, cidrs)?;
+        let id = namespace.id();
+        match self.find(id).cloned() {
+            Some(_) if detached.remaining.is_empty() => self.forget(id)?,
+            Some(mut record) => {
+                record.cidrs.retain(|cidr| detached.remaining.contains(cidr));
+                self.put(record)?;
+            }
+            None => {}
+        }
+        Ok(detached)
+    }
+
+    fn refuse_duplicates(&self, id: NamespaceId, cidrs: &[IpNet]) -> Result<()> {
+        for record in self.records.iter().filter(|record| record.namespace != id) {
+            let taken =
+                cidrs.iter().find(|cidr| record.cidrs.iter().any(|other| other.addr() == cidr.addr()));
+            if let Some(cidr) = taken {
+                return Err(Error::AddressInUse {
+                    address: cidr.addr(),
+                    holder: format!("container {} of this host", record.container),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    fn find(&self, id: NamespaceId) -> Option<&Record> {
+        self.records.iter().find(|record| record.namespace == id)
+    }
+
+    fn put(&mut self, record: Record) -> Result<()> {
+        self.directory.write(&file_name(record.namespace), &record)?;
+        self.records.retain(|other| other.namespace != record.namespace);
+        self.records.push(record);
+        Ok(())
+    }
+
+    fn forget(&mut self, id: NamespaceId) -> Result<()> {
+        self.directory.remove(&file_name(id))?;
+        self.records.retain(|record| record.namespace != id);
+        Ok(())
+    }
+}
+
+fn file_name(id: NamespaceId) -> String {
+    format!("{}.json", attach::host_interface(id))
+}

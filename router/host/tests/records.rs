@@ -1,0 +1,175 @@
+//! Remembered attachments against the kernel. Needs root.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod common;
+
+use std::path::Path;
+use std::time::Duration;
+
+use common::{cidrs, container, in_host};
+use weave_host::attach::{AttachOptions, attached, detach_all};
+use weave_host::bridge::{self, BRIDGE};
+use weave_host::netlink::VethEnd;
+use weave_host::records::{Record, Records, read_all};
+use weave_host::tap::{self, Offloads, TAP};
+use weave_host::{Error, Netlink, reset};
+
+fn state() -> tempfile::TempDir {
+    tempfile::tempdir().unwrap()
+}
+
+fn stored(state: &Path) -> Vec<Record> {
+    let (records, damaged) = read_all(state).unwrap();
+    assert_eq!(damaged, Vec::<String>::new());
+    records
+}
+
+#[test]
+fn attachments_are_remembered_in_order_until_they_are_detached() {
+    let state = state();
+    in_host(|host| {
+        let c = container("c");
+        let first = cidrs(&["10.2.2.1/24", "fd00::1/64", "10.2.1.1/24"]);
+        let made = Records::open(state.path())
+            .unwrap()
+            .attach(host, "netns:c", &c, &first, &AttachOptions::default())
+            .unwrap();
+        let expected =
+            Record { container: "netns:c".into(), namespace: c.id(), mac: made.mac, cidrs: first.clone() };
+        assert_eq!(stored(state.path()), std::slice::from_ref(&expected));
+
+        // Again, by another name of the same container, and one more.
+        let more = cidrs(&["10.2.1.1/24", "10.2.0.1/24"]);
+        Records::open(state.path())
+            .unwrap()
+            .attach(host, "pid:1", &c, &more, &AttachOptions::default())
+            .unwrap();
+        let all = [&first[..], &more[1..]].concat();
+        assert_eq!(stored(state.path()), [Record { cidrs: all.clone(), ..expected.clone() }]);
+
+        let mut records = Records::open(state.path()).unwrap();
+        records.detach(host, &c, &all[1..3]).unwrap();
+        drop(records);
+        let left = vec![all[0], all[3]];
+        assert_eq!(stored(state.path()), [Record { cidrs: left.clone(), ..expected }]);
+        Records::open(state.path()).unwrap().detach(host, &c, &left).unwrap();
+        assert_eq!(stored(state.path()), []);
+        assert!(attached(host, &c).unwrap().is_none());
+    });
+}
+
+#[test]
+fn an_address_of_another_container_of_this_host_is_refused() {
+    let state = state();
+    in_host(|host| {
+        let (a, b) = (container("a"), container("b"));
+        let options = AttachOptions::default();
+        let mut records = Records::open(state.path()).unwrap();
+        records.attach(host, "netns:a", &a, &cidrs(&["10.2.1.1/24"]), &options).unwrap();
+        let before = stored(state.path());
+        let list = cidrs(&["10.2.1.2/24", "10.2.1.1/16"]);
+        let error = records.attach(host, "netns:b", &b, &list, &options).unwrap_err();
+        assert!(error.to_string().contains("netns:a"), "{error}");
+        assert_eq!(stored(state.path()), before);
+        assert!(attached(host, &b).unwrap().is_none());
+        // Free again once the container that had it is gone.
+        assert!(detach_all(host, &a).unwrap());
+        records.attach(host, "netns:b", &b, &list, &options).unwrap();
+        assert_eq!(stored(state.path()).len(), 1);
+    });
+}
+
+#[test]
+fn a_failed_attachment_restores_what_was_remembered() {
+    let state = state();
+    in_host(|host| {
+        let (a, b) = (container("a"), container("b"));
+        let asking = AttachOptions { probe: Some(Duration::from_secs(2)), ..AttachOptions::default() };
+        // Known to the kernel only, so that the probe must find it.
+        weave_host::attach::attach(host, &a, &cidrs(&["10.2.1.1/24"]), &AttachOptions::default()).unwrap();
+        let mut records = Records::open(state.path()).unwrap();
+        let error = records.attach(host, "netns:b", &b, &cidrs(&["10.2.1.1/24"]), &asking).unwrap_err();
+        assert!(matches!(error, Error::AddressInUse { .. }), "{error}");
+        assert_eq!(stored(state.path()), []);
+        records.attach(host, "netns:b", &b, &cidrs(&["10.2.1.2/24"]), &asking).unwrap();
+        let before = stored(state.path());
+        records.attach(host, "netns:b", &b, &cidrs(&["10.2.1.3/24", "10.2.1.1/24"]), &asking).unwrap_err();
+        assert_eq!(stored(state.path()), before);
+    });
+}
+
+#[test]
+fn an_interface_that_nobody_remembers_is_taken_up() {
+    let state = state();
+    in_host(|host| {
+        let c = container("c");
+        let options = AttachOptions::default();
+        let made = weave_host::attach::attach(host, &c, &cidrs(&["10.2.1.1/24"]), &options).unwrap();
+        let mut records = Records::open(state.path()).unwrap();
+        records.attach(host, "netns:c", &c, &cidrs(&["10.2.3.1/24"]), &options).unwrap();
+        let records = stored(state.path());
+        assert_eq!(records[0].mac, made.mac);
+        assert_eq!(records[0].cidrs, cidrs(&["10.2.1.1/24", "10.2.3.1/24"]));
+    });
+}
+
+#[test]
+fn a_record_left_by_a_crash_or_of_an_earlier_namespace_does_no_harm() {
+    let state = state();
+    in_host(|host| {
+        let c = container("c");
+        let mut records = Records::open(state.path()).unwrap();
+        let list = cidrs(&["10.2.1.1/24"]);
+        let made = records.attach(host, "pid:7", &c, &list, &AttachOptions::default()).unwrap();
+        // The interface goes, as when the container dies; the number of its
+        // namespace may then be that of another one.
+        assert!(detach_all(host, &c).unwrap());
+        let again =
+            records.attach(host, "pid:8", &c, &cidrs(&["10.2.2.1/24"]), &AttachOptions::default()).unwrap();
+        assert!(again.is_new && again.mac != made.mac);
+        let records = stored(state.path());
+        assert_eq!(records.len(), 1);
+        assert_eq!((records[0].container.as_str(), &records[0].cidrs), ("pid:8", &cidrs(&["10.2.2.1/24"])));
+    });
+}
+
+#[test]
+fn damaged_records_are_set_aside_and_told() {
+    let state = state();
+    let directory = state.path().join("attachments");
+    std::fs::create_dir(&directory).unwrap();
+    std::fs::write(directory.join("vethw00000001.json"), "{").unwrap();
+    let (records, damaged) = read_all(state.path()).unwrap();
+    assert!(records.is_empty());
+    assert_eq!(damaged.len(), 1);
+    let records = Records::open(state.path()).unwrap();
+    assert_eq!(records.all(), []);
+    assert_eq!(records.set_aside().len(), 1);
+    assert!(directory.join("vethw00000001.json.bad").exists());
+}
+
+#[test]
+fn reset_removes_every_interface_of_ours_and_no_other() {
+    in_host(|host| {
+        bridge::ensure(host, 1376).unwrap();
+        let queues = tap::open_queues(host, TAP, 2, 1376, Offloads::default()).unwrap();
+        let containers = [container("a"), container("b")];
+        for (number, c) in containers.iter().enumerate() {
+            let net = format!("10.2.1.{}/24", number + 1).parse().unwrap();
+            weave_host::attach::attach(host, c, &[net], &AttachOptions::default()).unwrap();
+        }
+        host.create_veth(VethEnd::new("vethwe-other"), VethEnd::new("other"), 1500).unwrap();
+        reset::remove_interfaces(host).unwrap();
+        let mut names: Vec<String> = host.links().unwrap().into_iter().map(|link| link.name).collect();
+        names.sort();
+        assert_eq!(names, ["lo", "other", "vethwe-other"]);
+        for c in &containers {
+            assert_eq!(Netlink::in_namespace(c).unwrap().links().unwrap().len(), 1);
+        }
+        drop(queues);
+        reset::remove_interfaces(host).unwrap();
+        // What is not ours stays, and is said.
+        host.create_veth(VethEnd::new(BRIDGE), VethEnd::new("x"), 1500).unwrap();
+        assert!(matches!(reset::remove_interfaces(host), Err(Error::NameTaken { .. })));
+    });
+}

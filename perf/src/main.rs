@@ -27,8 +27,7 @@ enum Command {
 fn main() -> ExitCode {
     let Command::Ab(options) = Arguments::parse().command;
     match ab::run(&options) {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
+        Ok(code) => u8::try_from(code).map_or(ExitCode::FAILURE, ExitCode::from),
         Err(error) => {
             // Nothing is left to tell it to when stderr is gone.
             let _ = writeln!(std::io::stderr(), "weave-perf: {error}");

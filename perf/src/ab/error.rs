@@ -2,6 +2,7 @@
 
 use std::io;
 
+use weave_perf::lab;
 use weave_perf::process::UsageError;
 use weave_perf::traffic::TrafficError;
 
@@ -34,6 +35,15 @@ pub enum Error {
         seconds: u64,
         /// Where to look.
         hint: String,
+    },
+    /// The simulated hosts.
+    #[error(transparent)]
+    Lab(#[from] lab::Error),
+    /// A signal asked to stop.
+    #[error("interrupted")]
+    Interrupted {
+        /// Its number.
+        signal: i32,
     },
     /// The generator failed.
     #[error(transparent)]

@@ -7,11 +7,11 @@ use std::time::Duration;
 use weave_perf::process::{Usage, UsageError};
 use weave_perf::traffic::{Edge, Window, icmp, ping, tcp, udp};
 
+use super::Options;
 use super::error::Result;
 use super::metric::{Metric, Sample};
 use super::peer::Peer;
 use super::world::{End, World};
-use super::{Options, Underlay};
 
 /// Payload of the small datagrams, bytes.
 const SMALL_PAYLOAD: usize = 64;
@@ -34,7 +34,7 @@ pub const STEPS: [&str; 6] =
 /// Returns what was measured, and why it ended early if it did.
 pub fn round(peer: &dyn Peer, options: &Options, step: &mut dyn FnMut(&str)) -> (Sample, Result<()>) {
     let mut sample = Sample::new();
-    let underlay = options.underlay_offload.unwrap_or(Underlay::On);
+    let underlay = options.underlay_offload.underlay();
     let ended = World::build(peer.layer(), peer.mtu(), underlay).and_then(|mut world| {
         let mut bench = Bench { peer, window: options.window(), sample: &mut sample };
         let ended = bench.run(&mut world, step);

@@ -5,13 +5,13 @@
 //! reported of each figure is the median over the rounds, its spread, and the median of the
 //! ratios to kernel VXLAN (or others named) within each round.
 
-mod cleanup;
-mod command;
 mod error;
+mod interrupt;
 mod measure;
 mod metric;
 mod order;
 mod peer;
+mod program;
 mod progress;
 mod report;
 mod table;
@@ -23,12 +23,13 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use serde::Serialize;
+use weave_perf::lab;
+use weave_perf::traffic::Window;
 
 use error::{Error, Result};
 use metric::Sample;
 use peer::Peer;
 use progress::Progress;
-use weave_perf::traffic::Window;
 
 /// Most rounds of one run.
 const MAX_ROUNDS: u16 = 1000;
@@ -59,9 +60,9 @@ pub struct Options {
     #[arg(long, value_name = "PATH")]
     spike: Vec<PathBuf>,
     /// Offloads of the underlay's network device: all; no segmentation offload and no GRO; no
-    /// segmentation offload but GRO. [default: on]
-    #[arg(long, value_enum)]
-    underlay_offload: Option<Underlay>,
+    /// segmentation offload but GRO.
+    #[arg(long, value_enum, default_value_t = Offload::On)]
+    underlay_offload: Offload,
     /// Seed of the order within the rounds, to repeat a run.
     #[arg(long)]
     seed: Option<u64>,
@@ -73,7 +74,7 @@ pub struct Options {
 /// Offloads of the underlay device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Underlay {
+pub enum Offload {
     /// As the kernel makes it: segmentation offload, big packets pass whole.
     On,
     /// No segmentation offload and no GRO: a poor network card.
@@ -90,6 +91,17 @@ enum Form {
     Text,
     /// One document with every sample.
     Json,
+}
+
+impl Offload {
+    fn underlay(self) -> lab::Underlay {
+        let usual = lab::Underlay { mtu: world::UNDERLAY_MTU, ..lab::Underlay::default() };
+        match self {
+            Self::On => usual,
+            Self::Off => lab::Underlay { segmentation: false, gro: false, ..usual },
+            Self::Gro => lab::Underlay { segmentation: false, gro: true, ..usual },
+        }
+    }
 }
 
 impl Options {
@@ -113,13 +125,13 @@ struct Series {
     failures: Vec<String>,
 }
 
-/// Measures and prints; false when something failed on the way.
-pub fn run(options: &Options) -> Result<bool> {
+/// Measures and prints; the exit code, which is not 0 when a tunnel failed or a signal came.
+pub fn run(options: &Options) -> Result<i32> {
     if !nix::unistd::geteuid().is_root() {
         let cause = "comparing tunnels needs root to make network namespaces; run it with sudo";
         return Err(Error::Request(cause.to_owned()));
     }
-    cleanup::on_any_end();
+    interrupt::watch();
     let mut series: Vec<Series> = peer::select(options)?
         .into_iter()
         .map(|peer| Series { peer, samples: Vec::new(), failures: Vec::new() })
@@ -133,11 +145,13 @@ pub fn run(options: &Options) -> Result<bool> {
             let one = &mut series[index];
             progress.begin(round, &one.peer.name());
             let (sample, ended) = measure::round(&*one.peer, options, &mut |step| progress.step(step));
-            if let Err(error) = ended {
-                progress.failed(round, &one.peer.name(), &error);
-                one.failures.push(format!("round {round}: {error}"));
-            } else {
-                progress.done(round, &one.peer.name(), &sample);
+            match ended {
+                Ok(()) => progress.done(round, &one.peer.name(), &sample),
+                Err(Error::Interrupted { signal }) => return Ok(interrupt::exit_code(signal)),
+                Err(error) => {
+                    progress.failed(round, &one.peer.name(), &error);
+                    one.failures.push(format!("round {round}: {error}"));
+                }
             }
             one.samples.push(sample);
         }
@@ -151,5 +165,5 @@ pub fn run(options: &Options) -> Result<bool> {
     std::io::stdout()
         .write_all(text.as_bytes())
         .map_err(|e| Error::file("write to", "standard output", e))?;
-    Ok(series.iter().all(|s| s.failures.is_empty()))
+    Ok(i32::from(series.iter().any(|s| !s.failures.is_empty())))
 }

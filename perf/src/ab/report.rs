@@ -10,7 +10,7 @@ use super::error::{Error, Result};
 use super::metric::{METRICS, Metric};
 use super::table::Table;
 use super::world::TUNNEL_MTU;
-use super::{Options, Series, Underlay};
+use super::{Offload, Options, Series};
 
 /// A whole run, summed up.
 #[derive(Debug, Serialize)]
@@ -32,7 +32,7 @@ struct Machine {
 struct Settings {
     rounds: u16,
     seconds: f64,
-    underlay_offload: Underlay,
+    underlay_offload: Offload,
     seed: u64,
 }
 
@@ -73,7 +73,7 @@ impl Report {
             settings: Settings {
                 rounds: options.rounds,
                 seconds: options.seconds,
-                underlay_offload: options.underlay_offload.unwrap_or(Underlay::On),
+                underlay_offload: options.underlay_offload,
                 seed,
             },
             against,
@@ -93,9 +93,9 @@ impl Report {
         let Machine { kernel, processor, cpus } = &self.machine;
         let Settings { rounds, seconds, underlay_offload, seed } = &self.settings;
         let underlay = match underlay_offload {
-            Underlay::On => "with all offloads",
-            Underlay::Off => "without segmentation offload, without GRO",
-            Underlay::Gro => "without segmentation offload, with GRO",
+            Offload::On => "with all offloads",
+            Offload::Off => "without segmentation offload, without GRO",
+            Offload::Gro => "without segmentation offload, with GRO",
         };
         // Writing to a string does not fail.
         let _ = writeln!(text, "{cpus} x {processor}, Linux {kernel}, underlay {underlay}");

@@ -1,29 +1,28 @@
 //! The two simulated hosts every tunnel is measured on.
 //!
 //! ```text
-//! container a ── bridge ┐                       ┌ bridge ── container b
-//!                       ├ tunnel ── u0 ═══ u0 ── tunnel ┤
-//!             host a ───┘   10.99.0.1    .2     └─── host b
+//! container a ── br0 ┐                            ┌ br0 ── container b
+//!                    ├ tunnel ── eth0 ═══ eth0 ── tunnel ┤
+//!          host a ───┘       10.99.0.1    .2      └─── host b
 //! ```
 //!
-//! Each box is a network namespace, each line a veth pair; `u0` is the underlay. Tunnels that
-//! carry Ethernet join the bridge and both containers are one subnet (10.98.0.0/24). Tunnels that
+//! Each of the four is a network namespace, each line a veth pair. Tunnels that carry Ethernet
+//! are a port of the bridges and both containers are one subnet (10.98.0.0/24). Tunnels that
 //! carry only IP are routed: each bridge is the gateway of a subnet of its own (10.98.1.0/24,
 //! 10.98.2.0/24). Both ways a packet passes the same devices.
 
-use std::fs::File;
-use std::io;
+use std::fs::{self, File};
 use std::net::{IpAddr, Ipv4Addr};
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::thread;
+use std::os::unix::process::ExitStatusExt;
+use std::path::PathBuf;
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
-use nix::sched::{CloneFlags, setns};
+use weave_perf::lab::{Container, Host, Lab, LabOptions, Process, UNDERLAY, Underlay};
+use weave_perf::traffic::icmp;
 
-use super::Underlay;
-use super::cleanup::{self, Trace};
-use super::command::{Daemon, ip, run};
 use super::error::{Error, Result};
+use super::interrupt;
 
 /// MTU of the underlay, as of most networks.
 pub const UNDERLAY_MTU: u32 = 1500;
@@ -32,11 +31,14 @@ pub const UNDERLAY_MTU: u32 = 1500;
 /// them, so that all carry packets of one size.
 pub const TUNNEL_MTU: u32 = 1376;
 
-/// Name of the underlay device in each host.
-pub const UNDERLAY_DEVICE: &str = "u0";
-
 /// Name of the bridge in each host.
 pub const BRIDGE: &str = "br0";
+
+/// Longest time a program may take that is not a daemon.
+const RUN_LIMIT: Duration = Duration::from_secs(30);
+
+/// Longest time from the start of a tunnel to the first answer through it.
+const READY_LIMIT: Duration = Duration::from_secs(15);
 
 /// How the containers reach each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,7 +64,14 @@ pub enum End {
 pub const ENDS: [End; 2] = [End::A, End::B];
 
 impl End {
-    fn index(self) -> u8 {
+    fn index(self) -> usize {
+        match self {
+            Self::A => 0,
+            Self::B => 1,
+        }
+    }
+
+    fn number(self) -> u8 {
         match self {
             Self::A => 1,
             Self::B => 2,
@@ -77,148 +86,102 @@ impl End {
         }
     }
 
-    /// Address of the host on the underlay.
-    pub fn underlay(self) -> Ipv4Addr {
-        Ipv4Addr::new(10, 99, 0, self.index())
-    }
-
     /// Address of the host inside a tunnel that carries IP, a /24.
     pub fn inside(self) -> Ipv4Addr {
-        Ipv4Addr::new(10, 97, 0, self.index())
+        Ipv4Addr::new(10, 97, 0, self.number())
     }
 
     /// Subnet of the containers behind this host, for tunnels that carry IP.
     pub fn subnet(self) -> String {
-        format!("10.98.{}.0/24", self.index())
+        format!("10.98.{}.0/24", self.number())
     }
 
     /// Address of the container, a /24.
     pub fn container(self, layer: Layer) -> Ipv4Addr {
         match layer {
-            Layer::Ethernet | Layer::Own => Ipv4Addr::new(10, 98, 0, self.index()),
-            Layer::Ip => Ipv4Addr::new(10, 98, self.index(), 2),
+            Layer::Ethernet | Layer::Own => Ipv4Addr::new(10, 98, 0, self.number()),
+            Layer::Ip => Ipv4Addr::new(10, 98, self.number(), 2),
         }
     }
 
     fn gateway(self) -> Ipv4Addr {
-        Ipv4Addr::new(10, 98, self.index(), 1)
+        Ipv4Addr::new(10, 98, self.number(), 1)
     }
 }
 
 /// Two hosts with a container each. Everything of it goes when it is dropped.
 #[derive(Debug)]
 pub struct World {
-    prefix: String,
-    layer: Layer,
-    directory: PathBuf,
-    traces: Vec<Trace>,
+    // Fields drop in this order: programs end before their namespaces go.
     daemons: Vec<Daemon>,
+    outside: Vec<PathBuf>,
+    containers: [Container; 2],
+    lab: Lab,
+    layer: Layer,
+}
+
+/// A program in the background.
+#[derive(Debug)]
+struct Daemon {
+    process: Process,
+    log: PathBuf,
 }
 
 impl World {
     /// Builds hosts, underlay and (unless the layer is [`Layer::Own`]) bridges and containers.
     pub fn build(layer: Layer, mtu: u32, underlay: Underlay) -> Result<Self> {
-        // Names differ between runs and within a run, so that runs side by side do not meet.
-        static BUILT: AtomicU32 = AtomicU32::new(0);
-        let number = BUILT.fetch_add(1, Ordering::Relaxed);
-        let prefix = format!("wp{}n{number}", std::process::id());
-        let directory = tempfile::Builder::new()
-            .prefix("weave-perf-")
-            .tempdir()
-            .map_err(|e| Error::file("make a directory in", std::env::temp_dir(), e))?
-            .keep();
-        let mut world =
-            Self { prefix, layer, directory: directory.clone(), traces: Vec::new(), daemons: Vec::new() };
-        world.leave(Trace::Path(directory));
-        world.make_hosts(underlay)?;
+        interrupt::check()?;
+        let lab = Lab::new(&LabOptions { hosts: 2, underlay, named: true })?;
+        let containers = [lab.container("a")?, lab.container("b")?];
+        let world = Self { daemons: Vec::new(), outside: Vec::new(), containers, lab, layer };
         if layer != Layer::Own {
             for end in ENDS {
-                world.make_container(end, mtu)?;
+                world.connect_container(end, mtu)?;
             }
         }
         Ok(world)
     }
 
-    fn make_hosts(&mut self, underlay: Underlay) -> Result<()> {
-        for end in ENDS {
-            for name in [self.host(end), self.container(end)] {
-                self.leave(Trace::Namespace(name.clone()));
-                ip(&format!("netns add {name}"))?;
-                ip(&format!("-n {name} link set lo up"))?;
-            }
-        }
-        let (a, b) = (self.host(End::A), self.host(End::B));
-        let u0 = UNDERLAY_DEVICE;
-        ip(&format!(
-            "link add {u0} netns {a} mtu {UNDERLAY_MTU} type veth \
-             peer name {u0} netns {b} mtu {UNDERLAY_MTU}"
-        ))?;
-        for end in ENDS {
-            let host = self.host(end);
-            ip(&format!("-n {host} addr add {}/24 dev {u0}", end.underlay()))?;
-            set_offload(&host, underlay)?;
-            ip(&format!("-n {host} link set {u0} up"))?;
-        }
-        Ok(())
-    }
-
-    fn make_container(&self, end: End, mtu: u32) -> Result<()> {
-        let (host, container) = (self.host(end), self.container(end));
-        ip(&format!(
-            "-n {host} link add {BRIDGE} mtu {mtu} type bridge \
-             stp_state 0 mcast_snooping 0 forward_delay 0"
-        ))?;
-        ip(&format!(
-            "link add eth0 netns {container} mtu {mtu} type veth \
-             peer name c0 netns {host} mtu {mtu}"
-        ))?;
-        ip(&format!("-n {host} link set c0 master {BRIDGE} up"))?;
-        ip(&format!("-n {host} link set {BRIDGE} up"))?;
+    fn connect_container(&self, end: End, mtu: u32) -> Result<()> {
+        self.ip(
+            end,
+            &format!("link add {BRIDGE} mtu {mtu} type bridge stp_state 0 mcast_snooping 0 forward_delay 0"),
+        )?;
+        let name = self.container_name(end);
+        let inner = format!("peer name eth0 netns {name} mtu {mtu}");
+        self.ip(end, &format!("link add c0 mtu {mtu} type veth {inner}"))?;
+        self.join_bridge(end, "c0")?;
+        self.ip(end, &format!("link set {BRIDGE} up"))?;
         let address = end.container(self.layer);
-        ip(&format!("-n {container} addr add {address}/24 dev eth0"))?;
-        ip(&format!("-n {container} link set eth0 up"))?;
+        self.ip(end, &format!("-n {name} addr add {address}/24 dev eth0"))?;
+        self.ip(end, &format!("-n {name} link set eth0 up"))?;
         if self.layer == Layer::Ip {
             let gateway = end.gateway();
-            ip(&format!("-n {host} addr add {gateway}/24 dev {BRIDGE}"))?;
-            ip(&format!("-n {container} route add default via {gateway}"))?;
-            run(&["ip", "netns", "exec", &host, "sysctl", "-qw", "net.ipv4.ip_forward=1"])?;
+            self.ip(end, &format!("addr add {gateway}/24 dev {BRIDGE}"))?;
+            self.ip(end, &format!("-n {name} route add default via {gateway}"))?;
+            self.run(end, &["sysctl", "-qw", "net.ipv4.ip_forward=1"])?;
         }
         Ok(())
     }
 
-    /// Notes something for removal with this world.
-    pub fn leave(&mut self, trace: Trace) {
-        cleanup::note(trace.clone());
-        self.traces.push(trace);
+    /// One of the hosts.
+    pub fn host(&self, end: End) -> &Host {
+        self.lab.host(end.index())
     }
 
-    /// Name of the namespace of a host.
-    pub fn host(&self, end: End) -> String {
-        format!("{}h{}", self.prefix, end.index())
+    /// Address of a host on the underlay.
+    pub fn underlay(&self, end: End) -> Ipv4Addr {
+        self.host(end).v4()
     }
 
-    /// Name of the namespace of a container.
-    pub fn container(&self, end: End) -> String {
-        format!("{}c{}", self.prefix, end.index())
+    /// One of the containers.
+    pub fn container(&self, end: End) -> &Container {
+        &self.containers[end.index()]
     }
 
-    /// Name for a device that must be the only one of its name on the machine.
-    pub fn unique_device(&self, end: End) -> String {
-        format!("{}{}", self.prefix, end.index())
-    }
-
-    /// A directory for files of one end, made if it is not there.
-    pub fn directory(&self, end: End) -> Result<PathBuf> {
-        let path = self.directory.join(format!("host{}", end.index()));
-        std::fs::create_dir_all(&path).map_err(|e| Error::file("make", &path, e))?;
-        Ok(path)
-    }
-
-    /// Writes a file of one end.
-    pub fn write(&self, end: End, name: &str, content: &str) -> Result<PathBuf> {
-        let path = self.directory(end)?.join(name);
-        std::fs::write(&path, content).map_err(|e| Error::file("write", &path, e))?;
-        Ok(path)
+    fn container_name(&self, end: End) -> &str {
+        let spec = self.container(end).spec();
+        spec.strip_prefix("netns:").unwrap_or(spec)
     }
 
     /// Address the traffic goes to.
@@ -226,35 +189,83 @@ impl World {
         End::B.container(self.layer)
     }
 
-    /// Makes a device a port of the host's bridge, and raises it.
-    pub fn join_bridge(&self, end: End, device: &str) -> Result<()> {
-        ip(&format!("-n {} link set {device} master {BRIDGE} up", self.host(end)))
+    /// Writes a file of one end.
+    pub fn write(&self, end: End, name: &str, content: &str) -> Result<PathBuf> {
+        let path = self.host(end).directory().join(name);
+        fs::write(&path, content).map_err(|e| Error::file("write", &path, e))?;
+        Ok(path)
     }
 
-    /// Runs a program in a host to its end.
-    pub fn run(&self, end: End, arguments: &[&str]) -> Result<String> {
-        let host = self.host(end);
-        let mut line = vec!["ip", "netns", "exec", &host];
-        line.extend(arguments);
-        run(&line)
+    /// Notes a file outside of the hosts' directories, to be removed with this world.
+    pub fn leave(&mut self, path: PathBuf) {
+        self.outside.push(path);
+    }
+
+    /// Makes the underlay itself a port of the host's bridge, and raises it.
+    pub fn bridge_underlay(&self, end: End) -> Result<()> {
+        self.join_bridge(end, UNDERLAY)
+    }
+
+    /// Makes a device a port of the host's bridge, and raises it.
+    pub fn join_bridge(&self, end: End, device: &str) -> Result<()> {
+        self.ip(end, &format!("link set {device} master {BRIDGE} up"))
+    }
+
+    /// Runs `ip` in a host with arguments separated by blanks (none of ours contains one).
+    pub fn ip(&self, end: End, arguments: &str) -> Result<()> {
+        let mut line = vec!["ip"];
+        line.extend(arguments.split_ascii_whitespace());
+        self.run(end, &line).map(drop)
+    }
+
+    /// Runs a program in a host to its end; its standard output.
+    pub fn run(&self, end: End, line: &[&str]) -> Result<String> {
+        self.run_reading(end, line, Stdio::null())
+    }
+
+    /// Runs a program in a host to its end, with this on its standard input.
+    pub fn run_reading(&self, end: End, line: &[&str], input: impl Into<Stdio>) -> Result<String> {
+        interrupt::check()?;
+        let mut command = self.command(end, line);
+        command.stdin(input);
+        let output = self.host(end).output(&mut command, RUN_LIMIT)?;
+        if output.status.success() {
+            return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+        }
+        Err(Error::Command { line: line.join(" "), cause: cause_of(&output) })
     }
 
     /// Starts a program in a host that stays in the foreground; its process.
-    pub fn spawn(&mut self, end: End, arguments: &[&str]) -> Result<u32> {
-        let host = self.host(end);
-        let mut line = vec!["ip", "netns", "exec", &host];
-        line.extend(arguments);
-        let log = self.directory(end)?.join("log");
-        let daemon = Daemon::spawn(&line, &log)?;
-        let pid = daemon.pid();
-        self.daemons.push(daemon);
+    pub fn spawn(&mut self, end: End, line: &[&str]) -> Result<u32> {
+        interrupt::check()?;
+        let log = self.host(end).directory().join("log");
+        let file = |e| Error::file("create", &log, e);
+        let out = File::create(&log).map_err(file)?;
+        let err = out.try_clone().map_err(file)?;
+        let mut command = self.command(end, line);
+        command.stdout(out).stderr(err);
+        let process = self.host(end).spawn(&mut command)?;
+        let pid = process.pid();
+        self.daemons.push(Daemon { process, log });
         Ok(pid)
+    }
+
+    fn command(&self, end: End, line: &[&str]) -> Command {
+        let (program, arguments) = line.split_first().unwrap_or((&"", &[]));
+        let mut command = self.host(end).command(program);
+        command.args(arguments);
+        command
     }
 
     /// What the daemons said last, for an error message.
     pub fn last_words(&self) -> String {
-        let words: Vec<_> = self.daemons.iter().map(Daemon::last_words).collect();
-        if words.is_empty() { "no program belongs to it".to_owned() } else { words.join(" / ") }
+        let words = self.daemons.iter().map(|daemon| {
+            let log = fs::read_to_string(&daemon.log).unwrap_or_default();
+            let last = last_line(&log).unwrap_or("nothing");
+            format!("process {} said: {last}", daemon.process.pid())
+        });
+        let words: Vec<_> = words.collect();
+        if words.is_empty() { "no program belongs to it".to_owned() } else { words.join("; ") }
     }
 
     /// Runs `work` on a thread inside the container of `end`.
@@ -263,52 +274,44 @@ impl World {
         T: Send,
         F: FnOnce() -> Result<T> + Send,
     {
-        let path = Path::new("/run/netns").join(self.container(end));
-        thread::scope(|scope| {
-            let worker = scope.spawn(|| {
-                File::open(&path)
-                    .and_then(|file| Ok(setns(file, CloneFlags::CLONE_NEWNET)?))
-                    .map_err(|e| Error::file("enter the namespace", &path, e))?;
-                work()
-            });
-            worker.join().unwrap_or_else(|_| {
-                let cause = io::Error::other("the thread inside panicked");
-                Err(Error::file("work in", &path, cause))
-            })
-        })
+        interrupt::check()?;
+        self.container(end).run(work)?
     }
 
     /// Waits until the far container answers a ping.
     pub fn wait_ready(&self) -> Result<()> {
-        const LIMIT: std::time::Duration = std::time::Duration::from_secs(15);
+        const SLICE: Duration = Duration::from_millis(200);
         let far = IpAddr::V4(self.far_address());
-        let answered =
-            self.in_container(End::A, || Ok(weave_perf::traffic::icmp::wait_reachable(far, LIMIT)?))?;
-        if answered {
-            return Ok(());
+        let start = Instant::now();
+        while start.elapsed() < READY_LIMIT {
+            if self.in_container(End::A, || Ok(icmp::wait_reachable(far, SLICE)?))? {
+                return Ok(());
+            }
         }
-        Err(Error::NotReady { seconds: LIMIT.as_secs(), hint: self.last_words() })
+        Err(Error::NotReady { seconds: READY_LIMIT.as_secs(), hint: self.last_words() })
     }
 }
 
 impl Drop for World {
     fn drop(&mut self) {
         self.daemons.clear();
-        cleanup::remove(&self.traces);
+        for path in &self.outside {
+            // Its program may have removed it already.
+            let _ = fs::remove_file(path);
+        }
     }
 }
 
-/// Sets segmentation offload and GRO of the underlay device of a host.
-fn set_offload(host: &str, underlay: Underlay) -> Result<()> {
-    let (segmentation, gro) = match underlay {
-        Underlay::On => return Ok(()),
-        Underlay::Off => ("off", "off"),
-        Underlay::Gro => ("off", "on"),
-    };
-    let mut line = vec!["ip", "netns", "exec", host, "ethtool", "-K", UNDERLAY_DEVICE];
-    for feature in ["tso", "gso", "tx-udp-segmentation"] {
-        line.extend([feature, segmentation]);
+fn cause_of(output: &Output) -> String {
+    let words = String::from_utf8_lossy(&output.stderr);
+    let last = last_line(&words).unwrap_or("no message");
+    match (output.status.code(), output.status.signal()) {
+        (Some(code), _) => format!("exit code {code}: {last}"),
+        (None, Some(signal)) => format!("killed by signal {signal}: {last}"),
+        (None, None) => last.to_owned(),
     }
-    line.extend(["gro", gro]);
-    run(&line).map(drop)
+}
+
+fn last_line(text: &str) -> Option<&str> {
+    text.lines().rfind(|line| !line.trim().is_empty())
 }

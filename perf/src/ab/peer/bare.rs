@@ -2,7 +2,7 @@
 
 use super::Peer;
 use crate::ab::error::Result;
-use crate::ab::world::{ENDS, UNDERLAY_DEVICE, UNDERLAY_MTU, World};
+use crate::ab::world::{ENDS, UNDERLAY_MTU, World};
 
 /// The underlay as a port of both bridges.
 #[derive(Debug)]
@@ -23,7 +23,7 @@ impl Peer for Bare {
 
     fn start(&self, world: &mut World) -> Result<Vec<u32>> {
         for end in ENDS {
-            world.join_bridge(end, UNDERLAY_DEVICE)?;
+            world.bridge_underlay(end)?;
         }
         Ok(Vec::new())
     }

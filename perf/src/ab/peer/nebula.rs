@@ -1,10 +1,11 @@
 //! Nebula. It carries IP, so the containers are routed, as "unsafe routes" of its certificates.
 
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
 use super::Peer;
-use crate::ab::command::{find_program, run};
 use crate::ab::error::Result;
+use crate::ab::program;
 use crate::ab::world::{ENDS, End, Layer, TUNNEL_MTU, World};
 
 /// UDP port on both hosts.
@@ -19,8 +20,8 @@ pub struct Nebula {
 
 /// nebula, if it and `nebula-cert` are installed.
 pub fn installed() -> Option<Box<dyn Peer>> {
-    let program = find_program("nebula")?;
-    let certificates = find_program("nebula-cert")?;
+    let program = program::find("nebula")?;
+    let certificates = program::find("nebula-cert")?;
     Some(Box::new(Nebula { program, certificates }))
 }
 
@@ -30,8 +31,8 @@ impl Peer for Nebula {
     }
 
     fn description(&self) -> String {
-        let version = run(&[self.program.as_os_str(), "-version".as_ref()]).unwrap_or_default();
-        format!("nebula {}, AES-256-GCM, routed (carries no Ethernet)", version.trim())
+        let version = program::first_line(&self.program, "-version");
+        format!("nebula {version}, AES-256-GCM, routed (carries no Ethernet)")
     }
 
     fn layer(&self) -> Layer {
@@ -39,37 +40,21 @@ impl Peer for Nebula {
     }
 
     fn start(&self, world: &mut World) -> Result<Vec<u32>> {
-        let certificates = self.certificates.to_string_lossy();
-        let authority = world.directory(End::A)?;
-        let ca_certificate = authority.join("ca.crt").to_string_lossy().into_owned();
-        let ca_key = authority.join("ca.key").to_string_lossy().into_owned();
-        run(&[&*certificates, "ca", "-name", "bench", "-out-crt", &ca_certificate, "-out-key", &ca_key])?;
+        let ca = Certificate::in_host(world, End::A, "ca");
+        let tool = self.certificates.to_string_lossy();
+        let out = ["-out-crt", &ca.certificate, "-out-key", &ca.key];
+        world.run(End::A, &[&[&*tool, "ca", "-name", "bench"], &out[..]].concat())?;
         let mut pids = Vec::new();
         for end in ENDS {
-            let directory = world.directory(end)?;
-            let certificate = directory.join("host.crt").to_string_lossy().into_owned();
-            let key = directory.join("host.key").to_string_lossy().into_owned();
-            let inside = format!("{}/24", end.inside());
-            run(&[
-                &*certificates,
-                "sign",
-                "-ca-crt",
-                &ca_certificate,
-                "-ca-key",
-                &ca_key,
-                "-name",
-                &world.host(end),
-                "-ip",
-                &inside,
-                "-subnets",
-                &end.subnet(),
-                "-out-crt",
-                &certificate,
-                "-out-key",
-                &key,
-            ])?;
-            let configuration = configuration(end, &ca_certificate, &certificate, &key);
-            let file = world.write(end, "config.yml", &configuration)?;
+            let own = Certificate::in_host(world, end, "host");
+            let (name, inside) =
+                (format!("host{}", world.host(end).number()), format!("{}/24", end.inside()));
+            let who = ["-name", &name, "-ip", &inside, "-subnets", &end.subnet()];
+            let by = ["-ca-crt", &ca.certificate, "-ca-key", &ca.key];
+            let out = ["-out-crt", &own.certificate, "-out-key", &own.key];
+            world.run(end, &[&[&*tool, "sign"], &by[..], &who[..], &out[..]].concat())?;
+            let outside = world.underlay(end.other());
+            let file = world.write(end, "config.yml", &configuration(end, &ca, &own, outside))?;
             let program = self.program.to_string_lossy();
             pids.push(world.spawn(end, &[&program, "-config", &file.to_string_lossy()])?);
         }
@@ -77,10 +62,26 @@ impl Peer for Nebula {
     }
 }
 
+/// Paths of a certificate and its key.
+struct Certificate {
+    certificate: String,
+    key: String,
+}
+
+impl Certificate {
+    fn in_host(world: &World, end: End, name: &str) -> Self {
+        let path = |ending| {
+            let file = world.host(end).directory().join(format!("{name}.{ending}"));
+            file.to_string_lossy().into_owned()
+        };
+        Self { certificate: path("crt"), key: path("key") }
+    }
+}
+
 /// What its own example file sets, without lighthouses: each knows where the other is.
-fn configuration(end: End, ca: &str, certificate: &str, key: &str) -> String {
-    let other = end.other();
-    let (inside, outside, subnet) = (other.inside(), other.underlay(), other.subnet());
+fn configuration(end: End, ca: &Certificate, own: &Certificate, outside: Ipv4Addr) -> String {
+    let (inside, subnet) = (end.other().inside(), end.other().subnet());
+    let (ca, Certificate { certificate, key }) = (&ca.certificate, own);
     format!(
         r#"
 pki: {{ ca: "{ca}", cert: "{certificate}", key: "{key}" }}

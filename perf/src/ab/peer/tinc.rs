@@ -4,8 +4,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
 use super::Peer;
-use crate::ab::command::{find_program, run};
 use crate::ab::error::{Error, Result};
+use crate::ab::program;
 use crate::ab::world::{BRIDGE, ENDS, End, TUNNEL_MTU, World};
 
 /// TCP and UDP port on both hosts.
@@ -19,7 +19,7 @@ pub struct Tinc {
 
 /// tinc, if it is installed.
 pub fn installed() -> Option<Box<dyn Peer>> {
-    let program = find_program("tincd")?;
+    let program = program::find("tincd")?;
     Some(Box::new(Tinc { program }))
 }
 
@@ -29,9 +29,9 @@ impl Peer for Tinc {
     }
 
     fn description(&self) -> String {
-        let version = run(&[self.program.as_os_str(), "--version".as_ref()]).unwrap_or_default();
-        let version = version.lines().next().unwrap_or("tinc").trim_end_matches('.');
-        let version = version.split(" (").next().unwrap_or(version);
+        let version = program::first_line(&self.program, "--version");
+        // "tinc version 1.0.36 (built ..."
+        let version = version.split(" (").next().unwrap_or_default();
         format!("{version}, switch mode, its default cipher and digest")
     }
 
@@ -42,13 +42,13 @@ impl Peer for Tinc {
         }
         for end in ENDS {
             let name = name(end);
-            let from = world.directory(end)?.join("hosts").join(name);
-            let to = world.directory(end.other())?.join("hosts").join(name);
+            let from = world.host(end).directory().join("hosts").join(name);
+            let to = world.host(end.other()).directory().join("hosts").join(name);
             std::fs::copy(&from, &to).map_err(|e| Error::file("copy", &from, e))?;
         }
         let mut pids = Vec::new();
         for end in ENDS {
-            let directory = world.directory(end)?.to_string_lossy().into_owned();
+            let directory = world.host(end).directory().to_string_lossy().into_owned();
             let pid_file = format!("--pidfile={directory}/pid");
             pids.push(world.spawn(end, &[&program, "-c", &directory, "-D", &pid_file])?);
         }
@@ -80,12 +80,12 @@ impl Tinc {
         )?;
         std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o700))
             .map_err(|e| Error::file("make executable", &script, e))?;
-        let hosts = world.directory(end)?.join("hosts");
+        let hosts = world.host(end).directory().join("hosts");
         std::fs::create_dir_all(&hosts).map_err(|e| Error::file("make", &hosts, e))?;
         let file = format!("hosts/{}", name(end));
-        world.write(end, &file, &format!("Address = {}\nPort = {PORT}\n", end.underlay()))?;
-        let directory = world.directory(end)?;
-        run(&[self.program.as_os_str(), "-c".as_ref(), directory.as_os_str(), "-K2048".as_ref()])?;
+        world.write(end, &file, &format!("Address = {}\nPort = {PORT}\n", world.underlay(end)))?;
+        let (program, directory) = (self.program.to_string_lossy(), world.host(end).directory());
+        world.run(end, &[&program, "-c", &directory.to_string_lossy(), "-K2048"])?;
         Ok(())
     }
 }

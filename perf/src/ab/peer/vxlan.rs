@@ -1,7 +1,6 @@
 //! The kernel's own VXLAN, in clear.
 
 use super::{BASE, Peer};
-use crate::ab::command::ip;
 use crate::ab::error::Result;
 use crate::ab::world::{ENDS, TUNNEL_MTU, World};
 
@@ -20,11 +19,9 @@ impl Peer for Vxlan {
 
     fn start(&self, world: &mut World) -> Result<Vec<u32>> {
         for end in ENDS {
-            let (host, local, remote) = (world.host(end), end.underlay(), end.other().underlay());
-            ip(&format!(
-                "-n {host} link add vx0 mtu {TUNNEL_MTU} type vxlan id 7 \
-                 local {local} remote {remote} dstport 4789"
-            ))?;
+            let (local, remote) = (world.underlay(end), world.underlay(end.other()));
+            let ends = format!("local {local} remote {remote} dstport 4789");
+            world.ip(end, &format!("link add vx0 mtu {TUNNEL_MTU} type vxlan id 7 {ends}"))?;
             world.join_bridge(end, "vx0")?;
         }
         Ok(Vec::new())

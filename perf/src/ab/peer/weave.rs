@@ -1,11 +1,10 @@
 //! This router, driven by its own command line as a user would.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use super::Peer;
-use super::spike::absolute;
-use crate::ab::command::find_program;
 use crate::ab::error::{Error, Result};
+use crate::ab::program;
 use crate::ab::world::{ENDS, End, Layer, World};
 
 /// Password of the encrypted network. It guards nothing: the network is gone in a minute.
@@ -22,9 +21,9 @@ pub struct Weave {
 /// The builds named on the command line; none named: the one beside this program or in `PATH`.
 pub fn installed(named: &[PathBuf]) -> Result<Vec<Box<dyn Peer>>> {
     let found: Vec<PathBuf> = if named.is_empty() {
-        beside_this_program().or_else(|| find_program("weave")).into_iter().collect()
+        beside_this_program().or_else(|| program::find("weave")).into_iter().collect()
     } else {
-        named.iter().map(|program| absolute(program)).collect::<Result<_>>()?
+        named.iter().map(|program| program::named(program)).collect::<Result<_>>()?
     };
     let mut peers: Vec<Box<dyn Peer>> = Vec::new();
     for (index, program) in found.into_iter().enumerate() {
@@ -43,15 +42,10 @@ fn beside_this_program() -> Option<PathBuf> {
 }
 
 impl Weave {
-    /// Runs `weave` in a host that has directories of its own.
+    /// Runs `weave` in a host, which has directories of its own for it.
     fn weave(&self, world: &World, end: End, arguments: &[&str]) -> Result<String> {
-        let directory = world.directory(end)?;
-        let run = format!("WEAVE_RUN_DIR={}", run_directory(&directory).display());
-        let state = format!("WEAVE_STATE_DIR={}", directory.join("state").display());
         let program = self.program.to_string_lossy();
-        let mut line = vec!["env", "-u", "WEAVE_PASSWORD", &run, &state, &program];
-        line.extend(arguments);
-        world.run(end, &line)
+        world.run(end, &[&[&*program], arguments].concat())
     }
 
     fn launch(&self, world: &World, end: End) -> Result<()> {
@@ -60,7 +54,7 @@ impl Weave {
         if self.encrypted {
             line.extend(["--password-file", &password]);
         }
-        let peer = end.other().underlay().to_string();
+        let peer = world.underlay(end.other()).to_string();
         if end == End::A {
             line.push(&peer);
         }
@@ -86,12 +80,11 @@ impl Peer for Weave {
         let mut pids = Vec::new();
         for end in [End::B, End::A] {
             self.launch(world, end)?;
-            pids.push(router_pid(&world.directory(end)?)?);
+            pids.push(router_pid(world, end)?);
         }
         for end in ENDS {
             let address = format!("{}/24", end.container(Layer::Own));
-            let container = format!("netns:{}", world.container(end));
-            self.weave(world, end, &["attach", &address, &container])?;
+            self.weave(world, end, &["attach", &address, world.container(end).spec()])?;
         }
         Ok(pids)
     }
@@ -104,12 +97,8 @@ impl Peer for Weave {
     }
 }
 
-fn run_directory(host: &Path) -> PathBuf {
-    host.join("run")
-}
-
-fn router_pid(host: &Path) -> Result<u32> {
-    let file = run_directory(host).join("router.pid");
+fn router_pid(world: &World, end: End) -> Result<u32> {
+    let file = world.host(end).run_dir().join("router.pid");
     let text = std::fs::read_to_string(&file).map_err(|e| Error::file("read", &file, e))?;
     text.trim().parse().map_err(|_| {
         let cause = std::io::Error::from(std::io::ErrorKind::InvalidData);

@@ -1,12 +1,13 @@
 //! wireguard-go, the user-space WireGuard. It carries IP, so the containers are routed.
 
+use std::fs::File;
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::Peer;
-use crate::ab::cleanup::Trace;
-use crate::ab::command::{find_program, ip, run, run_with_input};
 use crate::ab::error::{Error, Result};
+use crate::ab::program;
 use crate::ab::world::{ENDS, End, Layer, TUNNEL_MTU, World};
 
 /// UDP port on both hosts.
@@ -26,8 +27,8 @@ pub struct WireguardGo {
 
 /// wireguard-go, if it and `wg` are installed.
 pub fn installed() -> Option<Box<dyn Peer>> {
-    find_program("wg")?;
-    let program = find_program("wireguard-go")?;
+    program::find("wg")?;
+    let program = program::find("wireguard-go")?;
     Some(Box::new(WireguardGo { program }))
 }
 
@@ -37,8 +38,7 @@ impl Peer for WireguardGo {
     }
 
     fn description(&self) -> String {
-        let version = run(&[self.program.as_os_str(), "--version".as_ref()]).unwrap_or_default();
-        let version = version.lines().next().unwrap_or("wireguard-go").to_owned();
+        let version = program::first_line(&self.program, "--version");
         format!("{version}, ChaCha20-Poly1305, routed (carries no Ethernet)")
     }
 
@@ -47,41 +47,50 @@ impl Peer for WireguardGo {
     }
 
     fn start(&self, world: &mut World) -> Result<Vec<u32>> {
-        let private = [run(&["wg", "genkey"])?, run(&["wg", "genkey"])?];
-        let public = [
-            run_with_input(&["wg", "pubkey"], &private[0])?,
-            run_with_input(&["wg", "pubkey"], &private[1])?,
-        ];
+        let keys = [KeyPair::make(world, End::A)?, KeyPair::make(world, End::B)?];
         let mut pids = Vec::new();
-        for (index, end) in ENDS.into_iter().enumerate() {
-            let configuration = configuration(end, private[index].trim(), public[1 - index].trim());
-            let file = world.write(end, "wg.conf", &configuration)?;
-            // The name is also the name of its socket, which all namespaces share.
-            let device = world.unique_device(end);
-            let socket = PathBuf::from(SOCKET_DIRECTORY).join(format!("{device}.sock"));
-            world.leave(Trace::Path(socket.clone()));
+        for (end, (own, other)) in ENDS.into_iter().zip([(&keys[0], &keys[1]), (&keys[1], &keys[0])]) {
+            let to = world.underlay(end.other());
+            let file = world.write(end, "wg.conf", &configuration(end, own, other, to))?;
+            // The name is also that of its socket, which all namespaces share.
+            let device = format!("wg{}{}", world.host(end).number(), std::process::id());
+            let socket = Path::new(SOCKET_DIRECTORY).join(format!("{device}.sock"));
+            world.leave(socket.clone());
             let program = self.program.to_string_lossy();
             pids.push(world.spawn(end, &[&program, "-f", &device])?);
             wait_for(&socket, world)?;
             world.run(end, &["wg", "setconf", &device, &file.to_string_lossy()])?;
-            let host = world.host(end);
-            ip(&format!("-n {host} addr add {}/24 dev {device}", end.inside()))?;
-            ip(&format!("-n {host} link set {device} mtu {TUNNEL_MTU} up"))?;
-            ip(&format!("-n {host} route add {} dev {device}", end.other().subnet()))?;
+            world.ip(end, &format!("addr add {}/24 dev {device}", end.inside()))?;
+            world.ip(end, &format!("link set {device} mtu {TUNNEL_MTU} up"))?;
+            world.ip(end, &format!("route add {} dev {device}", end.other().subnet()))?;
         }
         Ok(pids)
     }
 }
 
-fn configuration(end: End, private: &str, public_of_other: &str) -> String {
-    let other = end.other();
+/// Base64, as `wg` writes them.
+struct KeyPair {
+    private: String,
+    public: String,
+}
+
+impl KeyPair {
+    fn make(world: &World, end: End) -> Result<Self> {
+        let private = world.run(end, &["wg", "genkey"])?;
+        let file = world.write(end, "key", &private)?;
+        let input = File::open(&file).map_err(|e| Error::file("open", &file, e))?;
+        let public = world.run_reading(end, &["wg", "pubkey"], input)?;
+        Ok(Self { private: private.trim().to_owned(), public: public.trim().to_owned() })
+    }
+}
+
+fn configuration(end: End, own: &KeyPair, other: &KeyPair, to: Ipv4Addr) -> String {
+    let (private, public) = (&own.private, &other.public);
+    let (inside, subnet) = (end.other().inside(), end.other().subnet());
     format!(
         "[Interface]\nPrivateKey = {private}\nListenPort = {PORT}\n\
-         [Peer]\nPublicKey = {public_of_other}\nEndpoint = {}:{PORT}\n\
-         AllowedIPs = {}/32, {}\n",
-        other.underlay(),
-        other.inside(),
-        other.subnet()
+         [Peer]\nPublicKey = {public}\nEndpoint = {to}:{PORT}\n\
+         AllowedIPs = {inside}/32, {subnet}\n"
     )
 }
 

@@ -11,6 +11,7 @@ use x25519_dalek::{PublicKey, StaticSecret};
 pub(crate) struct BadPublicKey;
 
 /// One side's key of one exchange; used once and wiped.
+#[cfg_attr(test, derive(Clone))]
 pub(crate) struct Ephemeral {
     secret: StaticSecret,
     public: [u8; 32],

@@ -52,7 +52,7 @@ enum State {
     /// The peer's hello is due.
     Hello,
     /// Its share is due.
-    Share(Shares),
+    Share(Box<Shares>),
     /// Its confirmation is due.
     Confirm(Box<Pending>),
     Over,
@@ -171,7 +171,7 @@ impl Handshake {
         let guess = self.guess_at_stake();
         let result = match std::mem::replace(&mut self.state, State::Over) {
             State::Hello => self.on_hello(message),
-            State::Share(shares) => self.on_share(shares, message),
+            State::Share(shares) => self.on_share(*shares, message),
             State::Confirm(pending) => self.on_confirm(&pending, message),
             State::Over => Err(Failure::Over.into()),
         };
@@ -238,7 +238,7 @@ impl Handshake {
             self.transcript.sent(&shares.message);
             send.extend_from_slice(&shares.message);
         }
-        self.state = State::Share(shares);
+        self.state = State::Share(Box::new(shares));
         Ok(Step { send, established: None })
     }
 

@@ -37,8 +37,8 @@ pub enum ResumeError {
     /// A proof is wrong.
     #[error("the peer does not hold the key of the link")]
     Forged,
-    /// The number is not above all before.
-    #[error("the resumption is older than the last one")]
+    /// The peer counts fewer resumptions than it was asked to.
+    #[error("the peer counts its resumptions backwards")]
     Stale,
     /// A key of low order.
     #[error("the peer sent an invalid key share")]
@@ -142,21 +142,15 @@ impl Resumption {
         if request.role == self.role {
             return Err(ResumeError::Reflected);
         }
-        if request.count <= self.count {
-            return Err(ResumeError::Stale);
-        }
         let ephemeral = Ephemeral::new(entropy);
-        let mut accept = Accept {
-            count: request.count,
-            nonce: draw(entropy),
-            ephemeral: *ephemeral.public(),
-            mac: [0; MAC_LEN],
-        };
+        // Either side may have finished a resumption that the other never saw.
+        let count = request.count.max(self.count.saturating_add(1));
+        let mut accept =
+            Accept { count, nonce: draw(entropy), ephemeral: *ephemeral.public(), mac: [0; MAC_LEN] };
         accept.mac = self.accept_mac(request_message, message(&accept.encode()));
         let framed = accept.encode();
         let accept_message = message(&framed);
-        let resumed =
-            self.finish(ephemeral, &request.ephemeral, request.count, request_message, accept_message)?;
+        let resumed = self.finish(ephemeral, &request.ephemeral, count, request_message, accept_message)?;
         let expected = self.proof_mac(request_message, accept_message);
         Ok((ResumeAnswer { resumed, expected }, framed))
     }
@@ -222,10 +216,10 @@ impl ResumeDial {
         if !same(&link.accept_mac(&request, accept_message), &accept.mac) {
             return Err(ResumeError::Forged);
         }
-        if accept.count != count {
+        if accept.count < count {
             return Err(ResumeError::Stale);
         }
-        let resumed = link.finish(ephemeral, &accept.ephemeral, count, &request, accept_message)?;
+        let resumed = link.finish(ephemeral, &accept.ephemeral, accept.count, &request, accept_message)?;
         let proof = Proof { mac: link.proof_mac(&request, accept_message) };
         Ok((proof.encode(), resumed))
     }

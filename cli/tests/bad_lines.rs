@@ -1,0 +1,256 @@
+//! Bad input: exit code 1 or 2, one line with cause and remedy, nothing changed.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod common;
+
+use std::fs::File;
+use std::io::Write;
+
+use common::{Ran, World, unprivileged};
+
+/// Asserts that `ran` failed with `code` and one line that holds `parts`.
+fn assert_refused(line: &str, ran: &Ran, code: i32, parts: &[&str]) {
+    assert_eq!(ran.code, Some(code), "{line}: {ran:?}");
+    assert_eq!(ran.stdout, "", "{line}");
+    assert_eq!(ran.stderr.trim_end().lines().count(), 1, "{line}: {ran:?}");
+    assert!(ran.stderr.contains(": ") && ran.stderr.ends_with('\n'), "{line}: {ran:?}");
+    assert!(!ran.stderr.trim_end().contains(char::is_control), "{line}: {ran:?}");
+    for part in parts {
+        assert!(ran.stderr.contains(part), "{line}: {part:?} is not in {:?}", ran.stderr);
+    }
+}
+
+fn words(line: &str) -> Vec<&str> {
+    line.split(' ').filter(|word| !word.is_empty()).collect()
+}
+
+#[test]
+fn wrong_usage_is_exit_code_2_and_changes_nothing() {
+    let world = World::new();
+    let before = world.observed();
+    for (line, parts) in [
+        // Commands and options.
+        ("", &["no command", "--help"][..]),
+        ("explode", &["unrecognized", "'explode'", "--help"]),
+        ("expose 10.2.1.1/24", &["unrecognized"]),
+        ("dns-add x", &["unrecognized"]),
+        ("launch --explode", &["'--explode'", "weave launch --help"]),
+        ("launch -explode", &["'-explode'", "weave launch --help"]),
+        ("launch -h", &["'-h'"]),
+        ("status --output yaml", &["yaml", "text, json"]),
+        ("status everything", &["everything", "peers, connections, targets, macs"]),
+        ("stop now", &["'now'"]),
+        ("completions", &["<SHELL>"]),
+        // Addresses.
+        ("attach", &["CIDR"]),
+        ("attach pid:1", &["no address"]),
+        ("attach 10.2.1.1/24", &["no container"]),
+        ("attach 10.2.1.1 pid:1", &["10.2.1.1/24"]),
+        ("attach 10.2.1.0/24 pid:1", &["network itself"]),
+        ("attach 10.2.1.255/24 pid:1", &["broadcast"]),
+        ("attach 10.2.1.1/33 pid:1", &["10.2.1.1/33"]),
+        ("attach 10.2.1.1/24 10.2.1.1/16 pid:1", &["10.2.1.1/16", "10.2.1.1/24"]),
+        ("attach 224.0.0.1/24 pid:1", &["multicast"]),
+        ("attach fd00::/64 pid:1", &["network itself"]),
+        ("attach net:10.2.1.0/24 pid:1", &["name one"]),
+        ("detach 10.2.1.1/99 pid:1", &["10.2.1.1/99"]),
+        // Containers.
+        ("attach 10.2.1.1/24 pid:0", &["pid:0"]),
+        ("attach 10.2.1.1/24 pid:x", &["pid:x"]),
+        ("attach 10.2.1.1/24 pid:1 pid:2", &["two containers"]),
+        ("attach 10.2.1.1/24 netns:../../etc", &["netns:../../etc"]),
+        ("attach 10.2.1.1/24 web", &["container engine", "pid:N"]),
+        // Peers, ports, numbers.
+        ("connect", &["PEER"]),
+        ("connect 10.0.0.256", &["10.0.0.256"]),
+        ("connect 224.0.0.1", &["one host"]),
+        ("connect host2:0", &["1 to 65535"]),
+        ("connect fe80::1%eth0", &["fe80::1%eth0"]),
+        ("forget", &["PEER"]),
+        ("forget host:99999", &["1 to 65535"]),
+        ("launch -port 0", &["--port", "1..=65535"]),
+        ("launch -port 65536", &["--port"]),
+        ("launch -port http", &["--port"]),
+        ("launch host2:66000", &["1 to 65535"]),
+        ("launch --host 0.0.0.0", &["every address"]),
+        ("launch --host host1", &["--host"]),
+        ("launch --advertise host1", &["it is a name"]),
+        ("launch --mtu 100", &["--mtu"]),
+        ("launch --mtu 65536", &["--mtu"]),
+        ("launch --cores 0-", &["--cores"]),
+        ("launch --cores 1,1", &["--cores"]),
+        ("launch --conn-limit 0", &["--conn-limit"]),
+        ("launch --offload no-lro", &["no-lro", "no-gso"]),
+        ("launch -name 02:00:00", &["peer name"]),
+        ("launch -name 00:00:00:00:00:00", &["peer name"]),
+        ("launch -nickname a/b", &["nickname"]),
+        ("launch --log-level loud", &["--log-level"]),
+        // Passwords.
+        ("launch -password", &["--password"]),
+        ("launch -password=", &["empty"]),
+        ("launch -password x --password-file y", &["--password-file"]),
+        ("launch -password x --clear", &["--clear", "contradict"]),
+        ("router -password x", &["--password-file"]),
+        // Injection.
+        ("connect $(reboot)", &["$(reboot)"]),
+        ("connect host2;reboot", &["host2;reboot"]),
+        ("connect `reboot`", &["`reboot`"]),
+        ("connect -oProxyCommand=reboot", &["-oProxyCommand=reboot"]),
+        ("launch ../../etc/passwd", &["../../etc/passwd"]),
+        ("launch -nickname $(reboot)", &["$(reboot)"]),
+        ("launch -nickname %s%n", &["%s%n"]),
+        ("attach 10.2.1.1/24;reboot pid:1", &["10.2.1.1/24;reboot"]),
+        ("attach 10.2.1.1/24 pid:1;reboot", &["pid:1;reboot"]),
+    ] {
+        assert_refused(line, &world.run(&mut world.weave(words(line))), 2, parts);
+    }
+    assert_eq!(world.observed(), before);
+}
+
+#[test]
+fn control_characters_never_reach_the_terminal() {
+    let world = World::new();
+    let before = world.observed();
+    for arguments in [
+        ["connect", "host2\nhost3"],
+        ["connect", "\u{1b}[2Jhost2"],
+        ["launch", "--nickname=a\rb"],
+        ["launch", "\u{7}"],
+        ["attach", "10.2.1.1/24\n"],
+        ["\u{1b}[31m", "x"],
+        ["launch", "--\u{1b}]0;title\u{7}"],
+        ["launch", "-\u{1b}[31m"],
+    ] {
+        assert_refused(arguments[1], &world.run(&mut world.weave(arguments)), 2, &[]);
+    }
+    assert_eq!(world.observed(), before);
+}
+
+#[test]
+fn bad_variables_are_wrong_usage_and_named() {
+    let world = World::new();
+    let before = world.observed();
+    let long = world.path(&"x".repeat(120));
+    for (name, value) in [
+        ("WEAVE_PORT", "0"),
+        ("WEAVE_PORT", "67 83"),
+        ("WEAVE_MTU", "1"),
+        ("WEAVE_RUN_DIR", "/"),
+        ("WEAVE_RUN_DIR", &long),
+        ("WEAVE_STATE_DIR", "/"),
+        ("WEAVE_PASSWORD", "a\u{7}b"),
+        ("WEAVE_TEST_REKEY_MS", "1"),
+    ] {
+        let ran = world.run(world.weave(["launch"]).env(name, value));
+        assert_refused(&format!("{name}={value}"), &ran, 2, &[name]);
+    }
+    assert_eq!(world.observed(), before);
+}
+
+#[test]
+fn what_cannot_be_done_is_exit_code_1_and_changes_nothing() {
+    let world = World::new();
+    std::fs::write(world.path("binary"), b"\xff\xfe").unwrap();
+    std::fs::write(world.path("empty"), b"").unwrap();
+    std::fs::write(world.path("three"), b"a\nb\nc\n").unwrap();
+    std::fs::write(world.path("large"), "x".repeat(1 << 20)).unwrap();
+    let before = world.observed();
+    for (line, parts) in [
+        // No router.
+        ("status", &["no router", "weave launch"][..]),
+        ("status macs -o json", &["no router", "weave launch"]),
+        ("report", &["no router", "weave launch"]),
+        ("connect host2", &["no router", "weave launch"]),
+        ("connect --replace host2", &["no router", "weave launch"]),
+        ("forget host2", &["no router", "weave launch"]),
+        // Namespaces.
+        ("attach 10.2.1.1/24 pid:2147483647", &["no such process", "running container"]),
+        ("attach 10.2.1.1/24 netns:no-such-name", &["does not exist"]),
+        ("attach 10.2.1.1/24 /no/such/path", &["does not exist"]),
+        ("attach 10.2.1.1/24 /dev/null", &["not a network namespace"]),
+        ("detach 10.2.1.1/24 pid:2147483647", &["no such process"]),
+        // Password files.
+        ("launch --password-file missing", &["missing", "No such file", "first line"]),
+        ("launch --password-file state", &["state", "directory"]),
+        ("launch --password-file binary", &["UTF-8"]),
+        ("launch --password-file empty", &["empty"]),
+        ("launch --password-file three", &["two lines"]),
+        ("launch --password-file large", &["longer"]),
+        // The original's commands.
+        ("prime", &["leave it out"]),
+        ("rmpeer host2", &["weave forget"]),
+        ("env --restore", &["weave attach"]),
+        ("launch-proxy -H tcp://0.0.0.0:12375", &["weave attach"]),
+    ] {
+        assert_refused(line, &world.run(&mut world.weave(words(line))), 1, parts);
+    }
+    assert_eq!(world.observed(), before);
+}
+
+#[test]
+fn the_own_namespace_is_refused_however_it_is_named() {
+    let world = World::new();
+    let before = world.observed();
+    let own = world.namespace.path().display().to_string();
+    for container in ["/proc/self/ns/net", &own] {
+        let ran = world.run(&mut world.weave(["attach", "10.2.1.1/24", container]));
+        assert_refused(container, &ran, 1, &["of this host"]);
+    }
+    assert_eq!(world.observed(), before);
+}
+
+#[test]
+fn without_root_nothing_is_tried() {
+    let world = World::new();
+    let before = world.observed();
+    for line in [
+        "launch",
+        "launch -password wEaVe host2",
+        "router",
+        "stop",
+        "reset",
+        "attach 10.2.1.1/24 pid:1",
+        "detach 10.2.1.1/24 pid:1",
+        "create-bridge",
+    ] {
+        let ran = world.run(unprivileged(&mut world.weave(words(line))));
+        assert_refused(line, &ran, 1, &["root", "sudo"]);
+    }
+    // The password file of somebody else.
+    std::fs::write(world.path("secret"), b"wEaVe wEaVe wEaVe").unwrap();
+    std::fs::set_permissions(world.path("secret"), std::os::unix::fs::PermissionsExt::from_mode(0o600))
+        .unwrap();
+    let mut launch = world.weave(["launch", "--password-file", "secret"]);
+    assert_refused("launch", &world.run(unprivileged(&mut launch)), 1, &["Permission denied", "readable"]);
+    assert_eq!(world.observed(), before);
+}
+
+#[test]
+fn a_second_launch_says_so_and_changes_nothing() {
+    let world = World::new();
+    std::fs::create_dir(world.run_dir()).unwrap();
+    // This process plays the router: the lock on its pid file is what counts.
+    let mut pid_file = File::create(world.run_dir().join("router.pid")).unwrap();
+    writeln!(pid_file, "{}", std::process::id()).unwrap();
+    pid_file.try_lock().unwrap();
+    let before = world.observed();
+    let ran = world.run(&mut world.weave(["launch", "-password", "a password of length"]));
+    assert_refused("launch", &ran, 1, &["already launched", &std::process::id().to_string(), "weave stop"]);
+    assert_eq!(world.observed(), before);
+    drop(pid_file);
+}
+
+#[test]
+fn a_run_directory_that_others_can_reach_is_refused() {
+    let world = World::new();
+    std::fs::create_dir(world.run_dir()).unwrap();
+    std::os::unix::fs::symlink("/tmp", world.run_dir().join("control")).unwrap();
+    let before = world.observed();
+    assert_refused(
+        "status",
+        &world.run(&mut world.weave(["status"])),
+        1,
+        &["symbolic link", "WEAVE_RUN_DIR"],
+    );
+    assert_eq!(world.observed(), before);
+}

@@ -1,0 +1,79 @@
+//! What works without a router.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod common;
+
+use common::World;
+use weave_host::{Namespace, Netlink};
+
+#[test]
+fn help_and_version_go_to_standard_output() {
+    let world = World::new();
+    for (line, part) in [
+        ("--help", "Usage: weave"),
+        ("-help", "Usage: weave"),
+        ("help", "Usage: weave"),
+        ("help attach", "CIDR"),
+        ("attach -help", "CIDR"),
+        ("launch --help", "--password-file"),
+        ("version", concat!("weave ", env!("CARGO_PKG_VERSION"))),
+        ("--version", concat!("weave ", env!("CARGO_PKG_VERSION"))),
+        ("completions bash", "_weave"),
+        ("completions zsh", "#compdef weave"),
+        ("setup", ""),
+    ] {
+        let ran = world.run(&mut world.weave(line.split(' ')));
+        assert_eq!((ran.code, ran.stderr.as_str()), (Some(0), ""), "{line}: {ran:?}");
+        assert!(ran.stdout.contains(part), "{line}: {ran:?}");
+    }
+}
+
+#[test]
+fn options_of_the_original_are_ignored_and_named_in_one_line() {
+    let world = World::new();
+    let mut command = world.weave(["-local", "version", "-no-fastdp", "--no-restart", "--rewrite-hosts"]);
+    let ran = world.run(command.env("PROCFS", "/hostproc").env("WEAVE_CONTAINER_NAME", ""));
+    assert_eq!(ran.code, Some(0));
+    let expected = "ignored, without meaning in this version: \
+        --local, --no-fastdp, --no-restart, --rewrite-hosts, WEAVE_CONTAINER_NAME, PROCFS\n";
+    assert_eq!(ran.stderr, expected);
+}
+
+#[test]
+fn stop_without_a_router_is_done_and_says_so() {
+    let world = World::new();
+    let ran = world.run(&mut world.weave(["stop"]));
+    assert_eq!(ran.code, Some(0));
+    assert!(ran.stderr.contains("no router"), "{ran:?}");
+}
+
+#[test]
+fn a_container_is_attached_and_detached_without_a_router() {
+    let world = World::new();
+    let container = Namespace::create("a container").unwrap();
+    let path = container.path().display().to_string();
+    let addresses = || {
+        let mut netlink = Netlink::in_namespace(&container).unwrap();
+        let ethwe = netlink.link("ethwe").unwrap()?;
+        let all = netlink
+            .addresses()
+            .unwrap()
+            .into_iter()
+            .filter(|one| one.index == ethwe.index && !one.link_local);
+        Some(all.map(|one| one.cidr.to_string()).collect::<Vec<_>>())
+    };
+    for _ in 0..2 {
+        let ran =
+            world.run(&mut world.weave(["attach", "10.2.1.1/24", &path, "ip:10.2.2.1/24", "fd00:2::1/64"]));
+        assert_eq!((ran.code, ran.stdout.as_str()), (Some(0), "10.2.1.1 10.2.2.1 fd00:2::1\n"), "{ran:?}");
+        assert_eq!(addresses().unwrap(), ["10.2.1.1/24", "10.2.2.1/24", "fd00:2::1/64"]);
+    }
+    let ran = world.run(&mut world.weave(["detach", "10.2.1.1/24", "fd00:2::1/64", &path]));
+    assert_eq!((ran.code, ran.stdout.as_str()), (Some(0), "10.2.1.1 fd00:2::1\n"), "{ran:?}");
+    assert_eq!(addresses().unwrap(), ["10.2.2.1/24"]);
+    for _ in 0..2 {
+        let ran = world.run(&mut world.weave(["detach", "10.2.2.1/24", &path]));
+        assert_eq!((ran.code, ran.stdout.as_str()), (Some(0), "10.2.2.1\n"), "{ran:?}");
+        assert_eq!(addresses(), None);
+    }
+}

@@ -116,14 +116,18 @@ impl Records {
     /// # Errors
     /// When the kernel or the file system refuses.
     pub fn prune(&mut self, host: &mut Netlink) -> Result<()> {
-        let links = host.links()?;
-        let is_alive = |record: &Record| {
-            links.iter().any(|link| link.kind == "veth" && link.name == record.host_interface())
-        };
-        for record in self.records.iter().filter(|record| !is_alive(record)) {
-            self.directory.remove(&file_name(record.namespace))?;
+        let mut kept = Vec::with_capacity(self.records.len());
+        for record in std::mem::take(&mut self.records) {
+            // One by one: a list taken while interfaces come and go may lack some.
+            match host.link(&record.host_interface()) {
+                Ok(Some(link)) if link.kind == "veth" => kept.push(record),
+                Ok(_) => {
+                    self.directory.remove(&file_name(record.namespace))?;
+                }
+                Err(error) => return Err(error),
+            }
         }
-        self.records.retain(is_alive);
+        self.records = kept;
         Ok(())
     }
 
@@ -242,6 +246,15 @@ impl Records {
         self.directory.remove(&file_name(id))?;
         self.records.retain(|record| record.namespace != id);
         Ok(())
+    }
+}
+
+impl Drop for Records {
+    fn drop(&mut self) {
+        // A command that failed leaves no trace; a directory with files stays.
+        if self.records.is_empty() {
+            let _ = std::fs::remove_dir(self.directory.path());
+        }
     }
 }
 

@@ -238,7 +238,6 @@ fn bad_wishes_change_nothing() {
             (good.clone(), AttachOptions { mac: Some(group_mac), ..defaults() }),
             (cidrs(&["fd00::1/64"]), AttachOptions { mtu: Some(1000), ..defaults() }),
         ];
-        bridge::ensure(host, MTU).unwrap();
         let before = snapshot(host, &container);
         for (list, options) in cases {
             let error = attach(host, &container, &list, &options).unwrap_err();
@@ -301,7 +300,7 @@ fn a_step_that_fails_late_takes_everything_back() {
         let holder = common::container("holder");
         attach(host, &holder, &cidrs(&["10.2.1.1/24", "fd00::1/64"]), &defaults()).unwrap();
         let before = snapshot(host, &container);
-        let asking = AttachOptions { probe: Some(Duration::from_secs(2)), ..defaults() };
+        let asking = AttachOptions { probe: Some(Duration::from_millis(300)), ..defaults() };
         for address in ["10.2.1.1/24", "fd00::1/64"] {
             let list = cidrs(&["10.2.1.9/24", address]);
             let error = attach(host, &container, &list, &asking).unwrap_err();

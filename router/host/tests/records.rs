@@ -84,13 +84,16 @@ fn a_failed_attachment_restores_what_was_remembered() {
     let state = state();
     in_host(|host| {
         let (a, b) = (container("a"), container("b"));
-        let asking = AttachOptions { probe: Some(Duration::from_secs(2)), ..AttachOptions::default() };
+        let asking = AttachOptions { probe: Some(Duration::from_millis(300)), ..AttachOptions::default() };
         // Known to the kernel only, so that the probe must find it.
         weave_host::attach::attach(host, &a, &cidrs(&["10.2.1.1/24"]), &AttachOptions::default()).unwrap();
         let mut records = Records::open(state.path()).unwrap();
         let error = records.attach(host, "netns:b", &b, &cidrs(&["10.2.1.1/24"]), &asking).unwrap_err();
         assert!(matches!(error, Error::AddressInUse { .. }), "{error}");
         assert_eq!(stored(state.path()), []);
+        drop(records);
+        assert_eq!(std::fs::read_dir(state.path()).unwrap().count(), 0, "no trace of what failed");
+        let mut records = Records::open(state.path()).unwrap();
         records.attach(host, "netns:b", &b, &cidrs(&["10.2.1.2/24"]), &asking).unwrap();
         let before = stored(state.path());
         records.attach(host, "netns:b", &b, &cidrs(&["10.2.1.3/24", "10.2.1.1/24"]), &asking).unwrap_err();

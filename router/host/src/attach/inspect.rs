@@ -82,8 +82,8 @@ impl State {
     /// Which of `wanted` are still to be added.
     ///
     /// # Errors
-    /// [`Error::AddressInUse`] when another interface has one of them, or
-    /// `ethwe` has it with another prefix.
+    /// [`Error::AddressInUse`] when another interface has one of them,
+    /// [`Error::Invalid`] when `ethwe` has it with another prefix.
     pub(super) fn missing(&self, wanted: &[IpNet]) -> Result<Vec<IpNet>> {
         let ours = self.pair.as_ref().map(|pair| pair.inner.index);
         let mut missing = Vec::with_capacity(wanted.len());
@@ -92,10 +92,8 @@ impl State {
                 None => missing.push(*cidr),
                 Some(present) if Some(present.index) == ours && present.cidr == *cidr => {}
                 Some(present) if Some(present.index) == ours => {
-                    return Err(Error::AddressInUse {
-                        address: cidr.addr(),
-                        holder: format!("this container, as {}: detach that first", present.cidr),
-                    });
+                    let reason = format!("is attached as {}: detach that first", present.cidr);
+                    return Err(Error::invalid(cidr, reason));
                 }
                 Some(_) => {
                     return Err(Error::AddressInUse {

@@ -22,9 +22,10 @@ use crate::bridge;
 use crate::error::{Error, Result};
 use crate::mtu::{DEFAULT_MTU, IPV6_MTU_MIN, check_mtu};
 use crate::namespace::Namespace;
-use crate::netlink::Netlink;
+use crate::netlink::{Link, Netlink};
 use crate::protect;
 use inspect::State;
+use pair::Pair;
 
 pub use detach::{Detached, detach, detach_all};
 pub use inspect::{Attached, attached};
@@ -87,63 +88,73 @@ pub fn attach(
     let state = State::read(host, &mut inside, namespace)?;
     let new = state.missing(&cidrs)?;
 
-    let bridge = match host.link(bridge::BRIDGE)? {
-        Some(link) if link.kind == "bridge" && link.up => link,
-        Some(link) => bridge::ensure(host, link.mtu)?,
-        None => bridge::ensure(host, options.mtu.unwrap_or(DEFAULT_MTU))?,
-    };
+    let bridge = host.link(bridge::BRIDGE)?;
     let old_mtu = state.pair.as_ref().map(|pair| pair.inner.mtu);
-    let mtu = options.mtu.or(old_mtu).unwrap_or(bridge.mtu);
+    let bridge_mtu = bridge.as_ref().map(|link| link.mtu);
+    let mtu = options.mtu.or(old_mtu).or(bridge_mtu).unwrap_or(DEFAULT_MTU);
     if wants_ipv6 && mtu < IPV6_MTU_MIN {
         return Err(Error::invalid(
             format!("MTU {mtu}"),
             format!("too small for an IPv6 address: at least {IPV6_MTU_MIN} is needed"),
         ));
     }
-    let is_new = state.pair.is_none();
-    let pair = match state.pair {
-        Some(pair) => pair.repair(host, &mut inside, &bridge, mtu)?,
-        None => pair::create(host, &mut inside, namespace, &bridge, options.mac, mtu)?,
-    };
-    let mut added = Vec::with_capacity(new.len());
-    let finished = configure(&mut inside, namespace, &pair, &new, options.probe, &mut added)
-        .and_then(|()| announce::announce(namespace, &pair.inner, &addresses(&cidrs)));
-    match finished {
-        Ok(()) => Ok(Attachment { mac: pair.mac()?, host_interface: pair.outer.name, is_new, added }),
-        Err(error) if is_new => Err(error.after_undo(host.delete_link(&pair.outer))),
-        Err(error) => Err(error.after_undo(take_back(&mut inside, &pair, &added))),
-    }
+    let made_bridge = bridge.is_none();
+    let bridge = bridge::ensure(host, bridge_mtu.unwrap_or(mtu))?;
+    let plan = Plan { namespace, bridge: &bridge, mtu, cidrs: &cidrs, new: &new, options };
+    plan.carry_out(host, &mut inside, state.pair)
+        .map_err(|error| if made_bridge { error.after_undo(bridge::remove(host)) } else { error })
 }
 
-/// Everything inside the container, once both ends are up.
-fn configure(
-    inside: &mut Netlink,
-    namespace: &Namespace,
-    pair: &pair::Pair,
-    new: &[IpNet],
-    wait: Option<Duration>,
-    added: &mut Vec<IpNet>,
-) -> Result<()> {
-    if let Some(wait) = wait
-        && let Some(holder) = probe::probe(namespace, &addresses(new), wait)?.into_iter().next()
-    {
-        return Err(Error::AddressInUse {
-            address: holder.address,
-            holder: format!("station {}", holder.mac),
-        });
-    }
-    if new.iter().any(|cidr| cidr.addr().is_ipv6()) {
-        namespace.run(|| protect::allow_ipv6(CONTAINER_INTERFACE))??;
-    }
-    for cidr in new {
-        if inside.add_address(pair.inner.index, *cidr)? {
-            added.push(*cidr);
+/// An attachment that has passed all checks that need no change.
+struct Plan<'a> {
+    namespace: &'a Namespace,
+    bridge: &'a Link,
+    mtu: u32,
+    cidrs: &'a [IpNet],
+    new: &'a [IpNet],
+    options: &'a AttachOptions,
+}
+
+impl Plan<'_> {
+    fn carry_out(self, host: &mut Netlink, inside: &mut Netlink, pair: Option<Pair>) -> Result<Attachment> {
+        let is_new = pair.is_none();
+        let pair = match pair {
+            Some(pair) => pair.repair(host, inside, self.bridge, self.mtu)?,
+            None => pair::create(host, inside, self.namespace, self.bridge, self.options.mac, self.mtu)?,
+        };
+        let mut added = Vec::with_capacity(self.new.len());
+        let finished = self
+            .configure(inside, &pair, &mut added)
+            .and_then(|()| announce::announce(self.namespace, &pair.inner, &addresses(self.cidrs)))
+            .and_then(|()| pair.mac());
+        match finished {
+            Ok(mac) => Ok(Attachment { mac, host_interface: pair.outer.name, is_new, added }),
+            Err(error) if is_new => Err(error.after_undo(host.delete_link(&pair.outer))),
+            Err(error) => Err(error.after_undo(take_back(inside, &pair, &added))),
         }
     }
-    pair::add_multicast_routes(inside, namespace, pair.inner.index)
+
+    /// Everything inside the container, once both ends are up.
+    fn configure(&self, inside: &mut Netlink, pair: &Pair, added: &mut Vec<IpNet>) -> Result<()> {
+        if let Some(wait) = self.options.probe
+            && let Some(holder) = probe::probe(self.namespace, &addresses(self.new), wait)?.into_iter().next()
+        {
+            let Holder { address, mac } = holder;
+            return Err(Error::AddressInUse { address, holder: format!("station {mac}") });
+        }
+        if self.new.iter().any(|cidr| cidr.addr().is_ipv6()) {
+            self.namespace.run(|| protect::allow_ipv6(CONTAINER_INTERFACE))??;
+        }
+        for cidr in self.new {
+            if inside.add_address(pair.inner.index, *cidr)? {
+                added.push(*cidr);
+            }
+        }
+        pair::add_multicast_routes(inside, self.namespace, pair.inner.index)
+    }
 }
 
-fn take_back(inside: &mut Netlink, pair: &pair::Pair, added: &[IpNet]) -> Result<()> {
+fn take_back(inside: &mut Netlink, pair: &Pair, added: &[IpNet]) -> Result<()> {
     for cidr in added.iter().rev() {
         inside.delete_address(pair.inner.index, *cidr)?;
     }

@@ -1,6 +1,6 @@
 //! The Internet checksum (RFC 1071).
 
-use crate::packet::Transport;
+use crate::packet::{Protocol, Transport};
 
 /// A sum of 16-bit words in one's complement, not yet folded. Words are taken
 /// in memory order; the fold gives bytes in network order on any machine.
@@ -79,7 +79,7 @@ pub fn complete(frame: &mut [u8], at: &Transport) {
     }
     let segment = frame.get(at.l4..at.end).unwrap_or_default();
     let mut sum = pseudo_header(frame, at, segment.len()).add(segment).checksum();
-    if sum == [0, 0] && at.protocol == crate::packet::Protocol::Udp {
+    if sum == [0, 0] && at.protocol == Protocol::Udp {
         // RFC 768: zero means "no checksum", so a computed zero is sent as ones.
         sum = [0xff, 0xff];
     }
@@ -89,11 +89,12 @@ pub fn complete(frame: &mut [u8], at: &Transport) {
 }
 
 /// True if the checksum of the segment at `at` is right. A UDP datagram without
-/// one (zero) counts as wrong here: it proves nothing.
+/// one (zero, RFC 768) counts as wrong here: it proves nothing.
 #[must_use]
 pub fn verify(frame: &[u8], at: &Transport) -> bool {
     let segment = frame.get(at.l4..at.end).unwrap_or_default();
-    if frame.get(at.checksum_field()).is_none_or(|field| field == [0, 0]) {
+    let Some(field) = frame.get(at.checksum_field()) else { return false };
+    if at.protocol == Protocol::Udp && field == [0, 0] {
         return false;
     }
     pseudo_header(frame, at, segment.len()).add(segment).checksum() == [0, 0]

@@ -1,0 +1,337 @@
+//! Which peers to dial, and when.
+
+use crate::backoff::Backoff;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+/// Dials under way, at most.
+pub const DIALS: usize = 20;
+/// Targets, at most.
+pub const TARGETS: usize = 512;
+/// Recent peers, at most.
+pub const RECENT: usize = 512;
+/// Recent peers that never answered are forgotten after this time.
+const RECENT_KEPT: Duration = Duration::from_secs(600);
+
+/// An entry of the dialler.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct DialId(u64);
+
+/// Why an address is dialled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// The user named it.
+    Target,
+    /// There was a link to it.
+    Recent,
+}
+
+/// How an entry stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Stand {
+    /// To be dialled then.
+    Waiting(Duration),
+    /// Being dialled since then.
+    Dialling(Duration),
+    /// Linked, by the link of this number.
+    Linked(u64),
+}
+
+/// Something to dial. `T` is how targets are written.
+#[derive(Debug, Clone)]
+pub struct Entry<T> {
+    id: DialId,
+    /// What to dial.
+    pub target: T,
+    /// Why.
+    pub origin: Origin,
+    /// How it stands.
+    pub stand: Stand,
+    /// Why the last dial failed.
+    pub reason: Option<String>,
+    /// True if that reason is not cured by time alone.
+    pub refused: bool,
+    /// Failures since the last link.
+    pub failures: u32,
+    /// The address the target had when it was dialled last.
+    pub address: Option<SocketAddr>,
+    since: Duration,
+    backoff: Backoff,
+}
+
+/// All that is to be dialled.
+#[derive(Debug)]
+pub struct Dialler<T> {
+    entries: Vec<Entry<T>>,
+    next_id: u64,
+}
+
+impl<T> Default for Dialler<T> {
+    fn default() -> Self {
+        Self { entries: Vec::new(), next_id: 0 }
+    }
+}
+
+impl<T: Clone + PartialEq> Dialler<T> {
+    /// Everything known, targets in the order they were given.
+    #[must_use]
+    pub fn entries(&self) -> &[Entry<T>] {
+        &self.entries
+    }
+
+    /// The targets.
+    pub fn targets(&self) -> impl Iterator<Item = &T> {
+        self.entries.iter().filter(|entry| entry.origin == Origin::Target).map(|entry| &entry.target)
+    }
+
+    /// Adds targets, to be dialled at once, also those that were waiting. False
+    /// if there are too many; then nothing changed.
+    #[must_use]
+    pub fn add_targets(&mut self, targets: &[T], now: Duration) -> bool {
+        let new = targets.iter().filter(|target| !self.targets().any(|known| known == *target)).count();
+        if self.targets().count() + new > TARGETS {
+            return false;
+        }
+        for target in targets {
+            match self.entries.iter_mut().find(|entry| entry.target == *target) {
+                Some(entry) => {
+                    entry.origin = Origin::Target;
+                    if let Stand::Waiting(at) = &mut entry.stand {
+                        *at = now;
+                        entry.backoff = Backoff::new(now);
+                    }
+                }
+                None => self.insert(target.clone(), Origin::Target, now),
+            }
+        }
+        true
+    }
+
+    /// Exactly these targets from now on; links to others stay. False if there
+    /// are too many; then nothing changed.
+    #[must_use]
+    pub fn replace_targets(&mut self, targets: &[T], now: Duration) -> bool {
+        if targets.len() > TARGETS {
+            return false;
+        }
+        self.entries.retain(|entry| entry.origin == Origin::Recent || targets.contains(&entry.target));
+        self.add_targets(targets, now)
+    }
+
+    /// Not to be dialled again when their links are lost.
+    pub fn forget(&mut self, targets: &[T]) {
+        self.entries.retain(|entry| !targets.contains(&entry.target));
+    }
+
+    /// A peer there was a link to lately.
+    pub fn add_recent(&mut self, target: T, now: Duration) {
+        let recent = self.entries.iter().filter(|entry| entry.origin == Origin::Recent).count();
+        if recent < RECENT && !self.entries.iter().any(|entry| entry.target == target) {
+            self.insert(target, Origin::Recent, now);
+        }
+    }
+
+    fn insert(&mut self, target: T, origin: Origin, now: Duration) {
+        let id = DialId(self.next_id);
+        self.next_id += 1;
+        self.entries.push(Entry {
+            id,
+            target,
+            origin,
+            stand: Stand::Waiting(now),
+            reason: None,
+            refused: false,
+            failures: 0,
+            address: None,
+            since: now,
+            backoff: Backoff::new(now),
+        });
+    }
+
+    fn entry_mut(&mut self, id: DialId) -> Option<&mut Entry<T>> {
+        self.entries.iter_mut().find(|entry| entry.id == id)
+    }
+
+    /// What to dial now, with the number of failures before; counted as being
+    /// dialled from now on.
+    pub fn due(&mut self, now: Duration) -> Vec<(DialId, T, u32)> {
+        self.entries.retain(|entry| {
+            entry.origin == Origin::Target
+                || !matches!(entry.stand, Stand::Waiting(_))
+                || now.saturating_sub(entry.since) < RECENT_KEPT
+        });
+        let under_way = self.entries.iter().filter(|entry| matches!(entry.stand, Stand::Dialling(_))).count();
+        let mut due = Vec::new();
+        for entry in &mut self.entries {
+            if under_way + due.len() >= DIALS {
+                break;
+            }
+            if matches!(entry.stand, Stand::Waiting(at) if at <= now) {
+                entry.stand = Stand::Dialling(now);
+                due.push((entry.id, entry.target.clone(), entry.failures));
+            }
+        }
+        due
+    }
+
+    /// The target was found to have this address.
+    pub fn resolved(&mut self, id: DialId, address: SocketAddr) {
+        if let Some(entry) = self.entry_mut(id) {
+            entry.address = Some(address);
+        }
+    }
+
+    /// A dial failed, and why; `refused`: for a reason that time alone does not
+    /// cure. `jitter`: see [`Backoff::fail`].
+    pub fn failed(&mut self, id: DialId, reason: String, refused: bool, now: Duration, jitter: f64) {
+        if let Some(entry) = self.entry_mut(id)
+            && matches!(entry.stand, Stand::Dialling(_))
+        {
+            entry.failures += 1;
+            entry.reason = Some(reason);
+            entry.refused = refused;
+            entry.stand = Stand::Waiting(now.saturating_add(entry.backoff.fail(refused, now, jitter)));
+        }
+    }
+
+    /// Link number `link` is there: entry `id`, if it was dialled for one, and
+    /// all entries with the address `address` need no dial.
+    pub fn linked(&mut self, link: u64, id: Option<DialId>, address: SocketAddr) {
+        for entry in &mut self.entries {
+            if Some(entry.id) == id
+                || (entry.address == Some(address) && !matches!(entry.stand, Stand::Linked(_)))
+            {
+                entry.stand = Stand::Linked(link);
+                entry.failures = 0;
+                entry.reason = None;
+                entry.refused = false;
+            }
+        }
+    }
+
+    /// Another link took the place of link `old`.
+    pub fn relinked(&mut self, old: u64, new: u64) {
+        for entry in &mut self.entries {
+            if entry.stand == Stand::Linked(old) {
+                entry.stand = Stand::Linked(new);
+            }
+        }
+    }
+
+    /// Link number `link` is lost, and why: dial again.
+    pub fn lost(&mut self, link: u64, reason: &str, now: Duration) {
+        for entry in &mut self.entries {
+            if entry.stand == Stand::Linked(link) {
+                entry.stand = Stand::Waiting(now);
+                entry.backoff = Backoff::new(now);
+                entry.since = now;
+                entry.reason = Some(reason.to_owned());
+            }
+        }
+    }
+
+    /// When something is due.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Duration> {
+        let waiting = self.entries.iter().filter_map(|entry| match entry.stand {
+            Stand::Waiting(at) => Some(at),
+            Stand::Dialling(_) | Stand::Linked(_) => None,
+        });
+        let under_way = self.entries.iter().filter(|entry| matches!(entry.stand, Stand::Dialling(_))).count();
+        if under_way >= DIALS { None } else { waiting.min() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seconds(n: u64) -> Duration {
+        Duration::from_secs(n)
+    }
+
+    fn address(last: u8) -> SocketAddr {
+        SocketAddr::from(([10, 0, 0, last], 6783))
+    }
+
+    #[test]
+    fn a_target_is_dialled_at_once_and_again_after_a_failure() {
+        let mut dialler = Dialler::default();
+        assert!(dialler.add_targets(&["a"], seconds(0)));
+        let due = dialler.due(seconds(0));
+        assert_eq!(due.len(), 1);
+        assert!(dialler.due(seconds(0)).is_empty(), "one dial at a time");
+        dialler.failed(due[0].0, "no route".into(), false, seconds(1), 0.0);
+        assert!(dialler.due(seconds(1)).is_empty());
+        assert_eq!(dialler.deadline(), Some(Duration::from_millis(1200)));
+        assert_eq!(dialler.due(seconds(2))[0].2, 1);
+    }
+
+    #[test]
+    fn a_linked_target_is_dialled_again_only_when_its_link_is_lost() {
+        let mut dialler = Dialler::default();
+        assert!(dialler.add_targets(&["a"], seconds(0)));
+        let id = dialler.due(seconds(0))[0].0;
+        dialler.linked(7, Some(id), address(1));
+        assert!(dialler.due(seconds(100)).is_empty());
+        dialler.relinked(7, 8);
+        dialler.lost(7, "old", seconds(100));
+        assert!(dialler.due(seconds(100)).is_empty());
+        dialler.lost(8, "gone", seconds(101));
+        assert_eq!(dialler.due(seconds(101)).len(), 1);
+    }
+
+    #[test]
+    fn a_forgotten_target_is_not_dialled_again() {
+        let mut dialler = Dialler::default();
+        assert!(dialler.add_targets(&["a", "b"], seconds(0)));
+        let id = dialler.due(seconds(0))[0].0;
+        dialler.linked(1, Some(id), address(1));
+        dialler.forget(&["a"]);
+        dialler.lost(1, "gone", seconds(1));
+        assert_eq!(dialler.targets().collect::<Vec<_>>(), [&"b"]);
+        assert!(dialler.due(seconds(1)).is_empty());
+    }
+
+    #[test]
+    fn an_inbound_link_spares_the_dial_to_the_same_address() {
+        let mut dialler = Dialler::default();
+        assert!(dialler.add_targets(&["a"], seconds(0)));
+        let id = dialler.due(seconds(0))[0].0;
+        dialler.resolved(id, address(1));
+        dialler.failed(id, "refused".into(), false, seconds(0), 0.0);
+        dialler.linked(3, None, address(1));
+        assert!(dialler.due(seconds(60)).is_empty());
+    }
+
+    #[test]
+    fn a_recent_peer_that_stays_away_is_forgotten_and_a_target_is_not() {
+        let mut dialler = Dialler::default();
+        dialler.add_recent("old", seconds(0));
+        assert!(dialler.add_targets(&["t"], seconds(0)));
+        let mut now = seconds(0);
+        while now < seconds(1200) {
+            for (id, _, _) in dialler.due(now) {
+                dialler.failed(id, "no answer".into(), false, now, 0.0);
+            }
+            now += seconds(1);
+        }
+        assert_eq!(dialler.entries().len(), 1);
+        assert_eq!(dialler.entries()[0].target, "t");
+    }
+
+    #[test]
+    fn limits_hold() {
+        let mut dialler = Dialler::default();
+        let many: Vec<usize> = (0..=TARGETS).collect();
+        assert!(!dialler.add_targets(&many, seconds(0)));
+        assert!(dialler.entries().is_empty());
+        assert!(dialler.add_targets(&many[..TARGETS], seconds(0)));
+        assert_eq!(dialler.due(seconds(0)).len(), DIALS);
+        assert_eq!(dialler.deadline(), None);
+        for recent in 0..2 * RECENT {
+            dialler.add_recent(10_000 + recent, seconds(0));
+        }
+        assert!(dialler.entries().len() <= TARGETS + RECENT);
+    }
+}

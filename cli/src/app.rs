@@ -48,6 +48,8 @@ enum Command {
     },
     /// Stop the router; traffic between local containers goes on
     Stop,
+    /// Stop and remove every trace: bridge, tap, interfaces of containers, state
+    Reset,
     /// Give a running container addresses on the network
     #[command(after_help = commands::attach::HELP)]
     Attach(AddressArguments),
@@ -73,6 +75,12 @@ enum Command {
     Status(status::Arguments),
     /// Show the whole state of the router as JSON
     Report,
+    /// List attached containers: id, MAC, addresses
+    Ps {
+        /// Only these, as they were given to `attach`
+        #[arg(value_name = "CONTAINER")]
+        containers: Vec<String>,
+    },
     /// Print the completions for a shell
     Completions {
         /// bash, elvish, fish, powershell or zsh
@@ -151,6 +159,8 @@ pub fn run(arguments: &[OsString]) -> Result<()> {
         Command::Connect { replace, peers } => commands::connect::run(peers, replace, &environment),
         Command::Forget { peers } => commands::forget::run(peers, &environment),
         Command::Status(arguments) => status::run(&arguments, &environment),
+        Command::Ps { containers } => commands::ps::run(&containers, &environment),
+        Command::Reset => commands::reset::run(&environment),
         Command::Report => commands::report::run(&environment),
         Command::Completions { shell } => commands::completions::run(shell, &mut self::description()),
         Command::Version => commands::version::run(),

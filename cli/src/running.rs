@@ -21,6 +21,10 @@ use crate::failure::{Failure, Result};
 const PID_FILE: &str = "router.pid";
 /// Name of the log of a launched router in the run directory.
 pub const LOG: &str = "router.log";
+/// Name of the log put aside.
+pub const LOG_OLD: &str = "router.log.1";
+/// All files of a router in its run directory, but the control socket.
+pub const FILES: [&str; 3] = [PID_FILE, LOG, LOG_OLD];
 /// Longest content of a pid file that is read, bytes.
 const PID_FILE_MAX: u64 = 32;
 

@@ -254,3 +254,22 @@ fn a_run_directory_that_others_can_reach_is_refused() {
     );
     assert_eq!(world.observed(), before);
 }
+
+#[test]
+fn an_address_in_use_on_this_host_is_refused() {
+    let world = World::new();
+    let containers = ["one", "two"].map(|name| weave_host::Namespace::create(name).unwrap());
+    let [one, two] = [0, 1].map(|index| containers[index].path().display().to_string());
+    let ran = world.run(&mut world.weave(["attach", "10.2.1.1/24", &one]));
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    let before = world.observed();
+    for cidr in ["10.2.1.1/24", "10.2.1.1/16"] {
+        let ran = world.run(&mut world.weave(["attach", cidr, "10.2.9.9/24", &two]));
+        assert_refused(cidr, &ran, 1, &["10.2.1.1", "in use", &one, "another address"]);
+    }
+    let ran = world.run(&mut world.weave(["attach", "10.2.1.1/16", &one]));
+    assert_refused("another prefix", &ran, 1, &["10.2.1.1"]);
+    assert_eq!(world.observed(), before);
+    let mut inside = weave_host::Netlink::in_namespace(&containers[1]).unwrap();
+    assert!(inside.link("ethwe").unwrap().is_none());
+}

@@ -77,3 +77,38 @@ fn a_container_is_attached_and_detached_without_a_router() {
         assert_eq!(addresses(), None);
     }
 }
+
+/// `weave` in `world`, which must succeed silently; what it printed.
+fn done(world: &World, arguments: &[&str]) -> String {
+    let ran = world.run(&mut world.weave(arguments.iter().copied()));
+    assert_eq!((ran.code, ran.stderr.as_str()), (Some(0), ""), "{arguments:?}: {ran:?}");
+    ran.stdout
+}
+
+#[test]
+fn attached_containers_are_listed_and_reset_removes_every_trace() {
+    let world = World::new();
+    let before = world.observed();
+    let containers = ["one", "two"].map(|name| Namespace::create(name).unwrap());
+    let [one, two] = [0, 1].map(|index| containers[index].path().display().to_string());
+    assert_eq!(done(&world, &["ps"]), "");
+    done(&world, &["attach", "10.2.1.1/24", "10.2.2.1/24", &one]);
+    done(&world, &["attach", "10.2.1.2/24", &two]);
+    let listed = done(&world, &["ps"]);
+    let mut lines: Vec<&str> = listed.lines().collect();
+    lines.sort_unstable_by_key(|line| line.contains("10.2.1.2"));
+    let [first, second] = lines[..] else { panic!("{listed}") };
+    assert!(first.starts_with(&one) && first.ends_with(" 10.2.1.1/24 10.2.2.1/24"), "{first}");
+    assert!(second.starts_with(&two) && second.ends_with(" 10.2.1.2/24"), "{second}");
+    assert_eq!(done(&world, &["ps", &two]), format!("{second}\n"));
+
+    let ran = world.run(&mut world.weave(["reset"]));
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    assert!(ran.stderr.contains("left what is not weave's"), "{ran:?}");
+    assert_eq!(world.observed(), before);
+    for container in &containers {
+        assert!(Netlink::in_namespace(container).unwrap().link("ethwe").unwrap().is_none());
+    }
+    // Once more, with nothing there.
+    assert_eq!(world.run(&mut world.weave(["reset"])).code, Some(0));
+}

@@ -6,13 +6,14 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use weave_api::{Client, ClientError};
-use weave_host::attach::{AttachOptions, PROBE_WAIT, attach};
+use weave_host::attach::{AttachOptions, PROBE_WAIT};
+use weave_host::records::Records;
 use weave_host::{Namespace, Netlink};
 
 use super::container;
 use crate::app::AddressArguments;
 use crate::environment::Environment;
-use crate::failure::Result;
+use crate::failure::{Failure, Result};
 use crate::output;
 use crate::root;
 
@@ -30,11 +31,30 @@ pub fn run(arguments: &AddressArguments, environment: &Environment) -> Result<()
     root::require("attach")?;
     let failed = |error: weave_host::Error| addressed.failure("attach", &error);
     let namespace = Namespace::open(&addressed.spec).map_err(failed)?;
+    namespace.refuse_own().map_err(failed)?;
     let mut host = Netlink::open().map_err(failed)?;
+    let mut records = open_records(environment)?;
     let options = AttachOptions { mac: None, mtu, probe: (!arguments.force).then_some(PROBE_WAIT) };
-    attach(&mut host, &namespace, &addressed.cidrs, &options).map_err(failed)?;
+    records
+        .attach(&mut host, &addressed.container, &namespace, &addressed.cidrs, &options)
+        .map_err(failed)?;
+    drop(records);
     tell_router(&environment.run_dir()?);
     print_addresses(&addressed.cidrs)
+}
+
+/// The records, locked, with a word on those that were damaged.
+pub fn open_records(environment: &Environment) -> Result<Records> {
+    let records = Records::open(&environment.state_dir()?)
+        .map_err(|error| Failure::because("cannot open the records of attachments", error))?;
+    for aside in records.set_aside() {
+        output::warn(format_args!(
+            "a damaged record was set aside as {}: {}",
+            aside.kept.display(),
+            aside.cause
+        ));
+    }
+    Ok(records)
 }
 
 /// The addresses on one line, without their prefixes.

@@ -1,9 +1,8 @@
 //! `weave detach`: takes addresses from a container.
 
-use weave_host::attach::detach;
 use weave_host::{Namespace, Netlink};
 
-use super::attach::{print_addresses, tell_router};
+use super::attach::{open_records, print_addresses, tell_router};
 use super::container;
 use crate::app::AddressArguments;
 use crate::environment::Environment;
@@ -16,8 +15,11 @@ pub fn run(arguments: &AddressArguments, environment: &Environment) -> Result<()
     root::require("detach")?;
     let failed = |error: weave_host::Error| addressed.failure("detach", &error);
     let namespace = Namespace::open(&addressed.spec).map_err(failed)?;
+    namespace.refuse_own().map_err(failed)?;
     let mut host = Netlink::open().map_err(failed)?;
-    detach(&mut host, &namespace, &addressed.cidrs).map_err(failed)?;
+    let mut records = open_records(environment)?;
+    records.detach(&mut host, &namespace, &addressed.cidrs).map_err(failed)?;
+    drop(records);
     tell_router(&environment.run_dir()?);
     print_addresses(&addressed.cidrs)
 }

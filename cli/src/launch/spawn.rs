@@ -15,7 +15,7 @@ use weave_router::config::ReadyInfo;
 
 use super::handover::{Outcome, secrets};
 use crate::failure::{Failure, Result};
-use crate::running::LOG;
+use crate::running::{LOG, LOG_OLD};
 
 /// Time a router has to become ready.
 const READY_WITHIN: Duration = Duration::from_secs(30);
@@ -116,7 +116,7 @@ fn make_run_dir(path: &Path) -> Result<()> {
 fn open_log(run_dir: &Path) -> Result<File> {
     let path = run_dir.join(LOG);
     if std::fs::symlink_metadata(&path).is_ok_and(|metadata| metadata.len() > LOG_MAX) {
-        let _ = std::fs::rename(&path, run_dir.join(format!("{LOG}.1")));
+        let _ = std::fs::rename(&path, run_dir.join(LOG_OLD));
     }
     OpenOptions::new()
         .append(true)

@@ -1,0 +1,139 @@
+//! `weave reset`: stops the router and removes every trace of weave from this host.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use serde::Deserialize;
+use weave_host::records::DIRECTORY;
+use weave_host::store::StateDir;
+use weave_host::{Netlink, reset::remove_interfaces};
+
+use super::stop::stop;
+use crate::environment::Environment;
+use crate::failure::{Failure, Result};
+use crate::output;
+use crate::root;
+use crate::running;
+
+/// Longest state file that is looked at, bytes.
+const FILE_MAX: u64 = 1 << 20;
+
+/// Stops and removes everything; what cannot be removed does not keep the rest.
+pub fn run(environment: &Environment) -> Result<()> {
+    let (run_dir, state_dir) = (environment.run_dir()?, environment.state_dir()?);
+    root::require("reset")?;
+    stop(&run_dir)?;
+    let interfaces = Netlink::open()
+        .and_then(|mut host| remove_interfaces(&mut host))
+        .map_err(|error| Failure::because("cannot remove every interface", error));
+    let state = remove_state(&state_dir);
+    let run = remove_run(&run_dir)
+        .map_err(|error| Failure::new(format_args!("cannot remove {}", run_dir.display()), error, ""));
+    interfaces.and(state).and(run)
+}
+
+/// Removes the state, with commands kept out meanwhile.
+fn remove_state(state_dir: &Path) -> Result<()> {
+    if !state_dir.exists() {
+        return Ok(());
+    }
+    let lock = StateDir::existing(state_dir).lock();
+    let _lock = lock.map_err(|error| Failure::because("cannot remove the state", error))?;
+    for directory in [&state_dir.join(DIRECTORY), state_dir] {
+        remove_state_files(directory).map_err(|error| {
+            Failure::new(format_args!("cannot remove the state in {}", directory.display()), error, "")
+        })?;
+    }
+    Ok(())
+}
+
+/// Removes the files of ours in `directory`, then the directory itself if
+/// nothing else is in it. Files of others stay: the directory may have been
+/// named by mistake.
+fn remove_state_files(directory: &Path) -> io::Result<()> {
+    let entries = match fs::read_dir(directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        other => other?,
+    };
+    for entry in entries {
+        let entry = entry?;
+        let name = entry.file_name();
+        let Some(name) = name.to_str().filter(|_| entry.file_type().is_ok_and(|kind| kind.is_file())) else {
+            continue;
+        };
+        let left_over = name.ends_with(".json.bad") || (name.starts_with('.') && name.ends_with(".json.tmp"));
+        if left_over || (name.ends_with(".json") && is_state_file(&entry.path())) {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    remove_empty(directory)
+}
+
+/// Whether a file has the form of all state files.
+fn is_state_file(path: &Path) -> bool {
+    #[derive(Deserialize)]
+    #[expect(dead_code, reason = "only their presence counts")]
+    struct Label {
+        kind: String,
+        version: u32,
+        content: serde::de::IgnoredAny,
+    }
+    let small = fs::metadata(path).is_ok_and(|metadata| metadata.len() <= FILE_MAX);
+    small && fs::read(path).is_ok_and(|text| serde_json::from_slice::<Label>(&text).is_ok())
+}
+
+fn remove_empty(directory: &Path) -> io::Result<()> {
+    match fs::remove_dir(directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        // A mount point, as a service manager makes it.
+        Err(error) if error.kind() == io::ErrorKind::ResourceBusy => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {
+            output::note(format_args!("left what is not weave's in {}", directory.display()));
+            Ok(())
+        }
+        other => other,
+    }
+}
+
+fn remove_run(run_dir: &Path) -> io::Result<()> {
+    let control = weave_api::socket::directory(run_dir);
+    let files = running::FILES.iter().map(|name| run_dir.join(name));
+    for file in files.chain([weave_api::socket::path(run_dir)]) {
+        match fs::remove_file(&file) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) if error.kind() == io::ErrorKind::NotADirectory => {}
+            other => other?,
+        }
+    }
+    remove_empty(&control)?;
+    remove_empty(run_dir)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn only_state_files_are_removed() {
+        let directory = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| fs::write(directory.path().join(name), text).unwrap();
+        write("targets.json", r#"{"kind":"targets","version":1,"content":[]}"#);
+        write("targets.json.bad", "{");
+        write(".targets.json.tmp", "");
+        write("package.json", r#"{"name":"somebody's"}"#);
+        write("notes", "");
+        remove_state_files(directory.path()).unwrap();
+        let mut left: Vec<_> =
+            fs::read_dir(directory.path()).unwrap().map(|one| one.unwrap().file_name()).collect();
+        left.sort();
+        assert_eq!(left, ["notes", "package.json"]);
+        for name in left {
+            fs::remove_file(directory.path().join(name)).unwrap();
+        }
+        remove_state_files(directory.path()).unwrap();
+        assert!(!directory.path().exists());
+        remove_state_files(directory.path()).unwrap();
+    }
+}

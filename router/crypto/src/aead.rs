@@ -8,6 +8,8 @@
 mod aws_lc;
 mod portable;
 mod ring;
+#[cfg(test)]
+mod tests;
 
 #[cfg(any(test, feature = "aws-lc"))]
 pub use aws_lc::AwsLc;

@@ -131,4 +131,34 @@ mod tests {
         (point[0], point[31]) = (0xef, 0x7f);
         assert!(ephemeral(&"42".repeat(32)).agree(&point).is_err());
     }
+
+    #[derive(serde::Deserialize)]
+    struct Vectors {
+        tests: Vec<Vector>,
+    }
+
+    #[derive(serde::Deserialize)]
+    struct Vector {
+        id: u32,
+        private: String,
+        public: String,
+        shared: String,
+        refused: bool,
+    }
+
+    #[test]
+    fn wycheproof_agrees_and_its_bad_points_are_refused() {
+        let file = include_str!("../tests/vectors/x25519_wycheproof.json");
+        let vectors: Vectors = serde_json::from_str(file).unwrap();
+        for vector in vectors.tests {
+            let agreed = ephemeral(&vector.private).agree(&bytes(&vector.public));
+            match agreed {
+                Ok(shared) => {
+                    assert!(!vector.refused, "test {}", vector.id);
+                    assert_eq!(hex::encode(shared.0), vector.shared, "test {}", vector.id);
+                }
+                Err(BadPublicKey) => assert!(vector.refused, "test {}", vector.id),
+            }
+        }
+    }
 }

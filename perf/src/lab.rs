@@ -17,6 +17,7 @@ mod error;
 mod host;
 mod process;
 mod registry;
+mod sysfs;
 #[cfg(test)]
 mod tests;
 mod underlay;

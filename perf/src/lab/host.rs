@@ -90,6 +90,17 @@ impl Host {
         Ok(self.namespace.run(work)?)
     }
 
+    /// Lets the kernel join received segments over time as well: it holds them for up to `hold`
+    /// and leaves the device's interrupt off for `polls` empty polls, as a busy network card does.
+    /// Takes effect on a device of this host that joins at all ([`super::Underlay::gro`]).
+    ///
+    /// # Errors
+    /// When there is no such device, or /sys cannot be mounted.
+    pub fn set_gro_timing(&self, device: &str, hold: Duration, polls: u32) -> Result<()> {
+        let hold = ("gro_flush_timeout", hold.as_nanos().to_string());
+        super::sysfs::write(self, device, &[hold, ("napi_defer_hard_irqs", polls.to_string())])
+    }
+
     /// A command with the environment of this host, to be given to [`Host::output`] or [`Host::spawn`].
     pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
         let mut command = Command::new(program);

@@ -181,3 +181,22 @@ fn containers_of_a_host_are_joined_by_its_bridge() {
     let (mut accepted, _) = listener.accept().unwrap();
     assert_eq!(accepted.read(&mut [0; 1]).unwrap(), 0);
 }
+
+#[test]
+fn the_timing_of_gro_is_set_in_the_host_alone() {
+    let underlay = Underlay { segmentation: false, gro: true, ..Underlay::default() };
+    let lab = Lab::new(&LabOptions { underlay, ..LabOptions::default() }).unwrap();
+    let host = lab.host(1);
+    host.set_gro_timing(UNDERLAY, Duration::from_millis(2), 20).unwrap();
+    // Read through a /sys that was mounted in that namespace by somebody else.
+    let mut command = host.command("unshare");
+    command.args([
+        "--mount",
+        "sh",
+        "-c",
+        "mount -t sysfs sysfs /sys && cat /sys/class/net/eth0/gro_flush_timeout",
+    ]);
+    let output = host.output(&mut command, LIMIT).unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "2000000\n");
+    assert!(host.set_gro_timing("none", Duration::ZERO, 0).is_err());
+}

@@ -41,7 +41,8 @@ impl PacketSocket {
     pub(crate) fn receive(&self, deadline: Instant) -> Result<Option<Vec<u8>>> {
         let failed = |error: io::Error| Error::kernel("receive a frame from", &self.interface, error);
         let mut frame = vec![0; FRAME_MAX];
-        while sys::wait_readable(self.fd.as_fd(), deadline).map_err(failed)? {
+        // The clock decides also when frames come faster than they are read.
+        while Instant::now() < deadline && sys::wait_readable(self.fd.as_fd(), deadline).map_err(failed)? {
             match recv(self.fd.as_raw_fd(), &mut frame, MsgFlags::MSG_DONTWAIT) {
                 Ok(len) => {
                     frame.truncate(len);
@@ -49,9 +50,6 @@ impl PacketSocket {
                 }
                 Err(nix::errno::Errno::EAGAIN | nix::errno::Errno::EINTR) => {}
                 Err(error) => return Err(failed(error.into())),
-            }
-            if Instant::now() >= deadline {
-                break;
             }
         }
         Ok(None)

@@ -131,12 +131,12 @@ impl Records {
         Ok(())
     }
 
-    /// Attaches, as [`attach`](crate::attach::attach) does, and remembers it.
+    /// Attaches, as [`attach`](fn@attach) does, and remembers it.
     /// A MAC remembered for the container is used again.
     ///
     /// # Errors
     /// [`Error::AddressInUse`] also when another container of this host has an
-    /// address; otherwise as [`attach`](crate::attach::attach). Nothing has
+    /// address; otherwise as [`attach`](fn@attach). Nothing has
     /// changed then.
     pub fn attach(
         &mut self,
@@ -198,10 +198,10 @@ impl Records {
         }
     }
 
-    /// Detaches, as [`detach`](crate::attach::detach) does, and remembers what is left.
+    /// Detaches, as [`detach`] does, and remembers what is left.
     ///
     /// # Errors
-    /// As [`detach`](crate::attach::detach).
+    /// As [`detach`].
     pub fn detach(&mut self, host: &mut Netlink, namespace: &Namespace, cidrs: &[IpNet]) -> Result<Detached> {
         self.prune(host)?;
         let detached = detach(host, namespace, cidrs)?;

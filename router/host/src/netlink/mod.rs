@@ -71,7 +71,17 @@ impl Netlink {
         object: impl Display,
         request: impl Future<Output = Result<T, rtnetlink::Error>>,
     ) -> Result<T> {
-        let deadline = Instant::now() + CALL_LIMIT;
+        self.call_within(CALL_LIMIT, step, object, request)
+    }
+
+    fn call_within<T>(
+        &mut self,
+        limit: Duration,
+        step: &'static str,
+        object: impl Display,
+        request: impl Future<Output = Result<T, rtnetlink::Error>>,
+    ) -> Result<T> {
+        let deadline = Instant::now() + limit;
         let progress = Arc::new(Progress(AtomicBool::new(false)));
         let waker = Waker::from(Arc::clone(&progress));
         let mut context = Context::from_waker(&waker);
@@ -81,8 +91,8 @@ impl Netlink {
                 return result.map_err(|error| Error::kernel(step, &object, to_io(error)));
             }
             if Pin::new(&mut self.connection).poll(&mut context).is_ready() {
-                let closed = std::io::Error::from_raw_os_error(libc::ENOTCONN);
-                return Err(Error::kernel(step, &object, closed));
+                let unread = std::io::Error::other("the kernel's answer could not be read");
+                return Err(Error::kernel(step, &object, unread));
             }
             if progress.0.swap(false, Ordering::Relaxed) {
                 continue;
@@ -95,7 +105,7 @@ impl Netlink {
                 Ok(true) => {}
                 Ok(false) => {
                     let object = object.to_string();
-                    return Err(Error::TimedOut { step, object, limit: CALL_LIMIT });
+                    return Err(Error::TimedOut { step, object, limit });
                 }
                 Err(error) => return Err(Error::kernel(step, &object, error)),
             }
@@ -143,4 +153,32 @@ pub(crate) fn is_absent(error: &Error) -> bool {
 /// Whether an error says that the object exists already.
 pub(crate) fn is_present(error: &Error) -> bool {
     error.os_error() == Some(libc::EEXIST)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used)]
+    use super::*;
+
+    #[test]
+    fn a_request_that_is_never_answered_ends_in_time_and_others_go_on() {
+        let mut netlink = Netlink::open().unwrap();
+        let limit = Duration::from_millis(50);
+        let start = Instant::now();
+        let never = std::future::pending::<Result<(), rtnetlink::Error>>();
+        let error = netlink.call_within(limit, "ask", "nobody", never).unwrap_err();
+        assert!(matches!(error, Error::TimedOut { .. }), "{error}");
+        assert!(start.elapsed() >= limit && start.elapsed() < limit * 20);
+        assert!(netlink.link("lo").unwrap().is_some());
+    }
+
+    #[test]
+    fn an_interface_that_is_not_there_is_no_error() {
+        let mut netlink = Netlink::open().unwrap();
+        for name in ["weave-none", "", "a-name-that-is-too-long"] {
+            assert_eq!(netlink.link(name).unwrap(), None, "{name}");
+        }
+        let error = netlink.expect_link("weave-none").unwrap_err();
+        assert_eq!(error.os_error(), Some(libc::ENODEV));
+    }
 }

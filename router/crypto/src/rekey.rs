@@ -31,6 +31,8 @@
 mod lanes;
 #[cfg(test)]
 mod model;
+#[cfg(test)]
+mod tests;
 
 use crate::Entropy;
 use crate::dh::Ephemeral;

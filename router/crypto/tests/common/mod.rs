@@ -111,7 +111,7 @@ pub fn run_with(
             Err(error) => {
                 let slot = if from_initiator { &mut errors.1 } else { &mut errors.0 };
                 let reply = error.reply.clone();
-                *slot = Some(error);
+                slot.get_or_insert(error);
                 if reply.is_empty() {
                     break;
                 }

@@ -4,9 +4,12 @@
 //! the usual way out, which makes no race between building and removing. A second signal removes
 //! what there is and ends at once.
 
+use std::fs;
 use std::io::Write;
+use std::path::PathBuf;
 use std::process::exit;
 use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 
 use nix::sys::signal::{SigSet, Signal};
@@ -16,6 +19,22 @@ use super::error::{Error, Result};
 
 /// Number of the signal that came, 0 for none.
 static SIGNAL: AtomicI32 = AtomicI32::new(0);
+
+/// Files outside of the lab that programs in it make.
+static FILES: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
+
+/// Notes a file outside of the lab, for [`remove_files`].
+pub fn note_file(path: PathBuf) {
+    FILES.lock().unwrap_or_else(PoisonError::into_inner).push(path);
+}
+
+/// Removes the files noted so far.
+pub fn remove_files() {
+    for path in FILES.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+        // Its program may have removed it already.
+        let _ = fs::remove_file(path);
+    }
+}
 
 /// Takes over Ctrl-C, SIGTERM, SIGHUP and panics.
 ///
@@ -27,7 +46,7 @@ pub fn watch() {
         thread::spawn(move || {
             while let Ok(signal) = signals.wait() {
                 if SIGNAL.swap(signal as i32, Ordering::Relaxed) != 0 {
-                    lab::cleanup();
+                    remove_all();
                     exit(exit_code(signal as i32));
                 }
                 // Nothing is left to tell it to when stderr is gone.
@@ -38,8 +57,13 @@ pub fn watch() {
     let hook = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
         hook(panic);
-        lab::cleanup();
+        remove_all();
     }));
+}
+
+fn remove_all() {
+    lab::cleanup();
+    remove_files();
 }
 
 /// To be called before each step.

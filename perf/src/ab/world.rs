@@ -114,7 +114,6 @@ impl End {
 pub struct World {
     // Fields drop in this order: programs end before their namespaces go.
     daemons: Vec<Daemon>,
-    outside: Vec<PathBuf>,
     containers: [Container; 2],
     lab: Lab,
     layer: Layer,
@@ -133,7 +132,7 @@ impl World {
         interrupt::check()?;
         let lab = Lab::new(&LabOptions { hosts: 2, underlay, named: true })?;
         let containers = [lab.container("a")?, lab.container("b")?];
-        let world = Self { daemons: Vec::new(), outside: Vec::new(), containers, lab, layer };
+        let world = Self { daemons: Vec::new(), containers, lab, layer };
         if layer != Layer::Own {
             for end in ENDS {
                 world.connect_container(end, mtu)?;
@@ -194,11 +193,6 @@ impl World {
         let path = self.host(end).directory().join(name);
         fs::write(&path, content).map_err(|e| Error::file("write", &path, e))?;
         Ok(path)
-    }
-
-    /// Notes a file outside of the hosts' directories, to be removed with this world.
-    pub fn leave(&mut self, path: PathBuf) {
-        self.outside.push(path);
     }
 
     /// Makes the underlay itself a port of the host's bridge, and raises it.
@@ -295,10 +289,7 @@ impl World {
 impl Drop for World {
     fn drop(&mut self) {
         self.daemons.clear();
-        for path in &self.outside {
-            // Its program may have removed it already.
-            let _ = fs::remove_file(path);
-        }
+        interrupt::remove_files();
     }
 }
 

@@ -1,6 +1,7 @@
 //! The tunnels that are compared, one file each.
 
 mod bare;
+mod fastd;
 mod nebula;
 mod spike;
 mod tinc;
@@ -56,6 +57,7 @@ pub fn select(options: &Options) -> Result<Vec<Box<dyn Peer>>> {
     peers.extend(wireguard::installed());
     peers.extend(nebula::installed());
     peers.extend(tinc::installed());
+    peers.extend(fastd::installed());
     for name in options.only.iter().chain(&options.against) {
         if !peers.iter().any(|peer| peer.name() == *name) {
             let known: Vec<_> = peers.iter().map(|peer| peer.name()).collect();

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use super::Peer;
 use crate::ab::error::{Error, Result};
-use crate::ab::program;
 use crate::ab::world::{ENDS, End, Layer, TUNNEL_MTU, World};
+use crate::ab::{interrupt, program};
 
 /// UDP port on both hosts.
 const PORT: u16 = 51820;
@@ -55,7 +55,7 @@ impl Peer for WireguardGo {
             // The name is also that of its socket, which all namespaces share.
             let device = format!("wg{}{}", world.host(end).number(), std::process::id());
             let socket = Path::new(SOCKET_DIRECTORY).join(format!("{device}.sock"));
-            world.leave(socket.clone());
+            interrupt::note_file(socket.clone());
             let program = self.program.to_string_lossy();
             pids.push(world.spawn(end, &[&program, "-f", &device])?);
             wait_for(&socket, world)?;

@@ -81,6 +81,8 @@ enum Command {
         #[arg(value_name = "CONTAINER")]
         containers: Vec<String>,
     },
+    /// Two hosts on this machine, in namespaces of their own: see it work
+    Demo,
     /// Print the completions for a shell
     Completions {
         /// bash, elvish, fish, powershell or zsh
@@ -162,6 +164,7 @@ pub fn run(arguments: &[OsString]) -> Result<()> {
         Command::Ps { containers } => commands::ps::run(&containers, &environment),
         Command::Reset => commands::reset::run(&environment),
         Command::Report => commands::report::run(&environment),
+        Command::Demo => commands::demo::run(),
         Command::Completions { shell } => commands::completions::run(shell, &mut self::description()),
         Command::Version => commands::version::run(),
         Command::Setup => Ok(()),

@@ -5,6 +5,7 @@ pub mod completions;
 pub mod connect;
 mod container;
 pub mod create_bridge;
+pub mod demo;
 pub mod detach;
 pub mod forget;
 pub mod former;

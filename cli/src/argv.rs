@@ -94,9 +94,15 @@ fn takes_value(option: &Arg) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::ffi::OsStringExt;
+
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+    use proptest::sample::select;
+
     use super::*;
 
-    fn rewritten(line: &str) -> String {
+    fn description() -> Command {
         let mut command = Command::new("weave")
             .arg(Arg::new("local").long("local").global(true).action(clap::ArgAction::SetTrue))
             .subcommand(
@@ -108,10 +114,16 @@ mod tests {
             )
             .subcommand(Command::new("status").arg(Arg::new("output").short('o')).arg(Arg::new("part")));
         command.build();
+        command
+    }
+
+    fn texts(arguments: &[OsString]) -> Vec<OsString> {
+        read(&description(), arguments).into_iter().map(|token| token.text).collect()
+    }
+
+    fn rewritten(line: &str) -> String {
         let arguments: Vec<OsString> = line.split(' ').map(OsString::from).collect();
-        let tokens = read(&command, &arguments);
-        let texts: Vec<&str> = tokens.iter().filter_map(|token| token.text.to_str()).collect();
-        texts.join(" ")
+        texts(&arguments).join(OsStr::new(" ")).into_string().unwrap_or_default()
     }
 
     #[test]
@@ -155,4 +167,44 @@ mod tests {
         // `launch` is here the value of an option, so `-password` belongs to no command.
         assert_eq!(rewritten("weave status -o launch -password"), "weave status -o launch -password");
     }
+
+    proptest! {
+        #[test]
+        fn rewriting_keeps_every_token_in_its_place_and_changes_nothing_twice(
+            arguments in vec(select(&WORDS).prop_map(OsString::from), 0..8),
+        ) {
+            let once = texts(&arguments);
+            prop_assert_eq!(once.len(), arguments.len());
+            for (typed, read) in arguments.iter().zip(&once) {
+                let read = read.to_string_lossy().into_owned();
+                prop_assert!(typed.as_os_str() == read.as_str() || typed.as_os_str() == &read[1..]);
+            }
+            prop_assert_eq!(texts(&once), once);
+        }
+
+        #[test]
+        fn arbitrary_arguments_never_panic(arguments in vec(vec(any::<u8>(), 0..10), 0..6)) {
+            let arguments: Vec<OsString> = arguments.into_iter().map(OsString::from_vec).collect();
+            prop_assert_eq!(texts(&arguments).len(), arguments.len());
+        }
+    }
+
+    const WORDS: [&str; 16] = [
+        "weave",
+        "launch",
+        "status",
+        "-password",
+        "--password",
+        "-password=x",
+        "-nick",
+        "-debug",
+        "-local",
+        "-o",
+        "-",
+        "--",
+        "",
+        "x",
+        "-x",
+        "-=",
+    ];
 }

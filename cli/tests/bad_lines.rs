@@ -203,6 +203,7 @@ fn the_own_namespace_is_refused_however_it_is_named() {
 fn without_root_nothing_is_tried() {
     let world = World::new();
     let before = world.observed();
+    assert!(!world.run_dir().exists());
     for line in [
         "launch",
         "launch -password wEaVe host2",
@@ -216,6 +217,11 @@ fn without_root_nothing_is_tried() {
         let ran = world.run(unprivileged(&mut world.weave(words(line))));
         assert_refused(line, &ran, 1, &["root", "sudo"]);
     }
+    // The control socket is root's.
+    weave_api::socket::prepare(&world.run_dir()).unwrap();
+    let before = world.observed();
+    let ran = world.run(unprivileged(&mut world.weave(["status"])));
+    assert_refused("status", &ran, 1, &["root only", "run it as root"]);
     // The password file of somebody else.
     std::fs::write(world.path("secret"), b"wEaVe wEaVe wEaVe").unwrap();
     std::fs::set_permissions(world.path("secret"), std::os::unix::fs::PermissionsExt::from_mode(0o600))

@@ -14,7 +14,7 @@ use super::passwords::Secret;
 #[derive(Debug, Args)]
 pub struct LaunchOptions {
     /// Password of the network; without one it is a clear network [env: WEAVE_PASSWORD]
-    #[arg(long, value_name = "PASSWORD", allow_hyphen_values = true, conflicts_with = "password_file")]
+    #[arg(long, value_name = "PASSWORD", conflicts_with = "password_file")]
     pub password: Option<Secret>,
     /// File that holds the password, and in a second line the previous one
     #[arg(long, value_name = "FILE")]

@@ -217,6 +217,7 @@ fn without_root_nothing_is_tried() {
         let ran = world.run(unprivileged(&mut world.weave(words(line))));
         assert_refused(line, &ran, 1, &["root", "sudo"]);
     }
+    assert_eq!(world.observed(), before);
     // The control socket is root's.
     weave_api::socket::prepare(&world.run_dir()).unwrap();
     let before = world.observed();

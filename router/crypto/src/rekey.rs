@@ -140,8 +140,9 @@ struct Previous {
     receive: SessionIndex,
     born: Duration,
     seen: LanesSeen,
-    /// Known once the peer has left the epoch.
-    drop_at: Option<Duration>,
+    /// When the peer began to leave the epoch, as far as we know: its lanes follow
+    /// at once, each as its shard gets to it.
+    left: Option<Duration>,
 }
 
 #[cfg_attr(test, derive(Clone))]
@@ -297,8 +298,7 @@ impl Rekey {
         }
         let mut actions = Vec::new();
         if let Phase::Answering(next) = std::mem::replace(&mut self.phase, Phase::Idle) {
-            let drop_at = Some(now.saturating_add(self.policy.drain));
-            actions.push(self.switch(*next, drop_at));
+            actions.push(self.switch(*next, Some(now)));
         }
         self.confirmed = Some(epoch);
         let keys = &self.current.keys;
@@ -346,7 +346,7 @@ impl Rekey {
             if self.unproven {
                 self.unproven = false;
                 if let Some(previous) = &mut self.previous {
-                    previous.drop_at = Some(now.saturating_add(self.policy.drain));
+                    previous.left = Some(now);
                 }
             }
             return;
@@ -400,7 +400,7 @@ impl Rekey {
     /// Does what is due by `now`.
     pub fn on_tick(&mut self, entropy: &mut dyn Entropy, now: Duration) -> Vec<RekeyAction> {
         let mut actions = Vec::new();
-        if self.previous.as_ref().is_some_and(|previous| previous.ends_at() <= now) {
+        if self.previous.as_ref().is_some_and(|previous| previous.ends_at(self.policy.drain) <= now) {
             self.drop_previous(&mut actions);
         }
         // The share was checked when it came in; a bad one never gets here.
@@ -426,7 +426,7 @@ impl Rekey {
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Duration> {
         let held = matches!(self.phase, Phase::Held(_)).then(|| self.settled_at());
-        let drop = self.previous.as_ref().map(Previous::ends_at);
+        let drop = self.previous.as_ref().map(|previous| previous.ends_at(self.policy.drain));
         [held, drop, self.begins_at()].into_iter().flatten().min()
     }
 
@@ -443,11 +443,13 @@ impl Rekey {
     }
 
     /// When nothing of the epoch before can be on its way to us any more: each
-    /// lane that used it was seen in the current one, or has been idle since.
+    /// lane that used it was seen in the current one, or has been silent for a
+    /// while since the peer left it.
     fn settled_at(&self) -> Duration {
-        self.previous
-            .as_ref()
-            .map_or(Duration::ZERO, |previous| previous.seen.settled_at(&self.current.seen, self.policy.idle))
+        self.previous.as_ref().map_or(Duration::ZERO, |previous| {
+            let left = previous.left.unwrap_or(self.current.born);
+            previous.seen.settled_at(&self.current.seen, left, self.policy.idle)
+        })
     }
 
     fn is_next(&self, epoch: u32) -> bool {
@@ -496,7 +498,7 @@ impl Rekey {
     }
 
     /// Makes `next` the epoch we send in.
-    fn switch(&mut self, next: Epoch, drop_at: Option<Duration>) -> RekeyAction {
+    fn switch(&mut self, next: Epoch, left: Option<Duration>) -> RekeyAction {
         let action = RekeyAction::SwitchSend { session: next.send, keys: next.keys.clone() };
         let old = std::mem::replace(&mut self.current, next);
         self.previous = Some(Previous {
@@ -504,7 +506,7 @@ impl Rekey {
             receive: old.receive,
             born: old.born,
             seen: old.seen,
-            drop_at,
+            left,
         });
         self.requested = false;
         action
@@ -547,10 +549,10 @@ impl Epoch {
 }
 
 impl Previous {
-    /// When it is accepted no more.
-    fn ends_at(&self) -> Duration {
+    /// When it is accepted no more, if the peer is given `drain` to leave it.
+    fn ends_at(&self, drain: Duration) -> Duration {
         let expiry = self.born.saturating_add(KEY_LIFETIME);
-        self.drop_at.map_or(expiry, |at| at.min(expiry))
+        self.left.map_or(expiry, |left| left.saturating_add(drain).min(expiry))
     }
 }
 

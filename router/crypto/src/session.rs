@@ -334,7 +334,7 @@ mod tests {
         // the tag covers, whatever the buffer says.
         let (mut send, mut receive) = pair();
         let mut datagram = sealed(&mut send, b"frame");
-        let header = OuterHeader::new(DatagramKind::Sealed, lane(), SESSION, 7);
+        let header = OuterHeader::new(DatagramKind::Sealed, lane(), SessionIndex(9), 0);
         assert_eq!(receive.open(header, &mut datagram).unwrap_err(), Forged.into());
     }
 

@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{Links, Side, encrypted, entropy, run};
+use common::{Links, Seeded, Side, encrypted, entropy, run};
 use weave_crypto::{ResumeError, Resumed, Resumption};
 use weave_wire::link::handshake::LENGTH_LEN;
 use weave_wire::link::message::Message;
@@ -84,6 +84,25 @@ fn any_bit_altered_in_any_message_ends_the_resumption() {
             });
             assert!(result.is_err(), "message {number}, byte {at}");
         }
+    }
+}
+
+#[test]
+fn an_altered_request_or_acceptance_is_refused_before_any_output() {
+    let (a, b) = links();
+    let (_, request) = a.resumption.dial(&mut entropy());
+    for at in LENGTH_LEN + 17..request.len() {
+        let mut altered = request.clone();
+        altered[at] ^= 1;
+        let refused = b.resumption.answer(&altered[LENGTH_LEN..], &mut entropy());
+        assert!(refused.is_err(), "request, byte {at}");
+    }
+    let (_, accept) = b.resumption.answer(&request[LENGTH_LEN..], &mut entropy()).unwrap();
+    for at in LENGTH_LEN + 1..accept.len() {
+        let (dial, request) = a.resumption.dial(&mut Seeded(5));
+        let (_, mut altered) = b.resumption.answer(&request[LENGTH_LEN..], &mut Seeded(6)).unwrap();
+        altered[at] ^= 1;
+        assert!(dial.on_accept(&altered[LENGTH_LEN..]).is_err(), "acceptance, byte {at}");
     }
 }
 

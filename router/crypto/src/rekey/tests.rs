@@ -178,17 +178,18 @@ fn a_share_of_low_order_or_our_own_is_refused() {
 }
 
 #[test]
-fn the_keys_of_an_epoch_depend_on_both_shares_and_on_the_epoch_before() {
-    let keys = |offer: RekeyShare, answer: RekeyShare, root: u8| {
+fn the_keys_of_an_epoch_depend_on_the_shares_their_secret_and_the_epoch_before() {
+    let keys = |offer: RekeyShare, answer: RekeyShare, root: u8, shared: u8| {
         let keys = Handover::new(&[root; 64], &[], &Secret([2; 32])).link_keys(Role::Initiator);
-        let next = keys.next(&Secret([3; 32]), &transcript(&offer, &answer));
+        let next = keys.next(&Secret([shared; 32]), &transcript(&offer, &answer));
         *next.udp_key(Role::Initiator, Lane::CONTROL).as_bytes()
     };
     let share = |byte: u8| RekeyShare { epoch: 1, ephemeral: [byte; 32], session: SessionIndex(1) };
-    let base = keys(share(1), share(2), 1);
-    assert_ne!(base, keys(share(2), share(1), 1));
-    assert_ne!(base, keys(share(1), share(3), 1));
-    assert_ne!(base, keys(share(1), share(2), 2));
+    let base = keys(share(1), share(2), 1, 3);
+    assert_ne!(base, keys(share(2), share(1), 1, 3));
+    assert_ne!(base, keys(share(1), share(3), 1, 3));
+    assert_ne!(base, keys(share(1), share(2), 2, 3));
+    assert_ne!(base, keys(share(1), share(2), 1, 4));
     let other_index = RekeyShare { session: SessionIndex(2), ..share(1) };
-    assert_ne!(base, keys(other_index, share(2), 1));
+    assert_ne!(base, keys(other_index, share(2), 1, 3));
 }

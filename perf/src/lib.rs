@@ -6,9 +6,11 @@
 //! * [`lab`]: hosts and containers as network namespaces of this machine.
 //! * [`traffic`]: TCP throughput, UDP datagrams per second, round trips, ICMP echo.
 //! * [`process`]: CPU time and memory of another process.
+//! * [`machine`]: how busy the whole machine is.
 //! * [`stats`]: medians and spread of repeated measurements.
 
 pub mod lab;
+pub mod machine;
 pub mod process;
 pub mod stats;
 pub mod traffic;

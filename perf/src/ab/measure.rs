@@ -4,11 +4,12 @@ use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
+use weave_perf::machine::CpuTimes;
 use weave_perf::process::{Usage, UsageError};
 use weave_perf::traffic::{Edge, Window, icmp, ping, tcp, udp};
 
 use super::Options;
-use super::error::Result;
+use super::error::{Error, Result};
 use super::metric::{Metric, Sample};
 use super::peer::Peer;
 use super::world::{End, World};
@@ -21,6 +22,9 @@ const IP_UDP_HEADERS: usize = 28;
 
 /// Requests a second while round trips are measured: far below what loads anything.
 const REQUESTS_PER_SECOND: NonZeroU32 = NonZeroU32::MIN.saturating_add(999);
+
+/// How long the machine is watched before a tunnel is started.
+const BACKGROUND_TIME: Duration = Duration::from_millis(300);
 
 /// How long traffic trickles before a tunnel that finds its best way late is measured.
 const SETTLING: (u16, Duration) = (30, Duration::from_millis(100));
@@ -54,6 +58,7 @@ impl Bench<'_> {
     fn run(&mut self, world: &mut World, step: &mut dyn FnMut(&str)) -> Result<()> {
         let [start, tcp1, tcp4, small, large, round_trips] = STEPS;
         step(start);
+        self.background()?;
         let pids = self.peer.start(world)?;
         world.wait_ready()?;
         if self.peer.settles() {
@@ -81,6 +86,15 @@ impl Bench<'_> {
         let memory = pids.iter().map(|pid| Usage::of(*pid)).collect::<Result<Vec<_>, _>>()?;
         let largest = memory.iter().map(|usage| usage.resident_bytes).max();
         self.sample.extend(largest.map(|bytes| (Metric::Memory, bytes as f64)));
+        Ok(())
+    }
+
+    /// How busy the machine is although nothing is measured.
+    fn background(&mut self) -> Result<()> {
+        let times = || CpuTimes::now().map_err(|e| Error::file("read", "/proc/stat", e));
+        let before = times()?;
+        std::thread::sleep(BACKGROUND_TIME);
+        self.sample.insert(Metric::Background, times()?.busy_share_since(&before));
         Ok(())
     }
 

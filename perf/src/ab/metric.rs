@@ -28,10 +28,12 @@ pub enum Metric {
     UdpSmallLoss,
     /// Share of the MTU-size datagrams sent that did not arrive.
     UdpLargeLoss,
+    /// Share of the machine that was busy before the tunnel was started: with other programs.
+    Background,
 }
 
 /// All of them, in the order of the table.
-pub const METRICS: [Metric; 10] = [
+pub const METRICS: [Metric; 11] = [
     Metric::Tcp1,
     Metric::Tcp4,
     Metric::UdpSmall,
@@ -42,6 +44,7 @@ pub const METRICS: [Metric; 10] = [
     Metric::Memory,
     Metric::UdpSmallLoss,
     Metric::UdpLargeLoss,
+    Metric::Background,
 ];
 
 /// What one tunnel did in one round; what could not be measured is missing.
@@ -61,6 +64,7 @@ impl Metric {
             Self::Memory => ["memory", "MiB"],
             Self::UdpSmallLoss => ["64 B lost", "%"],
             Self::UdpLargeLoss => ["MTU lost", "%"],
+            Self::Background => ["others", "%"],
         }
     }
 
@@ -72,7 +76,7 @@ impl Metric {
             Self::RoundTripP50 | Self::RoundTripP99 => "us",
             Self::CpuPerGigabyte => "s/GB",
             Self::Memory => "bytes",
-            Self::UdpSmallLoss | Self::UdpLargeLoss => "share",
+            Self::UdpSmallLoss | Self::UdpLargeLoss | Self::Background => "share",
         }
     }
 
@@ -81,7 +85,7 @@ impl Metric {
         match self {
             Self::UdpSmall | Self::UdpLarge => 1e3,
             Self::Memory => f64::from(1 << 20),
-            Self::UdpSmallLoss | Self::UdpLargeLoss => 0.01,
+            Self::UdpSmallLoss | Self::UdpLargeLoss | Self::Background => 0.01,
             Self::Tcp1 | Self::Tcp4 | Self::RoundTripP50 | Self::RoundTripP99 | Self::CpuPerGigabyte => 1.0,
         }
     }
@@ -96,13 +100,14 @@ impl Metric {
             | Self::RoundTripP50
             | Self::RoundTripP99
             | Self::UdpSmallLoss
-            | Self::UdpLargeLoss => 0,
+            | Self::UdpLargeLoss
+            | Self::Background => 0,
         }
     }
 
     /// Whether a ratio of two tunnels says something about them. (A loss is a choice of the
-    /// generator: it offers all it can.)
+    /// generator: it offers all it can. Other programs are not theirs.)
     pub fn is_compared(self) -> bool {
-        !matches!(self, Self::UdpSmallLoss | Self::UdpLargeLoss)
+        !matches!(self, Self::UdpSmallLoss | Self::UdpLargeLoss | Self::Background)
     }
 }

@@ -12,6 +12,9 @@ use super::table::Table;
 use super::world::TUNNEL_MTU;
 use super::{Offload, Options, Series};
 
+/// Share of the machine that other programs may use without disturbing.
+const QUIET: f64 = 0.05;
+
 /// A whole run, summed up.
 #[derive(Debug, Serialize)]
 pub struct Report {
@@ -102,6 +105,15 @@ impl Report {
         let _ = writeln!(text, "{rounds} rounds of {seconds} s, order by seed {seed}\n");
         let _ = writeln!(text, "Median ± median absolute deviation:\n");
         text.push_str(&self.table(2, |_| true, median_cell));
+        let busy = self.background();
+        if busy > QUIET {
+            let percent = busy * 100.0;
+            let _ = writeln!(
+                text,
+                "\nCAUTION: other programs kept the machine {percent:.0} % busy between the \
+                 measurements.\nThese figures are theirs as well; repeat the run on a quiet machine."
+            );
+        }
         for base in &self.against {
             let _ = writeln!(text, "\nTimes {base} of the same round, median (min..max):\n");
             let shown = |m: Metric| m.is_compared() && self.has_ratio(m, base);
@@ -112,7 +124,8 @@ impl Report {
             "\nContainer MTU {TUNNEL_MTU} for every tunnel. TCP: payload read by the receiver. UDP: \
              datagrams delivered\nwhile one sender offers all it can, one `send` each. RTT: 64-byte \
              UDP requests, 1000/s. CPU: user and\nsystem time of both routers over 10^9 bytes of one \
-             TCP stream. Memory: resident, the larger router.\nBetter: high Gbit/s and k/s, low us, \
+             TCP stream. Memory: resident, the larger router.\nOthers: share of \
+             the machine busy before the tunnel was started. Better: high Gbit/s and k/s, low us, \
              s/GB and MiB.\n"
         );
         for peer in &self.peers {
@@ -127,6 +140,14 @@ impl Report {
             }
         }
         text
+    }
+
+    /// Median share of the machine that other programs used.
+    fn background(&self) -> f64 {
+        let figures = self.peers.iter().flat_map(|peer| &peer.figures);
+        let of_background = figures.filter(|f| f.metric == Metric::Background);
+        let samples: Vec<f64> = of_background.flat_map(|f| f.samples.iter().copied().flatten()).collect();
+        Summary::of(&samples).map_or(0.0, |summary| summary.median)
     }
 
     /// A row for each tunnel, under so many lines of each heading.

@@ -13,9 +13,11 @@
 //! has a time limit: a network that swallows packets ends in an error or in a count of losses,
 //! never in a hang.
 
+mod batch;
 mod error;
 pub mod icmp;
 pub mod latency;
+mod pace;
 mod payload;
 pub mod ping;
 mod sequence;

@@ -1,4 +1,16 @@
-//! The router daemon: control core, forwarding shards and what joins them.
+//! The router daemon: what joins forwarding shards, mesh and control socket.
+//!
+//! `daemon` starts and ends the process, `control` is the core that owns all
+//! links, `state` what outlives a run, `rt` the runtime behind it. The layers
+//! below are crates of their own: `weave-forward`, `weave-mesh`,
+//! `weave-crypto`, `weave-wire`.
+
 pub mod config;
+mod control;
+mod daemon;
+mod rt;
+mod state;
 
 pub use config::Config;
+pub use daemon::{RunError, run};
+pub use state::StateError;

@@ -32,14 +32,15 @@ pub enum ProbeError {
     NoMemory(io::Error),
 }
 
-/// Looks at the kernel. Features named in `absent` (`read_multishot`,
-/// `segmentation`, `merging`) count as missing: tests force every fall-back so.
+/// Looks at the kernel. Features named in `absent` (`io-uring`, `buffer-ring`,
+/// `multishot-receive`, `multishot-read`, `udp-segment`, `udp-gro`) count as
+/// missing: tests force every fall-back so.
 ///
 /// # Errors
 /// [`ProbeError`] with the remedy, where there is no fall-back.
-pub fn probe(absent: &[String]) -> Result<Features, ProbeError> {
-    let missing = |name: &str| absent.iter().any(|absent| absent == name);
-    if missing("io_uring") {
+pub fn probe(absent: &[&str]) -> Result<Features, ProbeError> {
+    let missing = |name: &str| absent.contains(&name);
+    if missing("io-uring") {
         return Err(ProbeError::Forbidden(io::Error::from_raw_os_error(libc::EPERM)));
     }
     let ring: IoUring = IoUring::builder()
@@ -54,7 +55,10 @@ pub fn probe(absent: &[String]) -> Result<Features, ProbeError> {
         })?;
     let mut operations = Probe::new();
     ring.submitter().register_probe(&mut operations).map_err(ProbeError::TooOld)?;
-    if !operations.is_supported(opcode::RecvMsgMulti::CODE) || !operations.is_supported(opcode::SendMsg::CODE)
+    if missing("buffer-ring")
+        || missing("multishot-receive")
+        || !operations.is_supported(opcode::RecvMsgMulti::CODE)
+        || !operations.is_supported(opcode::SendMsg::CODE)
     {
         return Err(ProbeError::TooOld(io::ErrorKind::Unsupported.into()));
     }
@@ -65,9 +69,9 @@ pub fn probe(absent: &[String]) -> Result<Features, ProbeError> {
                 .is_ok()
     };
     Ok(Features {
-        read_multishot: !missing("read_multishot") && operations.is_supported(opcode::ReadMulti::CODE),
-        segmentation: udp("segmentation", &|fd| setsockopt(fd, sockopt::UdpGsoSegment, &1200)),
-        merging: udp("merging", &|fd| setsockopt(fd, sockopt::UdpGroSegment, &true)),
+        read_multishot: !missing("multishot-read") && operations.is_supported(opcode::ReadMulti::CODE),
+        segmentation: udp("udp-segment", &|fd| setsockopt(fd, sockopt::UdpGsoSegment, &1200)),
+        merging: udp("udp-gro", &|fd| setsockopt(fd, sockopt::UdpGroSegment, &true)),
     })
 }
 
@@ -79,14 +83,14 @@ mod tests {
     #[test]
     fn a_feature_forced_absent_is_absent() {
         let all = probe(&[]).unwrap();
-        let none = probe(&["read_multishot".into(), "segmentation".into(), "merging".into()]).unwrap();
+        let none = probe(&["multishot-read", "udp-segment", "udp-gro"]).unwrap();
         assert_eq!(none, Features { read_multishot: false, segmentation: false, merging: false });
         assert!(all.segmentation && all.merging);
     }
 
     #[test]
     fn without_io_uring_the_error_names_the_remedy() {
-        let error = probe(&["io_uring".into()]).unwrap_err().to_string();
+        let error = probe(&["io-uring"]).unwrap_err().to_string();
         assert!(error.contains("io_uring_disabled") && error.contains("seccomp"), "{error}");
     }
 }

@@ -1,0 +1,91 @@
+//! The control core: links, timers, control socket.
+//!
+//! One task owns all state ([`core::Core`]) and handles one event after the
+//! other; sockets, dials and clients are tasks that only carry events to it.
+
+mod core;
+mod greeting;
+mod link;
+mod server;
+mod status;
+
+use crate::rt;
+use crate::state::Saver;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use weave_api::target::Target;
+use weave_crypto::LocalPeer;
+use weave_forward::{ControlSockets, Group};
+use weave_wire::Nickname;
+
+pub(crate) use greeting::{entropy, random_u64};
+
+/// Events that wait for the core, at most; who brings more waits.
+const EVENTS: usize = 1024;
+
+/// What the control core is started with.
+pub(crate) struct Setup {
+    pub(crate) local: Arc<LocalPeer>,
+    pub(crate) nickname: Nickname,
+    pub(crate) config: Arc<crate::Config>,
+    pub(crate) targets: Vec<Target>,
+    pub(crate) recent: Vec<Target>,
+    pub(crate) group: Group,
+    pub(crate) sockets: ControlSockets,
+    pub(crate) listener: std::net::TcpListener,
+    pub(crate) control_socket: PathBuf,
+    pub(crate) saver: Saver,
+    pub(crate) degraded: Vec<(&'static str, String)>,
+    pub(crate) signals: rt::Receiver<Signal>,
+    pub(crate) ready: Box<dyn FnOnce()>,
+}
+
+/// What a signal asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Signal {
+    /// End.
+    Stop,
+}
+
+/// Runs the control core on this thread until it is told to stop.
+///
+/// # Errors
+/// Why it could not go on.
+pub(crate) fn run(setup: Setup) -> Result<(), String> {
+    rt::run(async move {
+        let (events, inbox) = rt::bounded(EVENTS);
+        let Setup { sockets, listener, control_socket, signals, ready, .. } = setup;
+        let server = rt::UnixListener::bind(&control_socket, weave_api::server::CLIENTS_MAX)
+            .map_err(|error| format!("cannot listen on {}: {error}", control_socket.display()))?;
+        sockets
+            .send
+            .set_nonblocking(true)
+            .map_err(|error| format!("cannot use the socket of the control lane: {error}"))?;
+        let mut core = core::Core::new(
+            core::Parts {
+                local: setup.local,
+                nickname: setup.nickname,
+                config: setup.config,
+                group: setup.group,
+                heartbeats: sockets.send,
+                saver: setup.saver,
+                degraded: setup.degraded,
+                events: events.clone(),
+            },
+            &setup.targets,
+            setup.recent,
+        );
+        rt::spawn(core::accept(rt::TcpListener::new(listener), events.clone()));
+        rt::spawn(core::receive(rt::UdpReceiver::new(sockets.receive), events.clone()));
+        rt::spawn(core::reports(core.reports(), events.clone()));
+        rt::spawn(core::signals(signals, events.clone()));
+        rt::spawn(server::serve(server, events));
+        ready();
+        let result = core.run(inbox).await;
+        // What was said last has to leave the sockets.
+        rt::sleep(Duration::from_millis(20)).await;
+        result
+    })
+    .map_err(|error| format!("cannot start the control core: {error}"))?
+}

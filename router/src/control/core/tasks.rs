@@ -1,0 +1,205 @@
+//! Tasks that carry events to the core.
+
+use super::super::Signal;
+use super::super::greeting::{self, Greeted, GreetingError, Resumptions};
+use super::Event;
+use crate::rt::{self, TcpListener, TcpStream, UdpReceiver};
+use futures_lite::io::{ReadHalf, WriteHalf};
+use futures_lite::{AsyncReadExt, AsyncWriteExt};
+use std::cell::Cell;
+use std::io;
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+use weave_api::target::{Target, TargetHost};
+use weave_crypto::{LocalPeer, Resumption};
+use weave_forward::Report;
+use weave_mesh::{DialId, Ticket};
+
+/// Bytes read from a connection at once.
+const READ: usize = 16 << 10;
+/// Longest datagram of the control lane, bytes.
+const DATAGRAM: usize = 2048;
+/// Time to connect to one address.
+const CONNECT_LIMIT: Duration = Duration::from_secs(5);
+/// Time to look up a name.
+const RESOLVE_LIMIT: Duration = Duration::from_secs(5);
+/// Addresses of one name that are tried, at most.
+const ADDRESSES: usize = 8;
+/// Wait after an error of `accept` (no descriptors, no memory).
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Accepts connections.
+pub(crate) async fn accept(listener: TcpListener, events: rt::Sender<Event>) {
+    loop {
+        match listener.accept().await {
+            Ok((stream, address)) => {
+                if events.send(Event::Accepted(stream, address)).await.is_err() {
+                    return;
+                }
+            }
+            Err(error) => {
+                tracing::debug!("accepting a connection: {error}");
+                rt::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+/// Receives datagrams of the control lane.
+pub(crate) async fn receive(socket: UdpReceiver, events: rt::Sender<Event>) {
+    let mut buffer = [0; DATAGRAM];
+    loop {
+        match socket.receive(&mut buffer).await {
+            Ok((len, source)) => {
+                let datagram = buffer.get(..len).unwrap_or_default().to_vec();
+                if events.send(Event::Datagram(datagram, source)).await.is_err() {
+                    return;
+                }
+            }
+            Err(error) => {
+                tracing::debug!("receiving a heartbeat: {error}");
+                rt::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+/// Carries the reports of the shards.
+pub(crate) async fn reports(reports: rt::Receiver<Report>, events: rt::Sender<Event>) {
+    while let Ok(report) = reports.recv().await {
+        if events.send(Event::Report(report)).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Carries signals.
+pub(crate) async fn signals(signals: rt::Receiver<Signal>, events: rt::Sender<Event>) {
+    while let Ok(signal) = signals.recv().await {
+        if events.send(Event::Signal(signal)).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Answers an accepted connection, until the core gives its place to another.
+pub(super) async fn answer(
+    ticket: Ticket,
+    stream: TcpStream,
+    address: SocketAddr,
+    local: Arc<LocalPeer>,
+    links: Resumptions,
+    cancelled: rt::Receiver<()>,
+    events: rt::Sender<Event>,
+) {
+    let greeted = futures_lite::future::or(greeting::answer(stream, local, links), async {
+        let _ = cancelled.recv().await;
+        Err(GreetingError::TimedOut)
+    })
+    .await;
+    let _ = events.send(Event::Answered(ticket, address, greeted)).await;
+}
+
+/// Dials a target: looks its name up and tries its addresses in turn.
+pub(super) async fn dial(
+    id: DialId,
+    target: Target,
+    default_port: u16,
+    source: Option<IpAddr>,
+    local: Arc<LocalPeer>,
+    attempt: u32,
+    events: rt::Sender<Event>,
+) {
+    let mut last = None;
+    let mut result = Err(GreetingError::Io(io::Error::other("the name has no address")));
+    match resolve(&target, default_port).await {
+        Ok(addresses) => {
+            for address in addresses {
+                last = Some(address);
+                result = match connect(address, source).await {
+                    Ok(stream) => greeting::initiate(stream, Arc::clone(&local), attempt).await,
+                    Err(error) => Err(error.into()),
+                };
+                // The next address is of use only where nobody answered.
+                if !matches!(result, Err(GreetingError::Io(_))) {
+                    break;
+                }
+            }
+        }
+        Err(error) => result = Err(error.into()),
+    }
+    let _ = events.send(Event::Dialled(id, last, result)).await;
+}
+
+/// Dials TCP for a link that goes on.
+pub(super) async fn redial(
+    number: u64,
+    address: SocketAddr,
+    source: Option<IpAddr>,
+    link: Resumption,
+    events: rt::Sender<Event>,
+) {
+    let result: Result<Greeted, GreetingError> = match connect(address, source).await {
+        Ok(stream) => greeting::resume(stream, link).await,
+        Err(error) => Err(error.into()),
+    };
+    let _ = events.send(Event::Redialled(number, address, result)).await;
+}
+
+async fn connect(address: SocketAddr, source: Option<IpAddr>) -> io::Result<TcpStream> {
+    let late = || Err(io::Error::new(io::ErrorKind::TimedOut, "no answer"));
+    rt::timeout(CONNECT_LIMIT, TcpStream::connect(address, source)).await.unwrap_or_else(late)
+}
+
+async fn resolve(target: &Target, default_port: u16) -> io::Result<Vec<SocketAddr>> {
+    if let Some(address) = target.address(default_port) {
+        return Ok(vec![address]);
+    }
+    let TargetHost::Name(name) = target.host.clone() else { return Ok(Vec::new()) };
+    let port = target.port.unwrap_or(default_port);
+    let lookup =
+        rt::blocking(move || (name.as_str(), port).to_socket_addrs().map(Iterator::collect::<Vec<_>>));
+    let late = || Err(io::Error::new(io::ErrorKind::TimedOut, "the name server does not answer"));
+    let mut addresses = rt::timeout(RESOLVE_LIMIT, lookup).await.unwrap_or_else(late)?;
+    addresses.truncate(ADDRESSES);
+    Ok(addresses)
+}
+
+/// Reads a connection until it ends.
+pub(super) async fn read(number: u64, mut stream: ReadHalf<TcpStream>, events: rt::Sender<Event>) {
+    let mut buffer = vec![0; READ];
+    let reason = loop {
+        match stream.read(&mut buffer).await {
+            Ok(0) => break "the peer closed the connection".to_owned(),
+            Ok(len) => {
+                let bytes = buffer.get(..len).unwrap_or_default().to_vec();
+                if events.send(Event::Bytes(number, bytes)).await.is_err() {
+                    return;
+                }
+            }
+            Err(error) => break error.to_string(),
+        }
+    };
+    let _ = events.send(Event::Closed(number, reason)).await;
+}
+
+/// Writes what is queued for a connection, until its queue is dropped.
+pub(super) async fn write(
+    number: u64,
+    mut stream: WriteHalf<TcpStream>,
+    queue: rt::Receiver<Vec<u8>>,
+    queued: Rc<Cell<usize>>,
+    events: rt::Sender<Event>,
+) {
+    while let Ok(bytes) = queue.recv().await {
+        if let Err(error) = stream.write_all(&bytes).await {
+            let _ = events.send(Event::Closed(number, error.to_string())).await;
+            return;
+        }
+        queued.set(queued.get().saturating_sub(bytes.len()));
+    }
+    // The link gave the connection up: let the peer know, and the reader end.
+    let _ = stream.close().await;
+}

@@ -1,0 +1,140 @@
+//! What the core does by the clock.
+
+use super::super::greeting::entropy;
+use super::{Core, HOUSEKEEPING, TCP_LOST_LIMIT, tasks};
+use crate::rt;
+use std::sync::Arc;
+use std::time::Duration;
+use weave_forward::{Command, LinkId, MacChange, boot_time};
+use weave_mesh::Beat;
+use weave_wire::link::heartbeat::{ControlMessage, Heartbeat};
+
+impl Core {
+    /// Does everything that is due.
+    pub(super) fn on_timers(&mut self) {
+        let now = self.now();
+        self.dial(now);
+        let ids: Vec<LinkId> = self.links.keys().copied().collect();
+        for id in ids {
+            self.on_link_timers(id, now);
+        }
+        if now >= self.housekeeping_at {
+            self.housekeeping_at = now + HOUSEKEEPING;
+            self.housekeeping(now);
+        }
+    }
+
+    /// When something is due next, as time since the start.
+    pub(super) fn deadline(&self) -> Duration {
+        let now = self.now();
+        let boot = boot_time();
+        let mut next = self.housekeeping_at;
+        if let Some(at) = self.dialler.deadline() {
+            next = next.min(at);
+        }
+        for link in self.links.values() {
+            if let Some(liveness) = &link.liveness {
+                next = next.min(liveness.deadline());
+            }
+            if let Some(at) = link.rekey.poll_timeout() {
+                next = next.min(now + at.saturating_sub(boot));
+            }
+            if let Some((_, at)) = &link.redial
+                && !link.redialling
+            {
+                next = next.min(*at);
+            }
+        }
+        next
+    }
+
+    fn dial(&mut self, now: Duration) {
+        for (id, target, attempt) in self.dialler.due(now) {
+            tracing::debug!(%target, attempt, "dialling");
+            let (local, events) = (Arc::clone(&self.local), self.events.clone());
+            let (port, source) = (self.config.port, self.config.host);
+            rt::spawn(tasks::dial(id, target, port, source, local, attempt, events));
+        }
+    }
+
+    fn on_link_timers(&mut self, id: LinkId, now: Duration) {
+        self.beat(id, now);
+        let (boot, shards) = (boot_time(), self.group.shards());
+        let Some(link) = self.links.get_mut(&id) else { return };
+        if link.rekey.is_expired(boot) {
+            return self.lose_link(id, "its keys are too old and no new ones could be agreed");
+        }
+        let due = link.rekey.poll_timeout().is_some_and(|at| at <= boot);
+        if due {
+            let actions = link.rekey.on_tick(&mut entropy, boot);
+            let (work, result) = link.carry_out(actions, shards);
+            self.shard_work(id, work);
+            self.end_connection_on(id, result);
+        }
+        let Some(link) = self.links.get_mut(&id) else { return };
+        if link.tcp_lost.is_some_and(|since| now.saturating_sub(since) >= TCP_LOST_LIMIT) {
+            return self.lose_link(id, "TCP could not be resumed");
+        }
+        if let Some((_, at)) = &link.redial
+            && *at <= now
+            && !link.redialling
+            && let Some(address) = link.address
+        {
+            link.redialling = true;
+            let (number, resumption) = (link.number, link.resumption.clone());
+            rt::spawn(tasks::redial(number, address, self.config.host, resumption, self.events.clone()));
+        }
+    }
+
+    fn beat(&mut self, id: LinkId, now: Duration) {
+        loop {
+            let Some(link) = self.links.get_mut(&id) else { return };
+            let Some(beat) = link.liveness.as_mut().and_then(|liveness| liveness.poll(now)) else { return };
+            match beat {
+                Beat::Dead(reason) => return self.lose_link(id, reason),
+                Beat::Send(sequence) => {
+                    let lanes_seen = std::mem::take(&mut link.lanes_seen);
+                    self.send_control(id, &ControlMessage::Heartbeat(Heartbeat { sequence, lanes_seen }));
+                    self.command_all(|| Command::KeepAlive(id));
+                }
+            }
+        }
+    }
+
+    fn housekeeping(&mut self, now: Duration) {
+        for mac in self.stations.expire(now) {
+            self.mac_changes.push(MacChange { mac, peer: None });
+        }
+        self.refusals.expire(now);
+        self.read_attachments();
+    }
+
+    /// Reads which stations are attached on this host.
+    pub(super) fn read_attachments(&mut self) {
+        let macs = match weave_host::records::read_all(&self.config.state_dir) {
+            Ok((records, damaged)) => {
+                for name in damaged {
+                    tracing::warn!("the attachment record {name} cannot be read");
+                }
+                records.into_iter().map(|record| record.mac).collect::<Vec<_>>()
+            }
+            Err(error) => {
+                tracing::warn!("reading the attachments: {error}");
+                return;
+            }
+        };
+        let unchanged = self.stations.attached().eq(sorted(&macs));
+        if unchanged {
+            return;
+        }
+        for mac in self.stations.set_attached(macs) {
+            self.mac_changes.push(MacChange { mac, peer: None });
+        }
+        let local: Arc<Vec<_>> = Arc::new(self.stations.attached().collect());
+        self.command_all(|| Command::SetLocalMacs(Arc::clone(&local)));
+    }
+}
+
+fn sorted(macs: &[weave_wire::MacAddr]) -> std::collections::btree_set::IntoIter<weave_wire::MacAddr> {
+    macs.iter().copied().collect::<std::collections::BTreeSet<_>>().into_iter()
+}

@@ -1,0 +1,339 @@
+//! One link: its TCP connection, its keys, its heartbeats.
+
+use super::greeting::entropy;
+use crate::rt;
+use std::collections::HashSet;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use weave_crypto::{
+    ConnectionId, Dialler as Side, LinkKeys, PeerInfo, ReceiveKey, RecordError, RecordOpener, RecordSealer,
+    Rekey, RekeyAction, Resumption, SendKey,
+};
+use weave_forward::{LinkCounters, LinkId, Mode};
+use weave_mesh::{Backoff, Liveness};
+use weave_wire::link::heartbeat::ControlMessage;
+use weave_wire::link::message::Message;
+use weave_wire::{DatagramKind, Lane, Nickname, OUTER_LEN, OuterHeader, SessionIndex, TAG_LEN};
+
+/// Bytes that wait to be written to one TCP connection, at most.
+const SEND_QUEUE: usize = 1 << 20;
+/// Messages that wait, at most.
+pub(super) const SEND_QUEUE_MESSAGES: usize = 1024;
+
+/// The TCP connection of a link.
+pub(super) struct Connection {
+    pub(super) number: u64,
+    pub(super) opener: RecordOpener,
+    pub(super) sealer: RecordSealer,
+    pub(super) out: rt::Sender<Vec<u8>>,
+    /// Bytes handed to `out` and not yet written.
+    pub(super) queued: std::rc::Rc<std::cell::Cell<usize>>,
+    /// Who dialled it.
+    pub(super) side: Side,
+}
+
+impl Connection {
+    /// Seals a message and queues it.
+    ///
+    /// # Errors
+    /// Why the connection is of no more use.
+    pub(super) fn send(&mut self, message: &Message) -> Result<(), String> {
+        let mut bytes = Vec::new();
+        self.sealer.seal(&message.encode(), &mut bytes).map_err(|error| error.to_string())?;
+        let queued = self.queued.get() + bytes.len();
+        if queued > SEND_QUEUE {
+            return Err("the peer does not read what it is sent".into());
+        }
+        self.queued.set(queued);
+        self.out.try_send(bytes).map_err(|_| "the peer does not read what it is sent".to_owned())
+    }
+}
+
+/// A session whose keys are on their way into the shards.
+struct Installing {
+    session: SessionIndex,
+    epoch: u32,
+    shards: HashSet<usize>,
+}
+
+/// The way a heartbeat travels: keys of lane 255.
+struct ControlLane {
+    send: Option<SendKey>,
+    receive: Vec<(SessionIndex, ReceiveKey)>,
+}
+
+/// A link to one peer.
+pub(super) struct Link {
+    /// Unlike that of every other link of this run.
+    pub(super) number: u64,
+    /// Its place in the tables of the shards.
+    pub(super) id: LinkId,
+    pub(super) peer: PeerInfo,
+    pub(super) nickname: Option<Nickname>,
+    /// Who dialled the link.
+    pub(super) side: Side,
+    /// Where TCP came from, or went to.
+    pub(super) remote: SocketAddr,
+    /// Where datagrams go, and where the peer listens; known once it described itself.
+    pub(super) address: Option<SocketAddr>,
+    pub(super) connection: Option<Connection>,
+    pub(super) resumption: Resumption,
+    pub(super) rekey: Rekey,
+    /// Counts from the peer's description on.
+    pub(super) liveness: Option<Liveness>,
+    pub(super) counters: Vec<Arc<LinkCounters>>,
+    pub(super) since: Duration,
+    /// Data lanes of the peer seen since it last asked.
+    pub(super) lanes_seen: u64,
+    /// Data lanes of the peer that passed at all, and ours that it saw.
+    pub(super) lanes_in: u64,
+    pub(super) lanes_out: u64,
+    /// Segmentation was refused on the route, since then.
+    pub(super) segmentation_refused: Option<Duration>,
+    /// TCP is gone since then.
+    pub(super) tcp_lost: Option<Duration>,
+    /// When to dial TCP again, and whether that is under way.
+    pub(super) redial: Option<(Backoff, Duration)>,
+    pub(super) redialling: bool,
+    installing: Vec<Installing>,
+    control: ControlLane,
+    routed: bool,
+}
+
+/// What a link needs done in the shards.
+#[derive(Debug)]
+pub(super) enum ShardWork {
+    /// Install keys to receive with.
+    Install { session: SessionIndex, keys: LinkKeys },
+    /// Send under these keys.
+    Send { session: SessionIndex, keys: LinkKeys },
+    /// Forget a session.
+    Drop(SessionIndex),
+}
+
+/// What came out of bytes read from a connection.
+pub(super) enum Incoming {
+    Message(Message),
+    Unknown,
+}
+
+impl Link {
+    #[expect(clippy::too_many_arguments, reason = "made in one place")]
+    pub(super) fn new(
+        number: u64,
+        id: LinkId,
+        peer: PeerInfo,
+        side: Side,
+        remote: SocketAddr,
+        connection: Connection,
+        resumption: Resumption,
+        rekey: Rekey,
+        shards: usize,
+        now: Duration,
+    ) -> Self {
+        Self {
+            number,
+            id,
+            peer,
+            nickname: None,
+            side,
+            remote,
+            address: None,
+            connection: Some(connection),
+            resumption,
+            rekey,
+            liveness: None,
+            counters: (0..shards).map(|_| Arc::default()).collect(),
+            since: now,
+            lanes_seen: 0,
+            lanes_in: 0,
+            lanes_out: 0,
+            segmentation_refused: None,
+            tcp_lost: None,
+            redial: None,
+            redialling: false,
+            installing: Vec::new(),
+            control: ControlLane { send: None, receive: Vec::new() },
+            routed: false,
+        }
+    }
+
+    /// How frames go.
+    pub(super) const fn mode(&self) -> Mode {
+        match self.peer.mode {
+            weave_wire::link::handshake::Mode::Encrypted => Mode::Sealed,
+            weave_wire::link::handshake::Mode::Clear => Mode::Clear,
+        }
+    }
+
+    /// True once a sealed datagram made the round trip.
+    pub(super) fn is_established(&self) -> bool {
+        self.liveness.as_ref().is_some_and(Liveness::is_established)
+    }
+
+    /// True the first time the link is found established.
+    pub(super) fn begin_routing(&mut self) -> bool {
+        !std::mem::replace(&mut self.routed, true)
+    }
+
+    /// Keys that the shards are to receive with; counted until all have them.
+    pub(super) fn install(&mut self, session: SessionIndex, keys: &LinkKeys, shards: usize) {
+        let receive = keys.receive_key(Lane::CONTROL);
+        self.control.receive.push((session, receive));
+        self.installing.push(Installing { session, epoch: keys.epoch(), shards: (0..shards).collect() });
+    }
+
+    /// A shard has the keys of `epoch`; returns the session once all have.
+    pub(super) fn installed(&mut self, epoch: u64, shard: usize) -> Option<SessionIndex> {
+        let place = self.installing.iter().position(|entry| u64::from(entry.epoch) == epoch)?;
+        let entry = self.installing.get_mut(place)?;
+        entry.shards.remove(&shard);
+        entry.shards.is_empty().then(|| self.installing.remove(place).session)
+    }
+
+    /// True if every key the peer was told of is in every shard.
+    pub(super) fn may_receive(&self) -> bool {
+        self.installing.is_empty()
+    }
+
+    /// The key of our heartbeats.
+    pub(super) fn send_heartbeats_under(&mut self, session: SessionIndex, keys: &LinkKeys) {
+        self.control.send = Some(keys.send_key(session, Lane::CONTROL));
+    }
+
+    /// No more heartbeats of this session.
+    pub(super) fn drop_session(&mut self, session: SessionIndex) {
+        self.control.receive.retain(|(index, _)| *index != session);
+        self.installing.retain(|entry| entry.session != session);
+    }
+
+    /// Our names of the sessions that the peer may send in.
+    pub(super) fn sessions(&self) -> impl Iterator<Item = SessionIndex> + '_ {
+        self.control.receive.iter().map(|(index, _)| *index)
+    }
+
+    /// Seals a message of the control lane; `None` if there is no key that may.
+    pub(super) fn seal_control(&mut self, message: &ControlMessage) -> Option<Vec<u8>> {
+        let key = self.control.send.as_mut()?;
+        let body = message.encode();
+        let mut datagram = vec![0; OUTER_LEN + body.len() + TAG_LEN];
+        datagram.get_mut(OUTER_LEN..OUTER_LEN + body.len())?.copy_from_slice(&body);
+        key.seal(DatagramKind::Control, &mut datagram).ok()?;
+        Some(datagram)
+    }
+
+    /// Opens a datagram of the control lane in place.
+    pub(super) fn open_control(
+        &mut self,
+        header: OuterHeader,
+        datagram: &mut [u8],
+    ) -> Option<ControlMessage> {
+        if header.kind() != Some(DatagramKind::Control) {
+            return None;
+        }
+        let session = header.session();
+        let (_, key) = self.control.receive.iter_mut().find(|(index, _)| *index == session)?;
+        let body = key.open(header, datagram).ok()?;
+        ControlMessage::parse(body)
+    }
+
+    /// Sends a message over TCP, if there is a connection.
+    ///
+    /// # Errors
+    /// Why the connection is of no more use.
+    pub(super) fn send(&mut self, message: &Message) -> Result<(), String> {
+        match &mut self.connection {
+            Some(connection) => connection.send(message),
+            None => Ok(()),
+        }
+    }
+
+    /// Reads the next message out of `bytes`.
+    ///
+    /// # Errors
+    /// Why the connection is of no more use.
+    pub(super) fn read(&mut self, bytes: &mut &[u8]) -> Result<Option<Incoming>, String> {
+        let Some(connection) = &mut self.connection else { return Ok(None) };
+        let Some(message) = connection.opener.read(bytes).map_err(|error| error.to_string())? else {
+            return Ok(None);
+        };
+        let parsed = Message::parse(&message).map_err(|error| error.to_string())?;
+        Ok(Some(parsed.map_or(Incoming::Unknown, Incoming::Message)))
+    }
+
+    /// Carries out what the re-key machine wants; returns the shards' part.
+    ///
+    /// # Errors
+    /// Why the connection is of no more use.
+    pub(super) fn carry_out(
+        &mut self,
+        actions: Vec<RekeyAction>,
+        shards: usize,
+    ) -> (Vec<ShardWork>, Result<(), String>) {
+        let mut work = Vec::new();
+        let mut result = Ok(());
+        for action in actions {
+            let done = match action {
+                RekeyAction::Send(message) => self.send(&message),
+                RekeyAction::SwitchTcpSend(key) => {
+                    if let Some(connection) = &mut self.connection {
+                        connection.sealer.switch_key(&key);
+                    }
+                    Ok(())
+                }
+                RekeyAction::SwitchTcpReceive(key) => match &mut self.connection {
+                    Some(connection) => {
+                        connection.opener.switch_key(&key).map_err(|error: RecordError| error.to_string())
+                    }
+                    None => Ok(()),
+                },
+                RekeyAction::InstallReceive { session, keys } => {
+                    self.install(session, &keys, shards);
+                    work.push(ShardWork::Install { session, keys });
+                    Ok(())
+                }
+                RekeyAction::SwitchSend { session, keys } => {
+                    self.send_heartbeats_under(session, &keys);
+                    work.push(ShardWork::Send { session, keys });
+                    Ok(())
+                }
+                RekeyAction::DropReceive(session) => {
+                    self.drop_session(session);
+                    work.push(ShardWork::Drop(session));
+                    Ok(())
+                }
+            };
+            if result.is_ok() {
+                result = done;
+            }
+        }
+        (work, result)
+    }
+
+    /// The TCP connection is over.
+    pub(super) fn disconnect(&mut self, now: Duration) -> Vec<RekeyAction> {
+        self.connection = None;
+        self.tcp_lost = Some(now);
+        self.redial = Some((Backoff::new(now), now));
+        if let Some(liveness) = &mut self.liveness {
+            liveness.on_tcp_end(now);
+        }
+        self.rekey.on_disconnected()
+    }
+
+    /// The link goes on over `connection`.
+    pub(super) fn reconnect(
+        &mut self,
+        connection: Connection,
+        id: ConnectionId,
+        count: u32,
+        boot: Duration,
+    ) -> Vec<RekeyAction> {
+        self.connection = Some(connection);
+        self.resumption.completed(count);
+        self.tcp_lost = None;
+        self.redial = None;
+        self.rekey.on_resumed(id, &mut entropy, boot)
+    }
+}

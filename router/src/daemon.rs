@@ -1,0 +1,287 @@
+//! Start and end of the router process; wires the parts together.
+
+use crate::config::{Config, Feature, ReadyInfo};
+use crate::control::{self, Setup, Signal};
+use crate::state::{self, Saver, StateError};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+use weave_crypto::{Identity, LocalPeer, Password, Secrets, StretchError};
+use weave_forward::{Features, Group, GroupConfig, ProbeError, StartError, probe};
+use weave_host::{Netlink, bridge, tap};
+use weave_wire::Uid;
+
+/// Locked memory asked for, bytes: rings of shards and control core.
+const LOCKED_MEMORY: u64 = 64 << 20;
+/// Open files asked for: links, clients, handshakes.
+const OPEN_FILES: u64 = 8192;
+/// Shards where no cores are named, at most.
+const DEFAULT_SHARDS: usize = 4;
+
+/// Why a router did not start, or ended.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The kernel.
+    #[error("cannot start: {0}")]
+    Kernel(#[from] ProbeError),
+    /// The state.
+    #[error("cannot start: {0}")]
+    State(#[from] StateError),
+    /// Bridge or tap.
+    #[error("cannot start: {0}")]
+    Host(#[from] weave_host::Error),
+    /// The shards.
+    #[error("cannot start: {0}")]
+    Forward(#[from] StartError),
+    /// The password.
+    #[error("cannot start: {0}")]
+    Password(#[from] StretchError),
+    /// The TCP port.
+    #[error(
+        "cannot start: TCP port {port}: {cause}: choose another with --port, or stop the program that has it"
+    )]
+    Listen {
+        /// The port.
+        port: u16,
+        /// The kernel's answer.
+        cause: io::Error,
+    },
+    /// A thread or signal handler.
+    #[error("cannot start: {step}: {cause}")]
+    Process {
+        /// What was tried.
+        step: &'static str,
+        /// The kernel's answer.
+        cause: io::Error,
+    },
+    /// It ran, and had to end.
+    #[error("the router ended: {0}")]
+    Ended(String),
+}
+
+/// Runs a router until it is told to stop. `ready` is called once: when the
+/// router forwards, or when it could not start.
+///
+/// # Errors
+/// [`RunError`], after `ready` was told if it was a matter of the start.
+pub fn run(config: Config, ready: impl FnOnce(Result<ReadyInfo, String>) + 'static) -> Result<(), RunError> {
+    match start(config) {
+        Ok(started) => started.serve(ready),
+        Err(error) => {
+            ready(Err(error.to_string()));
+            Err(error)
+        }
+    }
+}
+
+struct Started {
+    setup: Box<dyn FnOnce(Box<dyn FnOnce()>) -> Setup>,
+    info: ReadyInfo,
+    saver_thread: std::thread::JoinHandle<()>,
+    control_socket: std::path::PathBuf,
+}
+
+impl Started {
+    fn serve(self, ready: impl FnOnce(Result<ReadyInfo, String>) + 'static) -> Result<(), RunError> {
+        let info = self.info;
+        let setup = (self.setup)(Box::new(move || ready(Ok(info))));
+        let result = control::run(setup).map_err(RunError::Ended);
+        if self.saver_thread.join().is_err() {
+            tracing::error!("the thread that writes the state panicked");
+        }
+        if let Err(error) = std::fs::remove_file(&self.control_socket)
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            tracing::warn!("removing the control socket: {error}");
+        }
+        result
+    }
+}
+
+fn start(config: Config) -> Result<Started, RunError> {
+    let encrypted = !config.passwords.is_empty();
+    state::check_network(&config.state_dir, encrypted, config.clear)?;
+    raise_limit(Resource::RLIMIT_MEMLOCK, LOCKED_MEMORY);
+    raise_limit(Resource::RLIMIT_NOFILE, OPEN_FILES);
+    let absent: Vec<&str> =
+        Feature::ALL.iter().filter(|(_, f)| config.test.absent.contains(f)).map(|(name, _)| *name).collect();
+    let features = probe(&absent)?;
+    let listener = listen(&config)?;
+    let secrets = stretch(&config)?;
+    let state = state::open(&config.state_dir, config.name, encrypted, &config.targets)?;
+    let mut degraded = Vec::new();
+    let mut taps = open_tap(&config, &mut degraded)?;
+    let features = reduce(features, &config, &mut degraded);
+    let offloads = taps.features;
+    let group_config = GroupConfig {
+        own_name: state.name,
+        mtu: config.mtu.into(),
+        host: config.host,
+        port: config.port,
+        taps: std::mem::take(&mut taps.fds),
+        features,
+        join_tcp: offloads.tso,
+        join_udp: offloads.uso,
+        clear: !encrypted,
+        cores: config.cores.as_ref().map(|cores| cores.as_slice().to_vec()).unwrap_or_default(),
+        completions: None,
+    };
+    let (group, sockets) = Group::start(group_config)?;
+    if !group.large_buffers() {
+        let reason = "the kernel gives smaller socket buffers than asked for: raise sysctl net.core.rmem_max and wmem_max";
+        degraded.push(("small_buffers", reason.into()));
+    }
+    let process = |step| move |cause| RunError::Process { step, cause };
+    let signals = catch_signals().map_err(process("catching signals"))?;
+    let (saver, saver_thread) =
+        Saver::start(&config.state_dir).map_err(process("starting the thread for the state"))?;
+    #[expect(clippy::cast_possible_truncation, reason = "at most 64 shards")]
+    let shards = group.shards() as u8;
+    let local = Arc::new(LocalPeer {
+        name: state.name,
+        uid: Uid(control::random_u64()),
+        identity: Identity::from_seed(&state.seed),
+        secrets,
+        shards,
+        lanes: shards,
+        mtu: config.mtu,
+        features: 0,
+    });
+    let mut warnings = state.warnings;
+    warnings.extend(degraded.iter().map(|(name, reason)| format!("{name}: {reason}")));
+    let info = ReadyInfo { name: state.name, nickname: config.nickname.clone(), warnings };
+    let control_socket = weave_api::socket::path(&config.run_dir);
+    let config = Arc::new(Config { passwords: Vec::new(), ..config });
+    let socket = control_socket.clone();
+    let setup = move |ready: Box<dyn FnOnce()>| Setup {
+        local,
+        nickname: config.nickname.clone(),
+        config,
+        targets: state.targets,
+        recent: state.recent,
+        group,
+        sockets,
+        listener,
+        control_socket: socket,
+        saver,
+        degraded,
+        signals,
+        ready,
+    };
+    Ok(Started { setup: Box::new(setup), info, saver_thread, control_socket })
+}
+
+/// Raises a soft limit as far as allowed; where that is too little, what needs
+/// it says so itself.
+fn raise_limit(resource: Resource, wanted: u64) {
+    let raised = getrlimit(resource).and_then(|(soft, hard)| {
+        if soft >= wanted {
+            return Ok(());
+        }
+        setrlimit(resource, wanted, hard.max(wanted)).or_else(|_| setrlimit(resource, hard, hard))
+    });
+    if let Err(error) = raised {
+        tracing::debug!("raising a resource limit: {error}");
+    }
+}
+
+/// Binds the TCP port; with it the port is ours.
+fn listen(config: &Config) -> Result<std::net::TcpListener, RunError> {
+    let bind = |ip: IpAddr| std::net::TcpListener::bind(SocketAddr::new(ip, config.port));
+    let result = match config.host {
+        Some(ip) => bind(ip),
+        // On a host without IPv6 the family is missing; any other error is the
+        // same for both.
+        None => match bind(Ipv6Addr::UNSPECIFIED.into()) {
+            Err(error) if error.kind() != io::ErrorKind::AddrInUse => bind(Ipv4Addr::UNSPECIFIED.into()),
+            other => other,
+        },
+    };
+    result.map_err(|cause| RunError::Listen { port: config.port, cause })
+}
+
+/// Stretches the passwords on a thread of their own, whose memory goes with it.
+fn stretch(config: &Config) -> Result<Secrets, RunError> {
+    let passwords = config.passwords.clone();
+    let stretched = std::thread::spawn(move || {
+        passwords.iter().map(|password| Password::stretch(password.as_bytes())).collect::<Result<Vec<_>, _>>()
+    });
+    let mut stretched =
+        stretched.join().map_err(|_| RunError::Ended("stretching the password failed".into()))??.into_iter();
+    Ok(match stretched.next() {
+        None => Secrets::Clear,
+        Some(current) => Secrets::Encrypted { current, previous: stretched.next() },
+    })
+}
+
+fn open_tap(config: &Config, degraded: &mut Vec<(&'static str, String)>) -> Result<tap::TapQueues, RunError> {
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let shards = match (&config.cores, config.shards) {
+        (Some(cores), _) => cores.as_slice().len(),
+        (None, Some(shards)) => shards,
+        (None, None) => cores.min(DEFAULT_SHARDS),
+    };
+    let absent = |feature| config.test.absent.contains(&feature);
+    let wanted = tap::Offloads {
+        tso: config.offload.tso && !absent(Feature::Tso),
+        uso: config.offload.uso && !absent(Feature::Uso),
+    };
+    let mut netlink = Netlink::open()?;
+    let mtu = u32::from(config.mtu);
+    bridge::ensure(&mut netlink, mtu)?;
+    let queues = tap::open_queues(&mut netlink, tap::TAP, shards, mtu, wanted)?;
+    let mut missing = |name, has: bool, by_hand: bool, reason: &str| {
+        if !has {
+            let cause = if by_hand { "switched off by --offload" } else { reason };
+            degraded.push((name, cause.to_owned()));
+        }
+    };
+    missing(
+        "no_tso",
+        queues.features.tso,
+        !config.offload.tso,
+        "this kernel gives no TCP super-frames over a tap",
+    );
+    missing("no_uso", queues.features.uso, !config.offload.uso, "UDP super-frames over a tap need Linux 6.2");
+    Ok(queues)
+}
+
+/// Takes away what was switched off, and names what is missing.
+fn reduce(mut features: Features, config: &Config, degraded: &mut Vec<(&'static str, String)>) -> Features {
+    let mut check = |name, has: bool, wanted: bool, reason: &str| {
+        if !(has && wanted) {
+            degraded
+                .push((name, if wanted { reason.to_owned() } else { "switched off by --offload".into() }));
+        }
+        has && wanted
+    };
+    features.segmentation = check(
+        "no_gso",
+        features.segmentation,
+        config.offload.gso,
+        "this kernel sends no segmented datagrams",
+    );
+    features.merging =
+        check("no_gro", features.merging, config.offload.gro, "this kernel receives no merged datagrams");
+    features.read_multishot =
+        check("plain_reads", features.read_multishot, true, "reading many frames at once needs Linux 6.7");
+    features
+}
+
+fn catch_signals() -> io::Result<async_channel::Receiver<Signal>> {
+    let (sender, receiver) = async_channel::bounded(4);
+    let mut signals = signal_hook::iterator::Signals::new([SIGTERM, SIGINT, SIGHUP])?;
+    std::thread::Builder::new().name("weave-signals".into()).spawn(move || {
+        for signal in signals.forever() {
+            match signal {
+                SIGTERM | SIGINT => {
+                    let _ = sender.try_send(Signal::Stop);
+                }
+                _ => tracing::info!("SIGHUP: nothing to read again in this version"),
+            }
+        }
+    })?;
+    Ok(receiver)
+}

@@ -1,0 +1,253 @@
+//! The runtime of the control core: the only module that knows glommio.
+//!
+//! Tasks, timers, TCP, UDP and Unix sockets, channels. Everything runs on one
+//! thread; a task gives way at its `await`s.
+
+use futures_lite::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use glommio::{LocalExecutorBuilder, Placement, PoolPlacement};
+use nix::sys::socket::{
+    AddressFamily, SockFlag, SockType, SockaddrStorage, bind, connect, getsockopt, setsockopt, socket,
+    sockopt,
+};
+use std::future::Future;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
+use std::path::Path;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+pub(crate) use async_channel::{Receiver, Sender, bounded};
+
+/// Memory each executor registers with the kernel, bytes: control traffic is small.
+const IO_MEMORY: usize = 64 << 10;
+/// Depth of its rings.
+const RING_DEPTH: usize = 64;
+/// Threads for calls that block: name look-ups and state files.
+const BLOCKING_THREADS: usize = 2;
+
+/// How long TCP may wait for an acknowledgement (RFC 5482).
+const TCP_USER_TIMEOUT: Duration = Duration::from_secs(10);
+/// Idle time after which TCP asks for a sign of life, seconds.
+const TCP_KEEPALIVE: u32 = 5;
+
+/// Runs `main` and everything it spawns on this thread until `main` ends.
+pub(crate) fn run<T: 'static>(main: impl Future<Output = T> + 'static) -> io::Result<T> {
+    let executor = LocalExecutorBuilder::new(Placement::Unbound)
+        .name("weave-control")
+        .io_memory(IO_MEMORY)
+        .ring_depth(RING_DEPTH)
+        .blocking_thread_pool_placement(PoolPlacement::Unbound(BLOCKING_THREADS))
+        .make()
+        .map_err(|error| io::Error::other(error.to_string()))?;
+    Ok(executor.run(main))
+}
+
+/// Starts a task; it ends with its future, or with the runtime.
+pub(crate) fn spawn(task: impl Future<Output = ()> + 'static) {
+    glommio::spawn_local(task).detach();
+}
+
+/// Waits.
+pub(crate) async fn sleep(time: Duration) {
+    glommio::timer::sleep(time).await;
+}
+
+/// What `future` gives, or `None` if it took longer than `limit`.
+pub(crate) async fn timeout<T>(limit: Duration, future: impl Future<Output = T>) -> Option<T> {
+    futures_lite::future::or(async { Some(future.await) }, async {
+        sleep(limit).await;
+        None
+    })
+    .await
+}
+
+/// Runs a call that blocks on another thread.
+pub(crate) async fn blocking<T: Send + 'static>(call: impl FnOnce() -> T + Send + 'static) -> T {
+    glommio::executor().spawn_blocking(call).await
+}
+
+/// A listening TCP socket.
+pub(crate) struct TcpListener(glommio::net::TcpListener);
+
+impl TcpListener {
+    /// Takes over a socket that was bound elsewhere.
+    pub(crate) fn new(socket: std::net::TcpListener) -> Self {
+        // SAFETY: the descriptor is open and given away by `into_raw_fd`: the
+        // new owner is the only one.
+        Self(unsafe { glommio::net::TcpListener::from_raw_fd(socket.into_raw_fd()) })
+    }
+
+    /// The next connection and where it comes from.
+    pub(crate) async fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
+        let stream = self.0.accept().await?;
+        let peer = stream.peer_addr()?;
+        Ok((TcpStream::new(stream), SocketAddr::new(peer.ip().to_canonical(), peer.port())))
+    }
+}
+
+/// A TCP connection.
+pub(crate) struct TcpStream(glommio::net::TcpStream);
+
+impl TcpStream {
+    fn new(stream: glommio::net::TcpStream) -> Self {
+        // SAFETY: the descriptor is open as long as `stream` is, and the borrow
+        // ends before that.
+        let fd = unsafe { BorrowedFd::borrow_raw(stream.as_raw_fd()) };
+        #[expect(clippy::cast_possible_truncation, reason = "10,000 milliseconds")]
+        let limit = TCP_USER_TIMEOUT.as_millis() as u32;
+        let options = setsockopt(&fd, sockopt::TcpNoDelay, &true)
+            .and_then(|()| setsockopt(&fd, sockopt::KeepAlive, &true))
+            .and_then(|()| setsockopt(&fd, sockopt::TcpKeepIdle, &TCP_KEEPALIVE))
+            .and_then(|()| setsockopt(&fd, sockopt::TcpKeepInterval, &TCP_KEEPALIVE))
+            .and_then(|()| setsockopt(&fd, sockopt::TcpUserTimeout, &limit));
+        if let Err(error) = options {
+            tracing::warn!("options of a TCP connection: {error}");
+        }
+        Self(stream)
+    }
+
+    /// Dials `address`, from `source` if one is given.
+    ///
+    /// glommio cannot bind before it connects, nor wait for a descriptor of
+    /// somebody else; so the connection is made by the kernel in the background
+    /// and asked for at growing intervals.
+    pub(crate) async fn connect(address: SocketAddr, source: Option<IpAddr>) -> io::Result<Self> {
+        let family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+        let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
+        let fd = socket(family, SockType::Stream, flags, None)?;
+        if let Some(source) = source.filter(|source| source.is_ipv4() == address.is_ipv4()) {
+            bind(fd.as_raw_fd(), &SockaddrStorage::from(SocketAddr::new(source, 0)))?;
+        }
+        match connect(fd.as_raw_fd(), &SockaddrStorage::from(address)) {
+            Ok(()) => {}
+            Err(nix::errno::Errno::EINPROGRESS) => wait_connected(&fd).await?,
+            Err(error) => return Err(error.into()),
+        }
+        // SAFETY: as in `TcpListener::new`.
+        Ok(Self::new(unsafe { glommio::net::TcpStream::from_raw_fd(fd.into_raw_fd()) }))
+    }
+}
+
+async fn wait_connected(fd: &OwnedFd) -> io::Result<()> {
+    let mut pause = Duration::from_micros(500);
+    loop {
+        sleep(pause).await;
+        let error = getsockopt(fd, sockopt::SocketError)?;
+        if error != 0 {
+            return Err(io::Error::from_raw_os_error(error));
+        }
+        match nix::sys::socket::getpeername::<SockaddrStorage>(fd.as_raw_fd()) {
+            Ok(_) => return Ok(()),
+            Err(nix::errno::Errno::ENOTCONN) => pause = (pause * 2).min(Duration::from_millis(20)),
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+impl AsyncRead for TcpStream {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for TcpStream {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+
+    fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_close(cx)
+    }
+}
+
+/// A UDP socket to receive from.
+pub(crate) struct UdpReceiver(glommio::net::UdpSocket);
+
+impl UdpReceiver {
+    /// Takes over a bound socket.
+    pub(crate) fn new(socket: std::net::UdpSocket) -> Self {
+        // SAFETY: as in `TcpListener::new`.
+        Self(unsafe { glommio::net::UdpSocket::from_raw_fd(socket.into_raw_fd()) })
+    }
+
+    /// The next datagram, cut to `buffer`.
+    pub(crate) async fn receive(&self, buffer: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
+        let (len, source) = self.0.recv_from(buffer).await?;
+        Ok((len, SocketAddr::new(source.ip().to_canonical(), source.port())))
+    }
+}
+
+/// A listening Unix socket.
+///
+/// glommio shows neither the credentials of a client nor the descriptor to ask
+/// for them; so a thread accepts, and hands over those that may come in.
+pub(crate) struct UnixListener(Receiver<std::os::unix::net::UnixStream>);
+
+impl UnixListener {
+    /// Binds `path`, in place of a socket that nobody listens on any more, for
+    /// clients that run as this user or root. `waiting` of them wait at most.
+    pub(crate) fn bind(path: &Path, waiting: usize) -> io::Result<Self> {
+        match std::fs::remove_file(path) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+        let listener = std::os::unix::net::UnixListener::bind(path)?;
+        let (sender, receiver) = bounded(waiting);
+        std::thread::Builder::new().name("weave-clients".into()).spawn(move || {
+            for stream in listener.incoming() {
+                match stream.and_then(check_client) {
+                    Ok(stream) => {
+                        // With no place left the client is closed, by the drop.
+                        if let Err(error) = sender.try_send(stream)
+                            && error.is_closed()
+                        {
+                            return;
+                        }
+                    }
+                    Err(error) => {
+                        tracing::debug!("accepting a client: {error}");
+                        std::thread::sleep(Duration::from_millis(10));
+                    }
+                }
+            }
+        })?;
+        Ok(Self(receiver))
+    }
+
+    /// The next client.
+    pub(crate) async fn accept(&self) -> io::Result<UnixStream> {
+        let stream = self.0.recv().await.map_err(io::Error::other)?;
+        // SAFETY: as in `TcpListener::new`.
+        Ok(UnixStream(unsafe { glommio::net::UnixStream::from_raw_fd(stream.into_raw_fd()) }))
+    }
+}
+
+fn check_client(stream: std::os::unix::net::UnixStream) -> io::Result<std::os::unix::net::UnixStream> {
+    let uid = getsockopt(&stream, sockopt::PeerCredentials)?.uid();
+    if uid == 0 || uid == nix::unistd::geteuid().as_raw() {
+        return Ok(stream);
+    }
+    Err(io::ErrorKind::PermissionDenied.into())
+}
+
+/// A connection over a Unix socket.
+pub(crate) struct UnixStream(glommio::net::UnixStream);
+
+impl UnixStream {
+    /// Reads what is there; 0 at the end.
+    pub(crate) async fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.0.read(buffer).await
+    }
+
+    /// Writes all of `bytes`.
+    pub(crate) async fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.0.write_all(bytes).await
+    }
+}

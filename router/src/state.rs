@@ -1,0 +1,215 @@
+//! What outlives a run: identity, kind of network, targets, recent peers.
+
+use serde::{Deserialize, Serialize};
+use std::path::Path;
+use weave_api::target::Target;
+use weave_crypto::{IDENTITY_LEN, new_seed};
+use weave_host::store::{StateDir, StateFile};
+use weave_wire::PeerName;
+use zeroize::{Zeroize, Zeroizing};
+
+const IDENTITY: &str = "identity.json";
+const NETWORK: &str = "network.json";
+const TARGETS: &str = "targets.json";
+const RECENT: &str = "recent.json";
+
+/// Name and key of this host.
+#[derive(Serialize, Deserialize)]
+struct IdentityFile {
+    name: PeerName,
+    /// 32 bytes in hexadecimal digits.
+    seed: String,
+}
+
+impl StateFile for IdentityFile {
+    const KIND: &'static str = "identity";
+    const VERSION: u32 = 1;
+}
+
+/// The kind of network this host belongs to.
+#[derive(Debug, Serialize, Deserialize)]
+struct Network {
+    encrypted: bool,
+}
+
+impl StateFile for Network {
+    const KIND: &'static str = "network";
+    const VERSION: u32 = 1;
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Targets(Vec<Target>);
+
+impl StateFile for Targets {
+    const KIND: &'static str = "targets";
+    const VERSION: u32 = 1;
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Recent(Vec<Target>);
+
+impl StateFile for Recent {
+    const KIND: &'static str = "recent peers";
+    const VERSION: u32 = 1;
+}
+
+/// The state as it was found, with what this launch changes.
+pub(crate) struct State {
+    pub(crate) name: PeerName,
+    pub(crate) seed: Zeroizing<[u8; IDENTITY_LEN]>,
+    pub(crate) targets: Vec<Target>,
+    pub(crate) recent: Vec<Target>,
+    /// Files that could not be read and were kept aside, one line each.
+    pub(crate) warnings: Vec<String>,
+}
+
+/// Why the router does not start on this state.
+#[derive(Debug, thiserror::Error)]
+pub enum StateError {
+    /// The host belonged to an encrypted network and no password was given.
+    #[error(
+        "this host belongs to an encrypted network and no password was given: give the password (WEAVE_PASSWORD or \
+         --password-file), or leave that network on purpose with --clear, or forget everything with `weave reset`"
+    )]
+    PasswordMissing,
+    /// A file.
+    #[error(transparent)]
+    File(#[from] weave_host::Error),
+}
+
+/// Refuses to go on in clear on a host of an encrypted network: the first thing
+/// looked at, before anything is changed.
+///
+/// # Errors
+/// [`StateError::PasswordMissing`], or the file cannot be read.
+pub(crate) fn check_network(state_dir: &Path, encrypted: bool, clear: bool) -> Result<(), StateError> {
+    use weave_host::store::Stored;
+    if encrypted || clear {
+        return Ok(());
+    }
+    match StateDir::existing(state_dir).read::<Network>(NETWORK)? {
+        Stored::Content(Network { encrypted: false }) | Stored::Absent => Ok(()),
+        // What cannot be read may have said "encrypted": fail closed.
+        Stored::Content(Network { encrypted: true }) | Stored::Damaged(_) => Err(StateError::PasswordMissing),
+    }
+}
+
+/// Reads the state, makes what is missing and writes down what this launch says.
+///
+/// # Errors
+/// A file cannot be read or written.
+pub(crate) fn open(
+    state_dir: &Path,
+    name: Option<PeerName>,
+    encrypted: bool,
+    targets: &[Target],
+) -> Result<State, StateError> {
+    let directory = StateDir::create(state_dir)?;
+    let _lock = directory.lock()?;
+    let mut warnings = Vec::new();
+    let mut note = |aside: Option<weave_host::store::Aside>| {
+        if let Some(aside) = aside {
+            warnings.push(format!(
+                "a state file was damaged ({}) and is kept as {}",
+                aside.cause,
+                aside.kept.display()
+            ));
+        }
+    };
+    let (identity, aside) = directory.read_own::<IdentityFile>(IDENTITY)?;
+    note(aside);
+    let known = identity.and_then(|file| {
+        let text = Zeroizing::new(file.seed);
+        Some((file.name, parse_seed(&text)?))
+    });
+    let (old_name, seed) = match known {
+        Some((name, seed)) => (Some(name), seed),
+        None => (None, Zeroizing::new(new_seed(&mut crate::control::entropy))),
+    };
+    let name = name.or(old_name).unwrap_or_else(random_name);
+    if old_name != Some(name) {
+        let mut file = IdentityFile { name, seed: seed.iter().map(|byte| format!("{byte:02x}")).collect() };
+        let written = directory.write(IDENTITY, &file);
+        file.seed.zeroize();
+        written?;
+    }
+    directory.write(NETWORK, &Network { encrypted })?;
+    let (remembered, aside) = directory.read_own::<Targets>(TARGETS)?;
+    note(aside);
+    let targets = if targets.is_empty() {
+        remembered.map(|Targets(list)| list).unwrap_or_default()
+    } else {
+        directory.write(TARGETS, &Targets(targets.to_vec()))?;
+        targets.to_vec()
+    };
+    let (recent, aside) = directory.read_own::<Recent>(RECENT)?;
+    note(aside);
+    let recent = recent.map(|Recent(list)| list).unwrap_or_default();
+    Ok(State { name, seed, targets, recent, warnings })
+}
+
+fn parse_seed(text: &str) -> Option<Zeroizing<[u8; IDENTITY_LEN]>> {
+    if text.len() != 2 * IDENTITY_LEN || !text.is_ascii() {
+        return None;
+    }
+    let mut seed = Zeroizing::new([0; IDENTITY_LEN]);
+    for (place, byte) in seed.iter_mut().enumerate() {
+        *byte = u8::from_str_radix(text.get(2 * place..2 * place + 2)?, 16).ok()?;
+    }
+    Some(seed)
+}
+
+/// A random name in the form of a local unicast MAC.
+fn random_name() -> PeerName {
+    loop {
+        let [a, b, c, d, e, f, ..] = crate::control::random_u64().to_be_bytes();
+        if let Some(name) = PeerName::new([a & 0xfe | 2, b, c, d, e, f]) {
+            return name;
+        }
+    }
+}
+
+/// Writes files in the background, the newest content of each.
+pub(crate) struct Saver(std::sync::mpsc::Sender<Save>);
+
+enum Save {
+    Targets(Vec<Target>),
+    Recent(Vec<Target>),
+}
+
+impl Saver {
+    /// Starts the thread that writes to `state_dir`; it ends with the saver,
+    /// after the last file. The handle is joined to know that it has.
+    pub(crate) fn start(state_dir: &Path) -> std::io::Result<(Self, std::thread::JoinHandle<()>)> {
+        let (sender, receiver) = std::sync::mpsc::channel();
+        let directory = StateDir::existing(state_dir);
+        let thread = std::thread::Builder::new().name("weave-state".into()).spawn(move || {
+            for save in receiver {
+                let result = match save {
+                    Save::Targets(list) => directory.write(TARGETS, &Targets(list)),
+                    Save::Recent(list) => directory.write(RECENT, &Recent(list)),
+                };
+                if let Err(error) = result {
+                    tracing::error!("{error}");
+                }
+            }
+        })?;
+        Ok((Self(sender), thread))
+    }
+
+    /// Remembers the targets.
+    pub(crate) fn targets(&self, list: Vec<Target>) {
+        self.save(Save::Targets(list));
+    }
+
+    /// Remembers where peers were.
+    pub(crate) fn recent(&self, list: Vec<Target>) {
+        self.save(Save::Recent(list));
+    }
+
+    fn save(&self, save: Save) {
+        if self.0.send(save).is_err() {
+            tracing::error!("the thread that writes the state has ended");
+        }
+    }
+}

@@ -10,6 +10,7 @@ mod portable;
 mod ring;
 #[cfg(test)]
 mod tests;
+mod wiped;
 
 #[cfg(any(test, feature = "aws-lc"))]
 pub use aws_lc::AwsLc;

@@ -3,6 +3,18 @@
 //! No I/O, no clock, no source of randomness: bytes, time and entropy are
 //! passed in, so that every run can be repeated. `docs/wire.md` describes the
 //! formats and the key schedule for other implementations.
+//!
+//! The life of a link:
+//! 1. [`Handshake`] turns a TCP connection into an [`Established`] link, or says
+//!    in a [`HandshakeError`] why not. [`which_survives`] chooses where both
+//!    sides dialled.
+//! 2. [`RecordSealer`] and [`RecordOpener`] carry messages over the connection.
+//! 3. [`LinkKeys`] gives the shards a [`SendKey`] and [`ReceiveKey`] for each lane.
+//! 4. [`Rekey`] replaces them every two minutes.
+//! 5. [`Resumption`] moves the link to another TCP connection when one is lost.
+//!
+//! Secrets are wiped when dropped and print nothing of themselves.
+#![deny(unsafe_code)]
 
 mod aead;
 #[cfg(any(test, feature = "nonce-audit"))]

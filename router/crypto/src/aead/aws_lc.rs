@@ -5,7 +5,7 @@ use crate::Key;
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use weave_wire::TAG_LEN;
 
-/// The `aws_lc_rs` crate.
+/// The `aws-lc-rs` crate. Wipes its key schedule when dropped.
 pub struct AwsLc(LessSafeKey);
 
 impl Aead for AwsLc {

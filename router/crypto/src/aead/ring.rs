@@ -1,17 +1,18 @@
 //! AES-256-GCM of `ring` (BoringSSL's assembly).
 
+use super::wiped::Wiped;
 use super::{Aead, Forged, NONCE_LEN};
 use crate::Key;
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use weave_wire::TAG_LEN;
 
-/// The `ring` crate.
-pub struct Ring(LessSafeKey);
+/// The `ring` crate. Its key schedule is wiped when dropped.
+pub struct Ring(Wiped<LessSafeKey>);
 
 impl Aead for Ring {
     fn new(key: &Key) -> Self {
         match UnboundKey::new(&AES_256_GCM, key.as_bytes()) {
-            Ok(key) => Self(LessSafeKey::new(key)),
+            Ok(key) => Self(Wiped::new(LessSafeKey::new(key))),
             // Only for a key of another length, and the type fixes the length.
             Err(_) => unreachable!("a 256-bit key refused"),
         }
@@ -20,7 +21,7 @@ impl Aead for Ring {
     fn seal(&self, nonce: &[u8; NONCE_LEN], aad: &[u8], body: &mut [u8]) -> [u8; TAG_LEN] {
         let nonce = Nonce::assume_unique_for_key(*nonce);
         let mut bytes = [0; TAG_LEN];
-        match self.0.seal_in_place_separate_tag(nonce, Aad::from(aad), body) {
+        match self.0.get().seal_in_place_separate_tag(nonce, Aad::from(aad), body) {
             Ok(tag) => bytes.copy_from_slice(tag.as_ref()),
             // Only for a body over 64 GiB, and a datagram is no longer than 64 KiB.
             Err(_) => unreachable!("a body longer than AES-GCM allows"),
@@ -30,6 +31,6 @@ impl Aead for Ring {
 
     fn open(&self, nonce: &[u8; NONCE_LEN], aad: &[u8], body_and_tag: &mut [u8]) -> Result<(), Forged> {
         let nonce = Nonce::assume_unique_for_key(*nonce);
-        self.0.open_in_place(nonce, Aad::from(aad), body_and_tag).map(|_| ()).map_err(|_| Forged)
+        self.0.get().open_in_place(nonce, Aad::from(aad), body_and_tag).map(|_| ()).map_err(|_| Forged)
     }
 }

@@ -77,6 +77,7 @@ fn null() -> Result<File> {
 }
 
 /// Where a router says that it is ready.
+#[derive(Debug, Clone, Copy)]
 pub enum Readiness {
     /// To the service manager that may have started it.
     Foreground,

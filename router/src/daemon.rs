@@ -67,6 +67,7 @@ pub enum RunError {
 /// # Errors
 /// [`RunError`], after `ready` was told if it was a matter of the start.
 pub fn run(config: Config, ready: impl FnOnce(Result<ReadyInfo, String>) + 'static) -> Result<(), RunError> {
+    log_to_stderr(&config);
     match start(config) {
         Ok(started) => started.serve(ready),
         Err(error) => {
@@ -74,6 +75,17 @@ pub fn run(config: Config, ready: impl FnOnce(Result<ReadyInfo, String>) + 'stat
             Err(error)
         }
     }
+}
+
+/// Logs to standard error. A second router in one process (tests) keeps the
+/// first one's log.
+fn log_to_stderr(config: &Config) {
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(tracing_subscriber::EnvFilter::new(config.log_level.as_str()))
+        .with_writer(io::stderr)
+        .with_ansi(false)
+        .with_target(false)
+        .try_init();
 }
 
 struct Started {

@@ -1,0 +1,39 @@
+# Two commands for newcomers: `make demo` and `make test`.
+.PHONY: all demo test test-long bench lint fmt help
+.DEFAULT_GOAL := help
+CARGO ?= cargo
+# A library installed on this machine must not end up in the executable.
+export AWS_LC_SYS_USE_SYSTEM := 0
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+all: ## the executable, target/release/weave
+	@echo '==> building weave (release)'
+	$(CARGO) build --release --locked -p weave
+
+demo: all ## two hosts and two containers on this machine, measured
+	target/release/weave demo
+
+test: ## installs what is missing, runs every test but the long ones
+	@scripts/install-deps
+	@echo '==> building and running the tests'
+	$(CARGO) build --locked -p weave
+	$(CARGO) nextest run --workspace --locked
+
+test-long: ## the tests that need more than 30 s each
+	@scripts/install-deps
+	$(CARGO) build --locked -p weave
+	$(CARGO) nextest run --workspace --locked --profile long
+
+bench: ## this router and others side by side; a table
+	@scripts/install-deps bench
+	$(CARGO) build --release --locked -p weave -p weave-perf
+	target/release/weave-perf ab
+
+lint: ## formatting and lints, as CI runs them
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
+
+fmt: ## formats the sources
+	$(CARGO) fmt --all

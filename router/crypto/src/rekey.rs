@@ -28,122 +28,32 @@
 //! 3. calls [`Rekey::on_tick`] at [`Rekey::poll_timeout`],
 //! 4. takes the link down when [`Rekey::is_expired`].
 
+mod action;
+mod epoch;
 mod lanes;
 #[cfg(test)]
 mod model;
+mod policy;
 #[cfg(test)]
 mod tests;
 
+pub use action::{RekeyAction, RekeyError};
+pub use policy::RekeyPolicy;
+
 use crate::Entropy;
+use crate::PeerInfo;
 use crate::dh::Ephemeral;
 use crate::entropy::draw;
 use crate::hash::HASH_LEN;
-use crate::limits::{KEY_LIFETIME, REKEY_AFTER};
+use crate::limits::KEY_LIFETIME;
 use crate::schedule::{ConnectionId, LinkKeys};
-use crate::{Key, PeerInfo};
+use epoch::{Epoch, Previous};
 use lanes::LanesSeen;
 use sha2::{Digest, Sha512};
 use std::fmt;
 use std::time::Duration;
 use weave_wire::link::message::{Message, RekeyShare};
 use weave_wire::{Lane, SessionIndex, Uid};
-
-/// When keys change.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct RekeyPolicy {
-    /// Age at which the next epoch begins.
-    pub after: Duration,
-    /// Least age of an epoch when the next begins, whatever asks for it.
-    pub spacing: Duration,
-    /// How long the epoch before is accepted once the peer has left it.
-    pub drain: Duration,
-    /// A lane silent for this long has nothing on the way.
-    pub idle: Duration,
-}
-
-impl Default for RekeyPolicy {
-    fn default() -> Self {
-        Self {
-            after: REKEY_AFTER,
-            spacing: Duration::from_secs(10),
-            drain: Duration::from_secs(10),
-            idle: Duration::from_secs(1),
-        }
-    }
-}
-
-impl RekeyPolicy {
-    /// Re-keys as often as tests want: every `interval`, at least 100 ms.
-    #[must_use]
-    pub fn every(interval: Duration) -> Self {
-        let interval = interval.max(Duration::from_millis(100));
-        Self { after: interval, spacing: interval, ..Self::default() }
-    }
-}
-
-/// What the driver is to do, in the order given.
-#[derive(Debug, Clone)]
-pub enum RekeyAction {
-    /// Send this on the TCP link.
-    Send(Message),
-    /// Seal what follows on the TCP link under this key.
-    SwitchTcpSend(Key),
-    /// Open what follows on the TCP link under this key.
-    SwitchTcpReceive(Key),
-    /// Accept datagrams of this session in all shards; when all have said so,
-    /// call [`Rekey::on_receive_installed`].
-    InstallReceive {
-        /// Our name of the session in the headers of the peer.
-        session: SessionIndex,
-        /// The keys of its epoch.
-        keys: LinkKeys,
-    },
-    /// Send all further datagrams under these keys.
-    SwitchSend {
-        /// The peer's name of the session.
-        session: SessionIndex,
-        /// The keys of its epoch.
-        keys: LinkKeys,
-    },
-    /// Forget this session of ours and its keys.
-    DropReceive(SessionIndex),
-}
-
-/// The peer broke the protocol: close the TCP connection. The link and its keys
-/// are as before.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum RekeyError {
-    /// A message that is not due from this peer, in this epoch, on this connection.
-    #[error("the peer sent a re-key message out of order ({0})")]
-    Unexpected(&'static str),
-    /// A key of low order, or our own.
-    #[error("the peer sent an invalid key share for re-keying")]
-    BadShare,
-}
-
-/// The keys in use, one epoch.
-#[cfg_attr(test, derive(Clone))]
-struct Epoch {
-    keys: LinkKeys,
-    /// Our name of the session.
-    receive: SessionIndex,
-    /// The peer's name of the session.
-    send: SessionIndex,
-    born: Duration,
-    seen: LanesSeen,
-}
-
-/// The epoch before: accepted for a while, never sent under.
-#[cfg_attr(test, derive(Clone))]
-struct Previous {
-    epoch: u32,
-    receive: SessionIndex,
-    born: Duration,
-    seen: LanesSeen,
-    /// When the peer began to leave the epoch, as far as we know: its lanes follow
-    /// at once, each as its shard gets to it.
-    left: Option<Duration>,
-}
 
 #[cfg_attr(test, derive(Clone))]
 enum Phase {
@@ -337,8 +247,8 @@ impl Rekey {
         actions
     }
 
-    /// A datagram of the peer was accepted on `lane` in `epoch`, at `now` or up to
-    /// a tenth of a second before. The first on each lane of an epoch is worth
+    /// A datagram of the peer was accepted on `lane` (the control lane counts too)
+    /// in `epoch`, at `now` or up to a tenth of a second before. The first on each lane of an epoch is worth
     /// telling at once, others at leisure.
     pub fn on_lane_seen(&mut self, lane: Lane, epoch: u32, now: Duration) {
         if epoch == self.epoch() {
@@ -535,24 +445,6 @@ impl Rekey {
         if let Some(previous) = self.previous.take() {
             actions.push(RekeyAction::DropReceive(previous.receive));
         }
-    }
-}
-
-impl Epoch {
-    fn new(keys: LinkKeys, receive: SessionIndex, send: SessionIndex, now: Duration) -> Self {
-        Self { keys, receive, send, born: now, seen: LanesSeen::default() }
-    }
-
-    fn install(&self) -> RekeyAction {
-        RekeyAction::InstallReceive { session: self.receive, keys: self.keys.clone() }
-    }
-}
-
-impl Previous {
-    /// When it is accepted no more, if the peer is given `drain` to leave it.
-    fn ends_at(&self, drain: Duration) -> Duration {
-        let expiry = self.born.saturating_add(KEY_LIFETIME);
-        self.left.map_or(expiry, |left| left.saturating_add(drain).min(expiry))
     }
 }
 

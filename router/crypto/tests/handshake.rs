@@ -378,3 +378,18 @@ fn no_secret_shows_in_debug_output() {
         assert!(!text.contains("171, 171") && !text.contains("abab") && !text.contains(&secret), "{text}");
     }
 }
+
+proptest::proptest! {
+    #![proptest_config(proptest::test_runner::Config { cases: 64, ..Default::default() })]
+
+    #[test]
+    fn garbage_in_place_of_any_message_ends_the_handshake_without_panic(
+        number in 1_usize..=6, kind in 0_u8..8, rest in proptest::collection::vec(proptest::num::u8::ANY, 0..512),
+    ) {
+        let (a, b) = (Side::new(1, encrypted(7)), Side::new(2, encrypted(7)));
+        let result = run_with(&a, &b, PasswordOffer::default(), |n, message| {
+            if n == number { [&[0, 0, kind], &rest[..]].concat() } else { message }
+        });
+        assert!(result.is_err());
+    }
+}

@@ -234,7 +234,7 @@ impl World {
             Step::Quiet => {
                 // A second is more than any shard takes to switch.
                 for side in &mut self.sides {
-                    side.send = side.switches.drain(..).last().unwrap_or(side.send.clone());
+                    side.send = side.switches.drain(..).next_back().unwrap_or(side.send.clone());
                 }
                 self.now += RekeyPolicy::default().idle;
                 self.waits_left -= 1;

@@ -3,6 +3,7 @@
 
 use super::*;
 use crate::key::Secret;
+use crate::limits::REKEY_AFTER;
 use crate::schedule::Handover;
 use weave_wire::PeerName;
 use weave_wire::link::handshake::{Mode, Role};

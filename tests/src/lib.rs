@@ -1,1 +1,12 @@
-//! (being written)
+//! What the integration tests share: hosts with routers, sockets for whole frames, checks of them.
+//!
+//! Everything here ends the test by a panic when it fails; nothing is for use outside tests. The
+//! tests need root: they make network namespaces.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr)]
+
+pub mod checksums;
+pub mod packets;
+pub mod world;
+
+pub use packets::PacketSocket;
+pub use world::{Options, Ran, World, wait_until};

@@ -38,7 +38,6 @@ pub(crate) struct Setup {
     pub(crate) saver: Saver,
     pub(crate) degraded: Vec<(&'static str, String)>,
     pub(crate) signals: rt::Receiver<Signal>,
-    pub(crate) ready: Box<dyn FnOnce()>,
 }
 
 /// What a signal asks for.
@@ -48,14 +47,15 @@ pub(crate) enum Signal {
     Stop,
 }
 
-/// Runs the control core on this thread until it is told to stop.
+/// Runs the control core on this thread until it is told to stop; `ready` is
+/// called when it listens.
 ///
 /// # Errors
 /// Why it could not go on.
-pub(crate) fn run(setup: Setup) -> Result<(), String> {
+pub(crate) fn run(setup: Setup, ready: impl FnOnce() + 'static) -> Result<(), String> {
     rt::run(async move {
         let (events, inbox) = rt::bounded(EVENTS);
-        let Setup { sockets, listener, control_socket, signals, ready, .. } = setup;
+        let Setup { sockets, listener, control_socket, signals, .. } = setup;
         let server = rt::UnixListener::bind(&control_socket, weave_api::server::CLIENTS_MAX)
             .map_err(|error| format!("cannot listen on {}: {error}", control_socket.display()))?;
         sockets

@@ -89,7 +89,7 @@ fn log_to_stderr(config: &Config) {
 }
 
 struct Started {
-    setup: Box<dyn FnOnce(Box<dyn FnOnce()>) -> Setup>,
+    setup: Setup,
     info: ReadyInfo,
     saver_thread: std::thread::JoinHandle<()>,
     control_socket: std::path::PathBuf,
@@ -98,8 +98,7 @@ struct Started {
 impl Started {
     fn serve(self, ready: impl FnOnce(Result<ReadyInfo, String>) + 'static) -> Result<(), RunError> {
         let info = self.info;
-        let setup = (self.setup)(Box::new(move || ready(Ok(info))));
-        let result = control::run(setup).map_err(RunError::Ended);
+        let result = control::run(self.setup, move || ready(Ok(info))).map_err(RunError::Ended);
         if self.saver_thread.join().is_err() {
             tracing::error!("the thread that writes the state panicked");
         }
@@ -166,8 +165,7 @@ fn start(config: Config) -> Result<Started, RunError> {
     let info = ReadyInfo { name: state.name, nickname: config.nickname.clone(), warnings };
     let control_socket = weave_api::socket::path(&config.run_dir);
     let config = Arc::new(Config { passwords: Vec::new(), ..config });
-    let socket = control_socket.clone();
-    let setup = move |ready: Box<dyn FnOnce()>| Setup {
+    let setup = Setup {
         local,
         nickname: config.nickname.clone(),
         config,
@@ -176,13 +174,12 @@ fn start(config: Config) -> Result<Started, RunError> {
         group,
         sockets,
         listener,
-        control_socket: socket,
+        control_socket: control_socket.clone(),
         saver,
         degraded,
         signals,
-        ready,
     };
-    Ok(Started { setup: Box::new(setup), info, saver_thread, control_socket })
+    Ok(Started { setup, info, saver_thread, control_socket })
 }
 
 /// Raises a soft limit as far as allowed; where that is too little, what needs

@@ -17,7 +17,7 @@
 #![deny(unsafe_code)]
 
 mod aead;
-#[cfg(any(test, feature = "nonce-audit"))]
+#[cfg(any(debug_assertions, feature = "nonce-audit"))]
 mod audit;
 mod cpace;
 mod crossing;

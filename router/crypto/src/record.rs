@@ -7,7 +7,7 @@
 
 use crate::Key;
 use crate::aead::{Aead, Forged, NONCE_LEN, Portable};
-#[cfg(any(test, feature = "nonce-audit"))]
+#[cfg(any(debug_assertions, feature = "nonce-audit"))]
 use crate::audit::Audit;
 use std::fmt;
 use std::ops::Range;
@@ -60,7 +60,7 @@ impl Numbers {
 pub struct RecordSealer {
     aead: Portable,
     numbers: Numbers,
-    #[cfg(any(test, feature = "nonce-audit"))]
+    #[cfg(any(debug_assertions, feature = "nonce-audit"))]
     audit: Audit,
 }
 
@@ -69,7 +69,7 @@ impl RecordSealer {
         Self {
             aead: Portable::new(key),
             numbers: Numbers::default(),
-            #[cfg(any(test, feature = "nonce-audit"))]
+            #[cfg(any(debug_assertions, feature = "nonce-audit"))]
             audit: Audit::of(key),
         }
     }
@@ -86,7 +86,7 @@ impl RecordSealer {
         }
         for body in message.chunks(MAX_BODY_LEN) {
             let nonce = self.numbers.take()?;
-            #[cfg(any(test, feature = "nonce-audit"))]
+            #[cfg(any(debug_assertions, feature = "nonce-audit"))]
             self.audit.record(&nonce);
             // At most 16 KiB.
             let length = (body.len() as u16).to_be_bytes();

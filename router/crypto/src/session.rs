@@ -7,7 +7,7 @@
 #[cfg(test)]
 mod tests;
 
-#[cfg(any(test, feature = "nonce-audit"))]
+#[cfg(any(debug_assertions, feature = "nonce-audit"))]
 use crate::audit::Audit;
 use crate::limits::KEY_DATAGRAMS;
 use crate::replay::{ReplayError, ReplayWindow};
@@ -62,7 +62,7 @@ pub struct SendKey<A: Aead = DataAead> {
     session: SessionIndex,
     lane: Lane,
     counter: Counter,
-    #[cfg(any(test, feature = "nonce-audit"))]
+    #[cfg(any(debug_assertions, feature = "nonce-audit"))]
     audit: Audit,
 }
 
@@ -75,7 +75,7 @@ impl<A: Aead> SendKey<A> {
             session,
             lane,
             counter: Counter(0),
-            #[cfg(any(test, feature = "nonce-audit"))]
+            #[cfg(any(debug_assertions, feature = "nonce-audit"))]
             audit: Audit::of(key),
         }
     }
@@ -94,7 +94,7 @@ impl<A: Aead> SendKey<A> {
         assert!(datagram.len() >= OUTER_LEN + TAG_LEN, "a datagram without room for header and tag");
         let counter = self.counter.take()?;
         let nonce = nonce(counter);
-        #[cfg(any(test, feature = "nonce-audit"))]
+        #[cfg(any(debug_assertions, feature = "nonce-audit"))]
         self.audit.record(&nonce);
         let header = OuterHeader::new(kind, self.lane, self.session, counter);
         let (head, rest) = datagram.split_at_mut(OUTER_LEN);

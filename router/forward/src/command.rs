@@ -126,8 +126,8 @@ pub enum Report {
         shard: usize,
         /// The link.
         link: LinkId,
-        /// The epoch.
-        epoch: u64,
+        /// Our name of the session, as it was given.
+        index: SessionIndex,
     },
     /// A keep-alive or the first datagram of a lane under an epoch's key was opened.
     LaneSeen {

@@ -259,7 +259,12 @@ fn run(built: Shard, shard: usize, core: Option<usize>, reports: &async_channel:
             tracing::warn!(shard, core, "pinning a shard: {error}");
         }
     }
-    let error = built.run().err().map(|error| error.to_string());
+    // The control core ends the router then: no session outlives state it lost.
+    // (Release builds abort at once.)
+    let error = match std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| built.run())) {
+        Ok(result) => result.err().map(|error| error.to_string()),
+        Err(_) => Some("it panicked, which is a fault of this program".into()),
+    };
     if let Err(lost) = reports.try_send(Report::Ended { shard, error }) {
         tracing::error!(shard, "nobody learns that a shard ended: {lost}");
     }

@@ -219,7 +219,7 @@ impl Tables {
         };
         self.sessions[place] = Some(session);
         self.by_index.insert(new.index.0, place);
-        self.reports.push(Report::ReceiveInstalled { shard: self.shard, link: new.link, epoch: new.epoch });
+        self.reports.push(Report::ReceiveInstalled { shard: self.shard, link: new.link, index: new.index });
     }
 
     /// Destroys the keys of a receive session.

@@ -121,11 +121,11 @@ fn nd_body(kind: u8, flags: u8, target: Ipv6Addr, link_layer: Option<MacAddr>) -
 fn icmpv6(mac: MacAddr, source: Ipv6Addr, destination: Ipv6Addr, body: &[u8]) -> Vec<u8> {
     let len = (body.len() as u16).to_be_bytes();
     let [checksum_high, checksum_low] = Sum::default()
-        .add(&source.octets())
-        .add(&destination.octets())
-        .add(&len)
-        .add_u16(u16::from(NEXT_HEADER_ICMPV6))
-        .add(body)
+        .with(&source.octets())
+        .with(&destination.octets())
+        .with(&len)
+        .with_u16(u16::from(NEXT_HEADER_ICMPV6))
+        .with(body)
         .checksum();
     let mut frame = ethernet(group_mac(destination), mac, ethertype::IPV6);
     frame.extend_from_slice(&[0x60, 0, 0, 0, len[0], len[1], NEXT_HEADER_ICMPV6, 255]);
@@ -229,7 +229,7 @@ mod tests {
     fn assert_checksum(frame: &[u8]) {
         let body = &frame[14 + IPV6_LEN..];
         let sum =
-            Sum::default().add(&frame[22..54]).add(&(body.len() as u16).to_be_bytes()).add_u16(58).add(body);
+            Sum::default().with(&frame[22..54]).with(&(body.len() as u16).to_be_bytes()).with_u16(58).add(body);
         assert_eq!(sum.checksum(), [0, 0]);
     }
 }

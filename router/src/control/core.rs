@@ -606,7 +606,7 @@ impl Core {
     // What comes over UDP.
 
     fn on_datagram(&mut self, mut datagram: Vec<u8>, source: SocketAddr) {
-        let now = self.now();
+        let (now, boot) = (self.now(), boot_time());
         let Some((&header, _)) = OuterHeader::split(&datagram) else {
             self.counters.heartbeats_dropped += 1;
             return;
@@ -615,7 +615,7 @@ impl Core {
             (header.lane() == Some(Lane::CONTROL)).then(|| self.sessions.get(&header.session().0)).flatten();
         let message = id
             .and_then(|id| self.links.get_mut(id))
-            .and_then(|link| link.open_control(header, &mut datagram));
+            .and_then(|link| link.open_control(header, &mut datagram, boot));
         let (Some(&id), Some(message)) = (id, message) else {
             self.counters.heartbeats_dropped += 1;
             tracing::trace!(%source, "a datagram of the control lane that nobody sealed");
@@ -652,7 +652,7 @@ impl Core {
             SocketAddr::V4(v4) if self.group.reaches_ipv6() => {
                 SocketAddr::new(v4.ip().to_ipv6_mapped().into(), v4.port())
             }
-            other => other,
+            SocketAddr::V4(_) | SocketAddr::V6(_) => address,
         };
         match self.heartbeats.send_to(&datagram, address) {
             Ok(_) => self.counters.heartbeats_sent += 1,
@@ -736,10 +736,10 @@ impl Core {
     fn on_report(&mut self, report: Report) {
         let (now, boot, shards) = (self.now(), boot_time(), self.group.shards());
         match report {
-            Report::ReceiveInstalled { shard, link: id, epoch } => {
+            Report::ReceiveInstalled { shard, link: id, index } => {
                 let Some(link) = self.links.get_mut(&id) else { return };
-                if let Some(session) = link.installed(epoch, shard) {
-                    let actions = link.rekey.on_receive_installed(session);
+                if link.installed(index, shard) {
+                    let actions = link.rekey.on_receive_installed(index);
                     let (work, result) = link.carry_out(actions, shards);
                     self.shard_work(id, work);
                     self.end_connection_on(id, result);

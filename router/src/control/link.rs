@@ -53,14 +53,20 @@ impl Connection {
 /// A session whose keys are on their way into the shards.
 struct Installing {
     session: SessionIndex,
-    epoch: u32,
     shards: HashSet<usize>,
 }
 
 /// The way a heartbeat travels: keys of lane 255.
 struct ControlLane {
     send: Option<SendKey>,
-    receive: Vec<(SessionIndex, ReceiveKey)>,
+    receive: Vec<ControlSession>,
+}
+
+/// Heartbeats of the peer in one epoch.
+struct ControlSession {
+    session: SessionIndex,
+    epoch: u32,
+    key: ReceiveKey,
 }
 
 /// A link to one peer.
@@ -179,17 +185,23 @@ impl Link {
 
     /// Keys that the shards are to receive with; counted until all have them.
     pub(super) fn install(&mut self, session: SessionIndex, keys: &LinkKeys, shards: usize) {
-        let receive = keys.receive_key(Lane::CONTROL);
-        self.control.receive.push((session, receive));
-        self.installing.push(Installing { session, epoch: keys.epoch(), shards: (0..shards).collect() });
+        let key = keys.receive_key(Lane::CONTROL);
+        self.control.receive.push(ControlSession { session, epoch: keys.epoch(), key });
+        self.installing.push(Installing { session, shards: (0..shards).collect() });
     }
 
-    /// A shard has the keys of `epoch`; returns the session once all have.
-    pub(super) fn installed(&mut self, epoch: u64, shard: usize) -> Option<SessionIndex> {
-        let place = self.installing.iter().position(|entry| u64::from(entry.epoch) == epoch)?;
-        let entry = self.installing.get_mut(place)?;
+    /// A shard has the keys of `session`; true once all have.
+    pub(super) fn installed(&mut self, session: SessionIndex, shard: usize) -> bool {
+        let Some(place) = self.installing.iter().position(|entry| entry.session == session) else {
+            return false;
+        };
+        let Some(entry) = self.installing.get_mut(place) else { return false };
         entry.shards.remove(&shard);
-        entry.shards.is_empty().then(|| self.installing.remove(place).session)
+        let all = entry.shards.is_empty();
+        if all {
+            self.installing.remove(place);
+        }
+        all
     }
 
     /// True if every key the peer was told of is in every shard.
@@ -204,13 +216,13 @@ impl Link {
 
     /// No more heartbeats of this session.
     pub(super) fn drop_session(&mut self, session: SessionIndex) {
-        self.control.receive.retain(|(index, _)| *index != session);
+        self.control.receive.retain(|entry| entry.session != session);
         self.installing.retain(|entry| entry.session != session);
     }
 
     /// Our names of the sessions that the peer may send in.
     pub(super) fn sessions(&self) -> impl Iterator<Item = SessionIndex> + '_ {
-        self.control.receive.iter().map(|(index, _)| *index)
+        self.control.receive.iter().map(|entry| entry.session)
     }
 
     /// Seals a message of the control lane; `None` if there is no key that may.
@@ -228,14 +240,18 @@ impl Link {
         &mut self,
         header: OuterHeader,
         datagram: &mut [u8],
+        boot: Duration,
     ) -> Option<ControlMessage> {
         if header.kind() != Some(DatagramKind::Control) {
             return None;
         }
         let session = header.session();
-        let (_, key) = self.control.receive.iter_mut().find(|(index, _)| *index == session)?;
-        let body = key.open(header, datagram).ok()?;
-        ControlMessage::parse(body)
+        let entry = self.control.receive.iter_mut().find(|entry| entry.session == session)?;
+        let body = entry.key.open(header, datagram).ok()?;
+        let message = ControlMessage::parse(body);
+        // The peer sends under this epoch: so much the re-key machine learns from any lane.
+        self.rekey.on_lane_seen(Lane::CONTROL, entry.epoch, boot);
+        message
     }
 
     /// Sends a message over TCP, if there is a connection.

@@ -10,7 +10,7 @@ pub struct Sum(u64);
 impl Sum {
     /// The sum with `bytes` added. Every part but the last must have even length.
     #[must_use]
-    pub fn add(self, bytes: &[u8]) -> Self {
+    pub fn with(self, bytes: &[u8]) -> Self {
         let mut chunks = bytes.chunks_exact(4);
         let mut sum = 0u64;
         for chunk in chunks.by_ref() {
@@ -20,16 +20,16 @@ impl Sum {
         let rest = chunks.remainder();
         last[..rest.len()].copy_from_slice(rest);
         sum += u64::from(u32::from_ne_bytes(last));
-        self.add_folded(sum)
+        self.with_folded(sum)
     }
 
     /// The sum with a 16-bit number added.
     #[must_use]
-    pub fn add_u16(self, value: u16) -> Self {
-        self.add_folded(u64::from(u16::from_ne_bytes(value.to_be_bytes())))
+    pub fn with_u16(self, value: u16) -> Self {
+        self.with_folded(u64::from(u16::from_ne_bytes(value.to_be_bytes())))
     }
 
-    fn add_folded(self, sum: u64) -> Self {
+    fn with_folded(self, sum: u64) -> Self {
         let (total, carry) = self.0.overflowing_add(sum);
         Self(total + u64::from(carry))
     }
@@ -60,7 +60,7 @@ impl Sum {
 pub fn pseudo_header(frame: &[u8], at: &Transport, len: usize) -> Sum {
     let addresses = frame.get(at.addresses()).unwrap_or_default();
     #[expect(clippy::cast_possible_truncation, reason = "a segment has at most 65,535 bytes")]
-    Sum::default().add(addresses).add_u16(u16::from(at.protocol.number())).add_u16(len as u16)
+    Sum::default().with(addresses).with_u16(u16::from(at.protocol.number())).with_u16(len as u16)
 }
 
 /// Writes the sum of the pseudo header into the checksum field: the form in
@@ -78,7 +78,7 @@ pub fn complete(frame: &mut [u8], at: &Transport) {
         field.fill(0);
     }
     let segment = frame.get(at.l4..at.end).unwrap_or_default();
-    let mut sum = pseudo_header(frame, at, segment.len()).add(segment).checksum();
+    let mut sum = pseudo_header(frame, at, segment.len()).with(segment).checksum();
     if sum == [0, 0] && at.protocol == Protocol::Udp {
         // RFC 768: zero means "no checksum", so a computed zero is sent as ones.
         sum = [0xff, 0xff];
@@ -97,11 +97,12 @@ pub fn verify(frame: &[u8], at: &Transport) -> bool {
     if at.protocol == Protocol::Udp && field == [0, 0] {
         return false;
     }
-    pseudo_header(frame, at, segment.len()).add(segment).checksum() == [0, 0]
+    pseudo_header(frame, at, segment.len()).with(segment).checksum() == [0, 0]
 }
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
     use proptest::prelude::*;
 
@@ -120,20 +121,20 @@ mod tests {
     #[test]
     fn the_example_of_rfc_1071_sums_as_printed() {
         let bytes = [0x00, 0x01, 0xf2, 0x03, 0xf4, 0xf5, 0xf6, 0xf7];
-        assert_eq!(Sum::default().add(&bytes).partial(), [0xdd, 0xf2]);
+        assert_eq!(Sum::default().with(&bytes).partial(), [0xdd, 0xf2]);
     }
 
     proptest! {
         #[test]
         fn the_sum_is_that_of_the_definition(bytes in prop::collection::vec(any::<u8>(), 0..3000)) {
-            prop_assert_eq!(Sum::default().add(&bytes).checksum(), plain(&bytes));
+            prop_assert_eq!(Sum::default().with(&bytes).checksum(), plain(&bytes));
         }
 
         #[test]
         fn parts_of_even_length_add_up(a in prop::collection::vec(any::<u8>(), 0..100), b in prop::collection::vec(any::<u8>(), 0..100)) {
             let a = &a[..a.len() & !1];
             let whole = [a, &b].concat();
-            prop_assert_eq!(Sum::default().add(a).add(&b).checksum(), plain(&whole));
+            prop_assert_eq!(Sum::default().with(a).with(&b).checksum(), plain(&whole));
         }
     }
 }

@@ -216,6 +216,7 @@ impl fmt::Debug for SessionIndex {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
     use proptest::prelude::*;
 

@@ -78,7 +78,7 @@ fn request(
         return Ok(Some(request));
     }
     // As the kernel's skb_checksum_help() does: the field holds the start value.
-    let sum = Sum::default().add(frame.get(start..).ok_or(DropReason::BadOffload)?).checksum();
+    let sum = Sum::default().with(frame.get(start..).ok_or(DropReason::BadOffload)?).checksum();
     let field = start + offset;
     frame.get_mut(field..field + 2).ok_or(DropReason::BadOffload)?.copy_from_slice(&sum);
     Ok(None)
@@ -168,7 +168,7 @@ impl SuperFrame {
             header.set_len(transport_len);
         }
         let field = at.checksum_field();
-        out[field].copy_from_slice(&self.pseudo.add_u16(transport_len).partial());
+        out[field].copy_from_slice(&self.pseudo.with_u16(transport_len).partial());
         if complete {
             checksum::complete(out, &at);
         }
@@ -180,6 +180,6 @@ impl SuperFrame {
 fn complete_with_options(frame: &mut [u8], at: &Transport) {
     let field = at.l3 + 10..at.l3 + 12;
     frame[field.clone()].fill(0);
-    let sum = Sum::default().add(&frame[at.l3..at.l4]).checksum();
+    let sum = Sum::default().with(&frame[at.l3..at.l4]).checksum();
     frame[field].copy_from_slice(&sum);
 }

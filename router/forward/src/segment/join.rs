@@ -258,5 +258,5 @@ impl Run {
 fn header_sums_up(frame: &[u8], at: &Transport) -> bool {
     frame
         .get(at.l3..at.l3 + Ipv4Header::LEN)
-        .is_some_and(|header| Sum::default().add(header).checksum() == [0, 0])
+        .is_some_and(|header| Sum::default().with(header).checksum() == [0, 0])
 }

@@ -284,7 +284,7 @@ fn an_open_checksum_of_another_protocol_is_completed_here() {
     frame[40] = 0x12;
     let vnet = VnetHeader::checksum(34, 8);
     assert!(matches!(classify(&vnet, &mut frame, false), Ok(Outgoing::Whole(None))));
-    assert_eq!(checksum::Sum::default().add(&frame[34..]).checksum(), [0, 0]);
+    assert_eq!(checksum::Sum::default().with(&frame[34..]).checksum(), [0, 0]);
 }
 
 #[test]

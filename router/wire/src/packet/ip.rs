@@ -107,7 +107,7 @@ impl Ipv4Header {
     /// Recomputes the header checksum; only for headers without options.
     pub fn complete_checksum(&mut self) {
         self.checksum = [0; 2];
-        self.checksum = Sum::default().add(self.as_bytes()).checksum();
+        self.checksum = Sum::default().with(self.as_bytes()).checksum();
     }
 }
 

@@ -356,6 +356,7 @@ impl Transport {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::checksum;
     use proptest::prelude::*;

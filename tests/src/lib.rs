@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr)]
 
 pub mod checksums;
+pub mod flow;
 pub mod packets;
 pub mod world;
 

@@ -7,6 +7,7 @@
 pub mod checksums;
 pub mod flow;
 pub mod packets;
+pub mod traffic;
 pub mod world;
 
 pub use packets::PacketSocket;

@@ -52,6 +52,16 @@ impl Offload {
     /// `VIRTIO_NET_HDR_F_NEEDS_CSUM`.
     pub const NEEDS_CSUM: u8 = 1;
 
+    fn bytes(self) -> [u8; VNET_LEN] {
+        let mut bytes = [0; VNET_LEN];
+        bytes[..2].copy_from_slice(&[self.flags, self.gso_type]);
+        let words = [self.hdr_len, self.gso_size, self.csum_start, self.csum_offset];
+        for (to, word) in bytes[2..].chunks_mut(2).zip(words) {
+            to.copy_from_slice(&word.to_ne_bytes());
+        }
+        bytes
+    }
+
     fn parse(bytes: &[u8; VNET_LEN]) -> Self {
         let word = |at: usize| u16::from_ne_bytes([bytes[at], bytes[at + 1]]);
         Self {
@@ -136,8 +146,15 @@ impl PacketSocket {
     /// # Errors
     /// What the kernel says: `EMSGSIZE` when the interface takes no frame of that length.
     pub fn send(&self, frame: &[u8]) -> io::Result<()> {
-        let mut bytes = vec![0; VNET_LEN];
-        bytes.extend_from_slice(frame);
+        self.send_offloaded(Offload::default(), frame)
+    }
+
+    /// Sends a frame of which the kernel or the interface has still something to do.
+    ///
+    /// # Errors
+    /// What the kernel says: `EINVAL` when the offload fields do not fit the frame.
+    pub fn send_offloaded(&self, offload: Offload, frame: &[u8]) -> io::Result<()> {
+        let bytes = [&offload.bytes()[..], frame].concat();
         // SAFETY: the pointer and the length describe `bytes`, which lives through the call.
         let sent = unsafe { libc::send(self.fd.as_raw_fd(), bytes.as_ptr().cast(), bytes.len(), 0) };
         if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }

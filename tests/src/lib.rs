@@ -4,7 +4,9 @@
 //! tests need root: they make network namespaces.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr)]
 
+pub mod bulk;
 pub mod checksums;
+pub mod echo;
 pub mod flow;
 pub mod packets;
 pub mod traffic;

@@ -1,0 +1,377 @@
+//! Whatever comes from the underlay is delivered whole or dropped under its reason, and forwarding
+//! goes on.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod rig;
+
+use rig::{Forger, MAX_FRAME, Options, Rig, frame, mac, name, number_of, wait};
+use std::collections::HashSet;
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+use std::time::Duration;
+use weave_crypto::REPLAY_WINDOW;
+use weave_forward::{Command, DropReason, MacChange, Mode, Report};
+use weave_wire::inner::{ChecksumField, ChecksumRequest};
+use weave_wire::vnet::VNET_LEN;
+use weave_wire::{InnerHeader, MacAddr, OUTER_LEN};
+use zerocopy::IntoBytes;
+
+#[test]
+fn an_honest_datagram_is_delivered() {
+    let mut rig = Rig::usual();
+    let mut forger = Forger::new(&rig);
+    let frame = frame(7, MAX_FRAME);
+    let datagram = forger.honest(&frame);
+    forger.send(&datagram);
+    assert_eq!(rig.b.receive(), frame);
+    rig.works();
+    assert_eq!(rig.b.drops(DropReason::Malformed), 0);
+}
+
+#[test]
+fn garbage_is_malformed() {
+    let mut rig = Rig::usual();
+    let mut forger = Forger::new(&rig);
+    let good = forger.honest(&frame(1, 100));
+    for len in [0, 1, 2, OUTER_LEN - 1] {
+        forger.send(&good[..len]);
+    }
+    // Kinds and versions that are none, reserved bytes, lanes that are none, room for no tag.
+    for (place, value) in [(0, 0x00), (0, 0x14), (0, 0x20), (0, 0xff), (2, 1), (3, 1), (1, 64), (1, 254)] {
+        let mut bad = good.clone();
+        bad[place] = value;
+        forger.send(&bad);
+    }
+    forger.send(&good[..OUTER_LEN]);
+    forger.send(&good[..OUTER_LEN + 15]);
+    // An empty datagram may pass without a trace.
+    wait(|| rig.b.state(), || rig.b.drops(DropReason::Malformed) >= 13);
+    rig.works();
+    assert!(rig.b.drops(DropReason::Malformed) <= 14, "{}", rig.b.state());
+}
+
+#[test]
+fn a_session_or_lane_without_keys_is_unknown() {
+    let mut rig = Rig::usual();
+    let mut forger = Forger::new(&rig);
+    let mut datagram = forger.honest(&frame(1, 100));
+    datagram[OUTER_LEN - 5] ^= 1;
+    forger.send(&datagram);
+    rig.dropped_at_b(DropReason::UnknownSession, 1);
+
+    let mut rig = Rig::usual();
+    let mut forger = Forger::new(&rig);
+    let mut datagram = forger.honest(&frame(1, 100));
+    datagram[1] = 9;
+    forger.send(&datagram);
+    rig.dropped_at_b(DropReason::UnknownLane, 1);
+}
+
+#[test]
+fn a_dropped_session_is_unknown() {
+    let mut rig = Rig::usual();
+    let mut forger = Forger::new(&rig);
+    let (first, second) = (forger.honest(&frame(1, 100)), forger.honest(&frame(2, 100)));
+    forger.send(&first);
+    assert_eq!(number_of(&rig.b.receive()), 1);
+    rig.b.command(|_| Command::DropReceive(rig::FORGER_SESSION));
+    rig.works();
+    forger.send(&second);
+    rig.dropped_at_b(DropReason::UnknownSession, 1);
+}
+
+#[test]
+fn a_clear_datagram_of_a_sealed_session_is_dropped() {
+    let mut rig = Rig::usual();
+    let mut forger = Forger::new(&rig);
+    let mut datagram = forger.honest(&frame(1, 100));
+    // Clear, and of the control lane.
+    for kind in [0x11, 0x13] {
+        datagram[0] = kind;
+        forger.send(&datagram);
+    }
+    rig.dropped_at_b(DropReason::WrongMode, 2);
+}
+
+#[test]
+fn a_sealed_datagram_of_a_clear_session_is_dropped() {
+    let mut rig = Rig::new(Options { mode: Mode::Clear, ..Options::default() });
+    let mut forger = Forger::new(&rig);
+    let mut datagram = forger.honest(&frame(1, 100));
+    datagram[0] = 0x10;
+    forger.send(&datagram);
+    rig.dropped_at_b(DropReason::WrongMode, 1);
+}
+
+#[test]
+fn a_clear_datagram_from_another_address_is_dropped() {
+    let mut rig = Rig::new(Options { mode: Mode::Clear, ..Options::default() });
+    let mut forger = Forger::new(&rig);
+    let datagram = forger.honest(&frame(1, 100));
+    forger.send_from(Ipv4Addr::new(127, 0, 0, 2).into(), &datagram);
+    rig.dropped_at_b(DropReason::WrongMode, 1);
+    // From the right one it was fine, and its number is not used up.
+    forger.send(&datagram);
+    assert_eq!(number_of(&rig.b.receive()), 1);
+}
+
+#[test]
+fn an_expired_key_opens_nothing() {
+    let mut rig = Rig::usual();
+    let mut forger = Forger::with_lifetime(&rig, Duration::ZERO);
+    let datagram = forger.honest(&frame(1, 100));
+    forger.send(&datagram);
+    rig.dropped_at_b(DropReason::KeyExpired, 1);
+}
+
+#[test]
+fn a_replayed_datagram_is_delivered_once() {
+    let mut rig = Rig::usual();
+    let mut forger = Forger::new(&rig);
+    let datagram = forger.honest(&frame(1, 100));
+    for _ in 0..4 {
+        forger.send(&datagram);
+    }
+    assert_eq!(number_of(&rig.b.receive()), 1);
+    rig.dropped_at_b(DropReason::Replayed, 3);
+}
+
+#[test]
+fn a_datagram_behind_the_window_is_too_old() {
+    let mut rig = Rig::usual();
+    let mut forger = Forger::new(&rig);
+    let first = forger.honest(&frame(1, 100));
+    for number in 0..REPLAY_WINDOW + 64 {
+        let skipped = forger.honest(&frame(number.into(), 30));
+        if number == REPLAY_WINDOW + 63 {
+            forger.send(&skipped);
+        }
+    }
+    assert_eq!(number_of(&rig.b.receive()), u64::from(REPLAY_WINDOW + 63));
+    forger.send(&first);
+    rig.dropped_at_b(DropReason::TooOld, 1);
+}
+
+#[test]
+fn a_datagram_changed_anywhere_is_forged_and_the_true_one_still_passes() {
+    let mut rig = Rig::usual();
+    let mut forger = Forger::new(&rig);
+    let datagram = forger.honest(&frame(1, 60));
+    // The kind's and lane's bytes, session and counter lead elsewhere: see the other tests.
+    for place in OUTER_LEN..datagram.len() {
+        let mut bad = datagram.clone();
+        bad[place] ^= 0x40;
+        forger.send(&bad);
+    }
+    rig.dropped_at_b(DropReason::Forged, (datagram.len() - OUTER_LEN) as u64);
+    forger.send(&datagram);
+    assert_eq!(number_of(&rig.b.receive()), 1);
+}
+
+#[test]
+fn a_frame_for_or_from_somebody_else_is_dropped() {
+    let mut rig = Rig::usual();
+    let mut forger = Forger::new(&rig);
+    let frame = frame(1, 100);
+    let of = |source, destination| InnerHeader::new(source, destination, None).as_bytes().try_into().unwrap();
+    // Another peer's name; no hop left; nobody's name.
+    let mut no_hop: [u8; 16] = Forger::inner();
+    no_hop[12] = 0;
+    let mut nobody = Forger::inner();
+    nobody[..6].fill(0);
+    for inner in [of(name(1), Some(name(2))), no_hop, nobody] {
+        let datagram = forger.datagram(0, inner, &frame);
+        forger.send(&datagram);
+    }
+    rig.b.dropped(DropReason::SourcePeer, 3);
+    let datagram = forger.datagram(0, of(name(3), Some(name(9))), &frame);
+    forger.send(&datagram);
+    wait(|| rig.b.state(), || rig.b.drops(DropReason::NotForUs) == 1);
+    rig.works();
+    // To everybody is to us, too.
+    let datagram = forger.datagram(0, of(name(3), None), &frame);
+    forger.send(&datagram);
+    assert_eq!(rig.b.receive(), frame);
+}
+
+#[test]
+fn inner_headers_of_a_later_version_and_fragments_are_dropped() {
+    let mut rig = Rig::usual();
+    let mut forger = Forger::new(&rig);
+    for (place, bits) in [(12, 1), (12, 7), (14, 1), (14, 2), (15, 1)] {
+        let mut inner = Forger::inner();
+        inner[place] |= bits;
+        let datagram = forger.datagram(0, inner, &frame(1, 100));
+        forger.send(&datagram);
+    }
+    rig.b.dropped(DropReason::Malformed, 5);
+    let mut first = Forger::inner();
+    first[14] &= !4;
+    let mut second = Forger::inner();
+    second[14] |= 1 << 3;
+    for inner in [first, second] {
+        let datagram = forger.datagram(0, inner, &frame(1, 100));
+        forger.send(&datagram);
+    }
+    wait(|| rig.b.state(), || rig.b.drops(DropReason::Fragment) == 2);
+    rig.works();
+}
+
+#[test]
+fn frames_too_short_and_too_long_are_dropped() {
+    let mut rig = Rig::usual();
+    let mut forger = Forger::new(&rig);
+    for len in [0, 1, 13] {
+        let datagram = forger.datagram(0, Forger::inner(), &frame(1, 100)[..len]);
+        forger.send(&datagram);
+    }
+    rig.b.dropped(DropReason::FrameTooShort, 3);
+    for len in [MAX_FRAME + 1, 9000, 60_000] {
+        let datagram = forger.honest(&frame(1, len));
+        forger.send(&datagram);
+    }
+    wait(|| rig.b.state(), || rig.b.drops(DropReason::FrameTooLong) == 3);
+    rig.works();
+    // The shortest there is.
+    let datagram = forger.honest(&frame(1, 100)[..14]);
+    forger.send(&datagram);
+    assert_eq!(rig.b.receive(), frame(1, 100)[..14]);
+}
+
+#[test]
+fn a_checksum_request_that_does_not_fit_its_frame_is_dropped() {
+    let mut rig = Rig::usual();
+    let mut forger = Forger::new(&rig);
+    let mut sent = 0;
+    // No IP at all; within the frame, at its end, behind it.
+    for start in [1, 14, 34, 99, 255] {
+        for field in [ChecksumField::Tcp, ChecksumField::Udp] {
+            let request = ChecksumRequest { start, field };
+            let inner = InnerHeader::new(name(3), None, Some(request)).as_bytes().try_into().unwrap();
+            let datagram = forger.datagram(0, inner, &frame(1, 100));
+            forger.send(&datagram);
+            sent += 1;
+        }
+    }
+    rig.dropped_at_b(DropReason::BadOffload, sent);
+}
+
+#[test]
+fn a_frame_of_a_station_of_ours_does_not_come_back() {
+    let mut rig = Rig::usual();
+    let mut forger = Forger::new(&rig);
+    let frame = frame(1, 100);
+    let station = MacAddr(frame[6..12].try_into().unwrap());
+    // The genuine frames of the rig have the same source: not yet sent.
+    let macs = Arc::new(vec![mac(1), station, mac(9)]);
+    rig.b.command(|_| Command::SetLocalMacs(Arc::clone(&macs)));
+    let datagram = forger.honest(&frame);
+    forger.send(&datagram);
+    rig.b.dropped(DropReason::Loop, 1);
+    rig.b.command(|_| Command::SetLocalMacs(Arc::default()));
+    rig.works();
+}
+
+#[test]
+fn a_full_table_of_stations_is_counted_and_frames_pass() {
+    let mut rig = Rig::usual();
+    let mut forger = Forger::new(&rig);
+    let changes = (0..20_000).map(|number| MacChange { mac: mac(number), peer: Some(name(3)) });
+    let changes = Arc::new(changes.collect::<Vec<_>>());
+    rig.b.command(|_| Command::ChangeMacs(Arc::clone(&changes)));
+    for number in 0..10 {
+        let mut frame = frame(number, 100);
+        frame[6..12].copy_from_slice(&mac(90_000 + number as u32).0);
+        let datagram = forger.honest(&frame);
+        forger.send(&datagram);
+        assert_eq!(rig.b.receive(), frame);
+    }
+    assert_eq!(rig.b.counter("mac_table_full"), 10, "{}", rig.b.state());
+    rig.works();
+}
+
+#[test]
+fn datagrams_merged_across_lanes_reach_their_owners() {
+    const EACH: u64 = 20;
+    let mut rig = Rig::new(Options { shards: 2, ..Options::default() });
+    let mut forger = Forger::new(&rig);
+    let merged: Vec<_> = (0..2 * EACH)
+        .map(|number| forger.datagram(number as usize % 2, Forger::inner(), &frame(number, 120)))
+        .collect();
+    forger.send_merged(&merged);
+    for shard in 0..2 {
+        let numbers: HashSet<_> =
+            (0..EACH).map(|_| number_of(&rig.b.receive_raw(shard)[VNET_LEN..])).collect();
+        assert_eq!(numbers, (0..EACH).map(|i| 2 * i + shard as u64).collect(), "tap {shard}");
+    }
+    assert_eq!(rig.b.counter("handed_over"), EACH, "{}", rig.b.state());
+    rig.works();
+}
+
+#[test]
+fn a_control_datagram_among_others_reaches_the_control_core() {
+    let mut rig = Rig::usual();
+    let mut forger = Forger::new(&rig);
+    let first = forger.honest(&frame(1, 100));
+    let mut control = forger.honest(&frame(2, 100));
+    control[..2].copy_from_slice(&[0x13, 255]);
+    let last = forger.honest(&frame(3, 100));
+    forger.send_merged(&[first, control.clone(), last]);
+    assert_eq!([1, 3], [(); 2].map(|()| number_of(&rig.b.receive())));
+    let report = rig.b.await_report("a control datagram", |r| matches!(r, Report::ControlDatagram { .. }));
+    let Report::ControlDatagram { datagram, .. } = report else { unreachable!() };
+    assert_eq!(*datagram, *control);
+    rig.works();
+}
+
+#[test]
+fn more_control_datagrams_than_the_core_takes_are_counted() {
+    let mut rig = Rig::usual();
+    let mut forger = Forger::new(&rig);
+    let first = forger.honest(&frame(1, 100));
+    let mut control = first.clone();
+    control[..2].copy_from_slice(&[0x13, 255]);
+    // The first one is forged: only its lane leads the others here.
+    let mut train = vec![control; 60];
+    train[0] = first;
+    train[0][OUTER_LEN + 3] ^= 1;
+    for _ in 0..100 {
+        forger.send_merged(&train);
+    }
+    wait(|| rig.b.state(), || rig.b.drops(DropReason::Forged) == 100);
+    assert!(rig.b.drops(DropReason::ReportFull) >= 100 * 59 - 4096, "{}", rig.b.state());
+    rig.works();
+}
+
+#[test]
+fn a_full_inbox_is_counted_and_empties_again() {
+    let mut rig = Rig::new(Options { shards: 2, tap_buffer: 8192, ..Options::default() });
+    let mut forger = Forger::new(&rig);
+    // All but the first of each train belong to shard 1, whose tap nobody empties.
+    let mut sent = 0;
+    while rig.b.drops(DropReason::HandOverFull) == 0 {
+        assert!(sent < 200 * 40, "no inbox is ever full: {}", rig.b.state());
+        let train: Vec<_> = (0..40)
+            .map(|i| forger.datagram(usize::from(i > 0), Forger::inner(), &frame(sent + i, 300)))
+            .collect();
+        forger.send_merged(&train);
+        assert_eq!(number_of(&rig.b.receive()), sent);
+        sent += 40;
+        wait(|| rig.b.state(), || rig.b.counter("datagrams_received") >= sent);
+    }
+    // What was taken in comes out, once each.
+    let handed = rig.b.counter("handed_over");
+    let mut numbers = HashSet::new();
+    for _ in 0..handed {
+        assert!(numbers.insert(number_of(&rig.b.receive_raw(1)[VNET_LEN..])), "delivered twice");
+    }
+    // And the next ones pass.
+    let train: Vec<_> =
+        (0..40).map(|i| forger.datagram(usize::from(i > 0), Forger::inner(), &frame(i, 300))).collect();
+    forger.send_merged(&train);
+    for _ in 1..40 {
+        rig.b.receive_raw(1);
+    }
+    assert_eq!(number_of(&rig.b.receive()), 0);
+    rig.works();
+}

@@ -6,11 +6,19 @@
 
 pub mod bulk;
 pub mod checksums;
+pub mod descriptors;
 pub mod echo;
 pub mod flow;
+pub mod hostile;
+pub mod hosts;
+pub mod numbered;
 pub mod packets;
+pub mod random;
+pub mod raw;
+pub mod relay;
 pub mod traffic;
 pub mod world;
 
+pub use hosts::Hosts;
 pub use packets::PacketSocket;
 pub use world::{Options, Ran, World, wait_until};

@@ -1,0 +1,96 @@
+//! Numbered datagrams between the containers, every byte checked, and what became of them.
+
+use std::net::IpAddr;
+use std::num::NonZeroU64;
+use std::time::Duration;
+
+use weave_perf::traffic::Window;
+use weave_perf::traffic::udp::{Delivery, Load, Receiver, Sender, measure};
+
+use crate::World;
+use crate::world::{v4, v6};
+
+/// A stream of numbered datagrams.
+#[derive(Debug, Clone, Copy)]
+pub struct Stream {
+    /// Container that sends.
+    pub from: usize,
+    /// Container that receives.
+    pub to: usize,
+    /// By IPv6.
+    pub v6: bool,
+    /// Payload, bytes.
+    pub bytes: usize,
+    /// Datagrams a second.
+    pub rate: u64,
+}
+
+/// Sends all `streams` side by side for `duration`.
+#[must_use]
+pub fn send(world: &World, streams: &[Stream], duration: Duration) -> Vec<Delivery> {
+    let ends: Vec<_> = streams
+        .iter()
+        .map(|stream| {
+            let address: IpAddr = if stream.v6 { v6(stream.to).into() } else { v4(stream.to).into() };
+            let receiver = world.inside(stream.to, || Receiver::bind((address, 0).into()).unwrap());
+            let sender = world.inside(stream.from, || Sender::connect(receiver.address()).unwrap());
+            (receiver, sender)
+        })
+        .collect();
+    std::thread::scope(|scope| {
+        let running: Vec<_> = ends
+            .iter()
+            .zip(streams)
+            .map(|((receiver, sender), stream)| {
+                let rate = NonZeroU64::new(stream.rate);
+                let load = Load { payload_bytes: stream.bytes, rate, check_content: true };
+                let window = Window { warm_up: Duration::ZERO, duration };
+                scope.spawn(move || measure(receiver, sender, load, window, &mut |_| {}).unwrap())
+            })
+            .collect();
+        running.into_iter().map(|running| running.join().unwrap()).collect()
+    })
+}
+
+/// Ends the test if anything was doubled or damaged.
+#[track_caller]
+pub fn intact(deliveries: &[Delivery]) {
+    for delivery in deliveries {
+        let wrong = delivery.duplicates + delivery.corrupted + delivery.too_late;
+        assert_eq!(wrong, 0, "doubled, damaged or too late: {delivery:#?}");
+    }
+}
+
+/// Ends the test if anything was doubled, damaged or lost; says what the routers dropped.
+#[track_caller]
+pub fn complete(world: &World, deliveries: &[Delivery]) {
+    intact(deliveries);
+    for delivery in deliveries {
+        assert!(delivery.sent > 0, "nothing was sent");
+        assert_eq!(
+            delivery.lost(),
+            0,
+            "lost: {delivery:#?}\ndropped: {:#?}",
+            [0, 1].map(|index| all_drops(world, index))
+        );
+    }
+}
+
+/// Everything the router of host `index` dropped, by reason.
+#[must_use]
+pub fn all_drops(world: &World, index: usize) -> Vec<(usize, String, u64)> {
+    let shards = world.status(index).shards;
+    let of = |(number, shard): (usize, weave_api::status::Shard)| {
+        shard.drops.into_iter().filter(|(_, n)| *n > 0).map(move |(reason, n)| (number, reason, n))
+    };
+    shards.into_iter().enumerate().flat_map(of).collect()
+}
+
+/// Memory of the router of host `index`, bytes (`VmRSS`).
+#[must_use]
+pub fn memory(world: &World, index: usize) -> u64 {
+    let pid = world.status(index).pid;
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
+}

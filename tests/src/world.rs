@@ -412,15 +412,20 @@ impl World {
     /// The end of the log of the router of host `index`.
     #[must_use]
     pub fn log(&self, index: usize) -> String {
-        let Ok(entries) = fs::read_dir(self.host(index).run_dir()) else { return String::new() };
-        let logs = entries.flatten().map(|entry| entry.path());
-        let mut text = String::new();
-        for path in logs.filter(|path| path.extension().is_some_and(|end| end == "log")) {
-            text += &String::from_utf8_lossy(&fs::read(path).unwrap_or_default());
-        }
-        let start = text.len().saturating_sub(LOG_SHOWN);
-        text.get(start..).unwrap_or(&text).to_owned()
+        log_of(self.host(index))
     }
+}
+
+/// The end of the log of the router of `host`.
+pub(crate) fn log_of(host: &Host) -> String {
+    let Ok(entries) = fs::read_dir(host.run_dir()) else { return String::new() };
+    let logs = entries.flatten().map(|entry| entry.path());
+    let mut text = String::new();
+    for path in logs.filter(|path| path.extension().is_some_and(|end| end == "log")) {
+        text += &String::from_utf8_lossy(&fs::read(path).unwrap_or_default());
+    }
+    let start = text.len().saturating_sub(LOG_SHOWN);
+    text.get(start..).unwrap_or(&text).to_owned()
 }
 
 impl Drop for World {
@@ -481,7 +486,7 @@ pub fn wait_until(limit: Duration, what: impl Fn() -> String, mut holds: impl Fn
 }
 
 #[track_caller]
-fn await_end(process: &PidFd) {
+pub(crate) fn await_end(process: &PidFd) {
     let ended = process.wait_end(Instant::now() + COMMAND_WITHIN).unwrap();
     assert!(ended, "the router does not end");
 }
@@ -500,7 +505,7 @@ pub fn weave() -> PathBuf {
 }
 
 /// A test that takes too long gets SIGTERM: its routers have sessions of their own and would stay.
-fn clean_up_when_killed() {
+pub(crate) fn clean_up_when_killed() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};

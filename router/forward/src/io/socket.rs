@@ -7,6 +7,7 @@ use nix::sys::socket::{
 };
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::time::{Duration, Instant};
 use weave_wire::outer::LANE_OFFSET;
 
 /// Kernel buffer asked for in each direction of each data socket, bytes. With
@@ -14,6 +15,10 @@ use weave_wire::outer::LANE_OFFSET;
 pub const SOCKET_BUFFER: usize = 8 << 20;
 /// Kernel buffers of the control sockets, bytes.
 const CONTROL_BUFFER: usize = 1 << 20;
+/// How long the port may stay taken by a router that was killed.
+const PORT_RELEASED: Duration = Duration::from_secs(2);
+/// How often it is tried meanwhile.
+const PORT_TRIED: Duration = Duration::from_millis(10);
 
 /// A socket could not be made as needed.
 #[derive(Debug, thiserror::Error)]
@@ -83,7 +88,7 @@ pub fn open(host: Option<IpAddr>, port: u16, shards: usize, gro: bool) -> Result
     let address = SocketAddr::new(host.unwrap_or(any), port);
     // A socket of another program would take part of our datagrams: see that the
     // port is free before sharing it among ourselves.
-    drop(try_bind(family, address)?);
+    drop(await_port(family, address)?);
 
     let mut address = address;
     let mut large_buffers = true;
@@ -175,6 +180,18 @@ fn try_bind(family: Family, address: SocketAddr) -> Result<OwnedFd, SocketError>
     let fd = new_socket(family, address)?;
     bind_to(&fd, address)?;
     Ok(fd)
+}
+
+/// Waits for a port that a router which was killed still holds: the kernel takes
+/// its rings down, and the sockets in them, after the process has gone.
+fn await_port(family: Family, address: SocketAddr) -> Result<OwnedFd, SocketError> {
+    let deadline = Instant::now() + PORT_RELEASED;
+    loop {
+        match try_bind(family, address) {
+            Err(SocketError::InUse(_)) if Instant::now() < deadline => std::thread::sleep(PORT_TRIED),
+            result => return result,
+        }
+    }
 }
 
 /// Asks for large buffers, past the host's limits where allowed; false if the

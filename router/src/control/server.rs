@@ -5,7 +5,7 @@ use crate::rt::{self, UnixListener, UnixStream};
 use std::cell::Cell;
 use std::io;
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use weave_api::problem::{Code, Problem};
 use weave_api::request::Reply;
 use weave_api::server::{
@@ -55,6 +55,8 @@ async fn talk(mut stream: UnixStream, events: rt::Sender<Event>) -> io::Result<(
     write(&mut stream, &hello_frame()).await?;
     let mut conversation = Conversation::default();
     let mut buffer = vec![0; READ];
+    // For a whole request: one that trickles in must not hold its place for ever.
+    let mut deadline = Instant::now() + REQUEST_TIME_LIMIT;
     loop {
         while let Some(incoming) = conversation.next_incoming() {
             match incoming {
@@ -72,9 +74,11 @@ async fn talk(mut stream: UnixStream, events: rt::Sender<Event>) -> io::Result<(
                 Incoming::Refused(frame) => write(&mut stream, &frame).await?,
                 Incoming::Close(frame) => return write(&mut stream, &frame).await,
             }
+            deadline = Instant::now() + REQUEST_TIME_LIMIT;
         }
         let late = || Err(io::Error::new(io::ErrorKind::TimedOut, "no request within the time limit"));
-        let len = rt::timeout(REQUEST_TIME_LIMIT, stream.read(&mut buffer)).await.unwrap_or_else(late)?;
+        let left = deadline.saturating_duration_since(Instant::now());
+        let len = rt::timeout(left, stream.read(&mut buffer)).await.unwrap_or_else(late)?;
         if len == 0 {
             return Ok(());
         }

@@ -80,9 +80,10 @@ impl Attack {
             let (over, tally, random) = (Arc::clone(&over), Arc::clone(&tally), Random::new(random.number()));
             start(Box::new(move || send_datagrams(&sockets, target, &genuine, random, &over, &tally)));
         }
-        {
+        for source in 0..SOURCES {
             let (over, tally, random) = (Arc::clone(&over), Arc::clone(&tally), Random::new(random.number()));
-            start(Box::new(move || evil.run(|| connect_all(target, random, &over, &tally)).unwrap()));
+            let (evil, source) = (evil.try_clone().unwrap(), source_address(source));
+            start(Box::new(move || evil.run(|| connect_all(source, target, random, &over, &tally)).unwrap()));
         }
         {
             let (over, tally) = (Arc::clone(&over), Arc::clone(&tally));
@@ -180,15 +181,13 @@ fn send_datagrams(
     }
 }
 
-fn connect_all(target: SocketAddr, mut random: Random, over: &AtomicBool, tally: &Tally) {
-    const OPEN: usize = 256;
+fn connect_all(source: Ipv4Addr, target: SocketAddr, mut random: Random, over: &AtomicBool, tally: &Tally) {
+    const OPEN: usize = 32;
     let mut open: Vec<TcpStream> = Vec::new();
-    let mut source = 0;
     while !over.load(Ordering::Relaxed) {
-        source = (source + 1) % SOURCES;
         tally.connections.fetch_add(1, Ordering::Relaxed);
         // Some stay and say nothing more, until others take their place.
-        if let Some(mut stream) = connect_from(source_address(source), target) {
+        if let Some(mut stream) = connect_from(source, target) {
             let mut noise = vec![0; random.below(700) as usize];
             noise.iter_mut().for_each(|byte| *byte = random.number() as u8);
             let _ = stream.write_all(&noise);

@@ -6,9 +6,8 @@ use crate::state::{self, Saver, StateError};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 use std::time::{Duration, Instant};
 use weave_crypto::{Identity, LocalPeer, Password, Secrets, StretchError};
 use weave_forward::{Features, Group, GroupConfig, ProbeError, StartError, probe};
@@ -26,11 +25,6 @@ const PORT_RELEASED: Duration = Duration::from_secs(2);
 const PORT_TRIED: Duration = Duration::from_millis(10);
 /// Shards where no cores are named, at most.
 const DEFAULT_SHARDS: usize = 4;
-
-/// How long a port that is in use is waited for.
-const PORT_FREED_WITHIN: Duration = Duration::from_secs(2);
-/// How often it is tried meanwhile.
-const PORT_ASKED_EVERY: Duration = Duration::from_millis(10);
 
 /// Why a router did not start, or ended.
 #[derive(Debug, thiserror::Error)]
@@ -210,21 +204,11 @@ fn raise_limit(resource: Resource, wanted: u64) {
 
 /// Binds the TCP port; with it the port is ours.
 fn listen(config: &Config) -> Result<TcpListener, RunError> {
-    let port = config.port;
-    let tcp = when_free(config.host, |ip| TcpListener::bind(SocketAddr::new(ip, port)))
-        .map_err(|cause| RunError::Listen { port, cause })?;
-    // The sockets of the shards say themselves what is wrong; here it is only waited for.
-    drop(when_free(config.host, |ip| UdpSocket::bind(SocketAddr::new(ip, port))));
-    Ok(tcp)
-}
-
-/// Binds to `host` or to all addresses, waiting for a port that is in use. What a killed router's
-/// rings hold the kernel closes a moment after the process is gone.
-fn when_free<T>(host: Option<IpAddr>, bind: impl Fn(IpAddr) -> io::Result<T>) -> io::Result<T> {
-    let deadline = Instant::now() + PORT_FREED_WITHIN;
+    let bind = |ip: IpAddr| TcpListener::bind(SocketAddr::new(ip, config.port));
     let in_use = |error: &io::Error| error.kind() == io::ErrorKind::AddrInUse;
+    let deadline = Instant::now() + PORT_RELEASED;
     loop {
-        let result = match host {
+        let result = match config.host {
             Some(ip) => bind(ip),
             // On a host without IPv6 the family is missing; any other error is the
             // same for both.
@@ -234,8 +218,8 @@ fn when_free<T>(host: Option<IpAddr>, bind: impl Fn(IpAddr) -> io::Result<T>) ->
             },
         };
         match result {
-            Err(error) if in_use(&error) && Instant::now() < deadline => std::thread::sleep(PORT_ASKED_EVERY),
-            other => return other,
+            Err(error) if in_use(&error) && Instant::now() < deadline => std::thread::sleep(PORT_TRIED),
+            result => return result.map_err(|cause| RunError::Listen { port: config.port, cause }),
         }
     }
 }

@@ -210,7 +210,7 @@ impl Drop for Group {
     }
 }
 
-fn build(
+pub(crate) fn build(
     config: &GroupConfig,
     sockets: &SocketSet,
     shard: usize,

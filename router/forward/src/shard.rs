@@ -1,6 +1,8 @@
 //! The loop of one shard.
 
 mod receive;
+#[cfg(test)]
+mod tests;
 mod transmit;
 
 use crate::clock::boot_time;
@@ -242,11 +244,19 @@ impl Shard {
     }
 
     fn send_reports(&mut self) {
-        for report in self.tables.reports.drain(..) {
-            if self.reports.try_send(report).is_err() {
+        let mut reports = std::mem::take(&mut self.tables.reports);
+        for report in reports.drain(..) {
+            if let Err(lost) = self.reports.try_send(report) {
                 self.counters.dropped(DropReason::ReportFull);
+                // Else the station would stay here, where the control core's limits and
+                // its forgetting do not reach it. Its next frame is reported again.
+                if let Report::MacSeen { mac, .. } = lost.into_inner() {
+                    self.tables.forget(mac);
+                }
             }
         }
+        // The same memory again.
+        self.tables.reports = reports;
         let refused = std::mem::take(&mut self.tables.macs_refused);
         if refused > 0 {
             self.counters.mac_table_full.add(refused);

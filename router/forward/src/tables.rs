@@ -487,6 +487,13 @@ impl Tables {
         Ok(())
     }
 
+    /// Forgets where a station is.
+    pub fn forget(&mut self, station: MacAddr) {
+        self.macs.remove(&station);
+        self.last_source = None;
+        self.last_destination = None;
+    }
+
     /// Begins a turn of the loop at `now`.
     pub fn begin_turn(&mut self, now: Duration) {
         if now.as_secs() != self.now.as_secs() {

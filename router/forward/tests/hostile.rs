@@ -291,6 +291,31 @@ fn a_full_table_of_stations_is_counted_and_frames_pass() {
 }
 
 #[test]
+fn a_station_whose_report_was_lost_is_reported_again() {
+    let rig = Rig::usual();
+    let mut forger = Forger::new(&rig);
+    let from = |number: u32| {
+        let mut frame = frame(number.into(), 60);
+        frame[6..12].copy_from_slice(&mac(number).0);
+        frame
+    };
+    // Nobody reads reports for a while.
+    let mut last = 0;
+    while rig.b.drops(DropReason::ReportFull) == 0 {
+        last += 1;
+        assert!(last < 10_000, "reports are never full: {}", rig.b.state());
+        let datagram = forger.honest(&from(last));
+        forger.send(&datagram);
+        assert_eq!(rig.b.receive(), from(last));
+    }
+    while rig.b.reports.try_recv().is_ok() {}
+    let datagram = forger.honest(&from(last));
+    forger.send(&datagram);
+    let wanted = Report::MacSeen { mac: mac(last), peer: name(3) };
+    rig.b.await_report("the station", |report| *report == wanted);
+}
+
+#[test]
 fn datagrams_merged_across_lanes_reach_their_owners() {
     const EACH: u64 = 20;
     let mut rig = Rig::new(Options { shards: 2, ..Options::default() });

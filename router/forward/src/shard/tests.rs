@@ -1,0 +1,201 @@
+//! What the kernel may answer to a send, also where no kernel at hand does.
+//!
+//! Each answer is put in the place of the true one: the kernel did send, so the receiver sees once
+//! more what is sent again.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use super::Shard;
+use crate::command::{Command, LinkId, Mode, Report, Routes, SendSession};
+use crate::counters::{Counters, DropReason};
+use crate::group::{GroupConfig, build};
+use crate::handover::Inbox;
+use crate::io::ring::Operation;
+use crate::io::{sends::SLOTS, socket};
+use crate::shard::Door;
+use crate::{CommandQueue, boot_time, probe};
+use std::net::{Ipv4Addr, UdpSocket};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixDatagram;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+use weave_crypto::Key;
+use weave_wire::vnet::VnetHeader;
+use weave_wire::{Lane, PeerName, SessionIndex};
+use zerocopy::IntoBytes;
+
+const LINK: LinkId = LinkId(0);
+const WITHIN: Duration = Duration::from_secs(10);
+
+/// A shard whose turns the test makes, and both its ends.
+struct Bench {
+    shard: Shard,
+    tap: UnixDatagram,
+    far: UdpSocket,
+    counters: Arc<Counters>,
+    reports: async_channel::Receiver<Report>,
+}
+
+impl Bench {
+    /// With a key of its own for each `key`.
+    fn new(key: u8) -> Self {
+        let (inner, tap) = UnixDatagram::pair().unwrap();
+        let config = GroupConfig {
+            own_name: PeerName::new([2, 0, 0, 0, 0, 1]).unwrap(),
+            mtu: 1376,
+            host: Some(Ipv4Addr::LOCALHOST.into()),
+            port: 0,
+            taps: vec![OwnedFd::from(inner)],
+            features: probe(&[]).unwrap(),
+            join_tcp: true,
+            join_udp: true,
+            clear: true,
+            cores: Vec::new(),
+            completions: None,
+        };
+        let sockets = socket::open(config.host, config.port, 1, true).unwrap();
+        let commands = CommandQueue::new().unwrap();
+        let doors = [Door { commands, inbox: Inbox::new(), woken: AtomicBool::new(false) }].into();
+        let counters = Arc::new(Counters::default());
+        let (reporter, reports) = async_channel::bounded(100);
+        let mut shard = build(&config, &sockets, 0, &doors, &[Arc::clone(&counters)], &reporter).unwrap();
+        shard.ring.enable().unwrap();
+        let far = UdpSocket::bind("127.0.0.1:0").unwrap();
+        far.set_read_timeout(Some(WITHIN)).unwrap();
+        let address = far.local_addr().unwrap();
+        let routes = Arc::new(Routes { unicast: Vec::new(), broadcast: vec![LINK] });
+        shard.tables.begin_turn(boot_time());
+        for command in [
+            Command::SetRoutes(routes),
+            Command::SetLink { link: LINK, address, counters: Arc::default() },
+            Command::SetSend(Box::new(SendSession {
+                link: LINK,
+                epoch: 1,
+                index: SessionIndex(1),
+                mode: Mode::Clear,
+                lane: Lane::data(0).unwrap(),
+                key: Key::from_bytes([key; 32]),
+                expires: boot_time() + Duration::from_secs(3600),
+            })),
+        ] {
+            shard.run_command(command).unwrap();
+        }
+        let mut bench = Self { shard, tap, far, counters, reports };
+        bench.shard.flush().unwrap();
+        bench.answer(0);
+        bench.received(1);
+        bench
+    }
+
+    /// Lets the shard read `count` frames and send them at once; answers the send.
+    fn send(&mut self, count: usize, answer: i32) {
+        for number in 0..count {
+            let mut frame = vec![0xff; 60];
+            frame[59] = number as u8;
+            self.tap.send(&[VnetHeader::plain().as_bytes(), &frame].concat()).unwrap();
+        }
+        while self.counters.tap_reads.get() < count as u64 {
+            self.shard.arm().unwrap();
+            self.shard.ring.wait().unwrap();
+            self.shard.take_completions();
+            while let Some(completion) = self.shard.completions.pop_front() {
+                self.shard.handle(completion).unwrap();
+            }
+        }
+        self.counters.tap_reads.add(0_u64.wrapping_sub(count as u64));
+        self.shard.flush().unwrap();
+        self.answer(answer);
+    }
+
+    /// Waits for sends to be done and puts `answer` in place of the kernel's; returns how many.
+    fn answer(&mut self, answer: i32) -> usize {
+        let mut answered = 0;
+        while answered == 0 {
+            self.shard.ring.wait().unwrap();
+            self.shard.take_completions();
+            while let Some(completion) = self.shard.completions.pop_front() {
+                if let Operation::Send(slot) = completion.operation {
+                    assert!(completion.result > 0, "the kernel sent nothing: {}", completion.result);
+                    self.shard.on_sent(slot, if answer == 0 { completion.result } else { -answer }).unwrap();
+                    answered += 1;
+                }
+            }
+        }
+        answered
+    }
+
+    /// Takes `count` datagrams at the far end.
+    fn received(&self, count: usize) -> Vec<Vec<u8>> {
+        let mut buffer = [0; 2000];
+        (0..count)
+            .map(|_| {
+                let len = self.far.recv(&mut buffer).unwrap();
+                buffer[..len].to_vec()
+            })
+            .collect()
+    }
+}
+
+#[test]
+fn every_error_of_a_send_is_counted_and_frees_its_slot() {
+    let mut bench = Bench::new(1);
+    for (reason, errors) in [
+        (DropReason::SendQueueFull, &[libc::EAGAIN, libc::ENOBUFS, libc::ENOMEM][..]),
+        (DropReason::TooBig, &[libc::EMSGSIZE]),
+        (
+            DropReason::Unreachable,
+            &[libc::ECONNREFUSED, libc::ENETUNREACH, libc::EHOSTUNREACH, libc::ENETDOWN],
+        ),
+        (DropReason::SendError, &[libc::EPERM, libc::EACCES]),
+    ] {
+        for (count, &error) in (1..).zip(errors) {
+            bench.send(5, error);
+            assert_eq!(bench.counters.drops(reason), 5 * count, "{} after {error}", reason.name());
+            assert_eq!(bench.shard.sends.free(), usize::from(SLOTS), "a slot is lost after {error}");
+            bench.received(5);
+        }
+    }
+    // One datagram has nothing to be segmented: repeating it would not help.
+    bench.send(1, libc::EIO);
+    assert_eq!(bench.counters.drops(DropReason::SendError), 5 * 2 + 1);
+    assert_eq!(bench.counters.segmentation_refused.get(), 0);
+    bench.received(1);
+    bench.send(5, 0);
+    assert_eq!(bench.counters.datagrams_sent.get(), 1 + 5);
+}
+
+#[test]
+fn what_a_route_will_not_segment_goes_out_one_by_one_for_a_minute() {
+    for (key, refusal) in [(2, libc::EIO), (3, libc::EINVAL)] {
+        let mut bench = Bench::new(key);
+        bench.send(5, refusal);
+        let first = bench.received(5);
+        // The same datagrams once more, none sealed again.
+        let mut answered = 0;
+        while answered < 5 {
+            answered += bench.answer(0);
+        }
+        assert_eq!(bench.received(5), first);
+        assert_eq!(bench.counters.segmentation_refused.get(), 1);
+        assert_eq!(bench.counters.datagrams_sent.get(), 1 + 5);
+        assert_eq!(bench.shard.sends.free(), usize::from(SLOTS));
+        bench.shard.send_reports();
+        assert_eq!(bench.reports.try_recv(), Ok(Report::SegmentationRefused(LINK)));
+
+        // Not tried again at once.
+        bench.send(5, 0);
+        while bench.shard.sends.free() < usize::from(SLOTS) {
+            bench.answer(0);
+        }
+        bench.received(5);
+        assert!(!bench.shard.tables.may_segment(LINK));
+        // But after a minute.
+        let later = bench.shard.tables.now + Duration::from_secs(61);
+        bench.shard.tables.begin_turn(later);
+        bench.send(5, 0);
+        bench.received(5);
+        bench.shard.send_reports();
+        assert_eq!(bench.reports.try_recv(), Ok(Report::SegmentationRetried(LINK)));
+        assert_eq!(bench.counters.segmentation_refused.get(), 1);
+    }
+}

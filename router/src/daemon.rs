@@ -120,6 +120,7 @@ impl Started {
 fn start(config: Config) -> Result<Started, RunError> {
     let encrypted = !config.passwords.is_empty();
     state::check_network(&config.state_dir, encrypted, config.clear)?;
+    keep_memory_private();
     raise_limit(Resource::RLIMIT_MEMLOCK, LOCKED_MEMORY);
     raise_limit(Resource::RLIMIT_NOFILE, OPEN_FILES);
     let absent: Vec<&str> =
@@ -127,7 +128,7 @@ fn start(config: Config) -> Result<Started, RunError> {
     let features = probe(&absent)?;
     let listener = listen(&config)?;
     let secrets = stretch(&config)?;
-    let state = state::open(&config.state_dir, config.name, encrypted, &config.targets)?;
+    let state = state::open(&config.state_dir, config.name, &config.targets)?;
     let mut degraded = Vec::new();
     let mut taps = open_tap(&config, &mut degraded)?;
     let features = reduce(features, &config, &mut degraded);
@@ -154,6 +155,7 @@ fn start(config: Config) -> Result<Started, RunError> {
     let signals = catch_signals().map_err(process("catching signals"))?;
     let (saver, saver_thread) =
         Saver::start(&config.state_dir).map_err(process("starting the thread for the state"))?;
+    state.commit(encrypted)?;
     #[expect(clippy::cast_possible_truncation, reason = "at most 64 shards")]
     let shards = group.shards() as u8;
     let local = Arc::new(LocalPeer {
@@ -186,6 +188,14 @@ fn start(config: Config) -> Result<Started, RunError> {
         signals,
     };
     Ok(Started { setup, info, saver_thread, control_socket })
+}
+
+/// Keys are in this memory: no core dumps, no debuggers of other users.
+fn keep_memory_private() {
+    let closed = setrlimit(Resource::RLIMIT_CORE, 0, 0).and_then(|()| nix::sys::prctl::set_dumpable(false));
+    if let Err(error) = closed {
+        tracing::warn!("forbidding core dumps: {error}");
+    }
 }
 
 /// Raises a soft limit as far as allowed; where that is too little, what needs

@@ -53,8 +53,9 @@ impl StateFile for Recent {
     const VERSION: u32 = 1;
 }
 
-/// The state as it was found, with what this launch changes.
+/// The state as it was found.
 pub(crate) struct State {
+    directory: StateDir,
     pub(crate) name: PeerName,
     pub(crate) seed: Zeroizing<[u8; IDENTITY_LEN]>,
     pub(crate) targets: Vec<Target>,
@@ -94,14 +95,14 @@ pub(crate) fn check_network(state_dir: &Path, encrypted: bool, clear: bool) -> R
     }
 }
 
-/// Reads the state, makes what is missing and writes down what this launch says.
+/// Reads the state; a host without an identity gets one. `targets` are those
+/// given now; without any, the remembered ones count.
 ///
 /// # Errors
 /// A file cannot be read or written.
 pub(crate) fn open(
     state_dir: &Path,
     name: Option<PeerName>,
-    encrypted: bool,
     targets: &[Target],
 ) -> Result<State, StateError> {
     let directory = StateDir::create(state_dir)?;
@@ -109,11 +110,8 @@ pub(crate) fn open(
     let mut warnings = Vec::new();
     let mut note = |aside: Option<weave_host::store::Aside>| {
         if let Some(aside) = aside {
-            warnings.push(format!(
-                "a state file was damaged ({}) and is kept as {}",
-                aside.cause,
-                aside.kept.display()
-            ));
+            let kept = aside.kept.display();
+            warnings.push(format!("a state file was damaged ({}) and is kept as {kept}", aside.cause));
         }
     };
     let (identity, aside) = directory.read_own::<IdentityFile>(IDENTITY)?;
@@ -133,19 +131,30 @@ pub(crate) fn open(
         file.seed.zeroize();
         written?;
     }
-    directory.write(NETWORK, &Network { encrypted })?;
     let (remembered, aside) = directory.read_own::<Targets>(TARGETS)?;
     note(aside);
-    let targets = if targets.is_empty() {
-        remembered.map(|Targets(list)| list).unwrap_or_default()
-    } else {
-        directory.write(TARGETS, &Targets(targets.to_vec()))?;
-        targets.to_vec()
+    let targets = match targets {
+        [] => remembered.map(|Targets(list)| list).unwrap_or_default(),
+        given => given.to_vec(),
     };
     let (recent, aside) = directory.read_own::<Recent>(RECENT)?;
     note(aside);
     let recent = recent.map(|Recent(list)| list).unwrap_or_default();
-    Ok(State { name, seed, targets, recent, warnings })
+    Ok(State { directory, name, seed, targets, recent, warnings })
+}
+
+impl State {
+    /// Writes down the kind of network and the targets: once everything else has
+    /// started, so that a launch that fails changes neither, and before the first
+    /// frame.
+    ///
+    /// # Errors
+    /// A file cannot be written.
+    pub(crate) fn commit(&self, encrypted: bool) -> Result<(), StateError> {
+        let _lock = self.directory.lock()?;
+        self.directory.write(NETWORK, &Network { encrypted })?;
+        Ok(self.directory.write(TARGETS, &Targets(self.targets.clone()))?)
+    }
 }
 
 fn parse_seed(text: &str) -> Option<Zeroizing<[u8; IDENTITY_LEN]>> {

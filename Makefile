@@ -18,12 +18,10 @@ demo: all ## two hosts and two containers on this machine, measured
 test: ## installs what is missing, runs every test but the long ones
 	@scripts/install-deps
 	@echo '==> building and running the tests'
-	$(CARGO) build --locked -p weave
 	$(CARGO) nextest run --workspace --locked
 
 test-long: ## the tests that need more than 30 s each
 	@scripts/install-deps
-	$(CARGO) build --locked -p weave
 	$(CARGO) nextest run --workspace --locked --profile long
 
 bench: ## this router and others side by side; a table

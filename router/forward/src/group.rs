@@ -185,6 +185,7 @@ impl Group {
 
     /// Ends all shards and waits for them.
     pub fn stop(&mut self) {
+        self.reports.close();
         for door in self.doors.iter() {
             let mut command = Command::Stop;
             // The queue of a running shard empties; a dead one is joined below.
@@ -265,7 +266,10 @@ fn run(built: Shard, shard: usize, core: Option<usize>, reports: &async_channel:
         Ok(result) => result.err().map(|error| error.to_string()),
         Err(_) => Some("it panicked, which is a fault of this program".into()),
     };
-    if let Err(lost) = reports.try_send(Report::Ended { shard, error }) {
-        tracing::error!(shard, "nobody learns that a shard ended: {lost}");
+    // However much waits to be read, this has to be learned. Once nobody reads any more
+    // (`Group::stop`) the queue is closed.
+    let failed = error.is_some();
+    if reports.send_blocking(Report::Ended { shard, error }).is_err() && failed {
+        tracing::error!(shard, "nobody learns that a shard ended");
     }
 }

@@ -246,16 +246,26 @@ impl Shard {
     fn send_reports(&mut self) {
         let mut reports = std::mem::take(&mut self.tables.reports);
         for report in reports.drain(..) {
-            if let Err(lost) = self.reports.try_send(report) {
-                self.counters.dropped(DropReason::ReportFull);
+            let Err(lost) = self.reports.try_send(report) else { continue };
+            match lost.into_inner() {
+                // Said once only, and few: kept until there is room.
+                once @ (Report::ReceiveInstalled { .. }
+                | Report::KeyWearsOut(_)
+                | Report::SegmentationRefused(_)
+                | Report::SegmentationRetried(_)) => self.tables.reports.push(once),
                 // Else the station would stay here, where the control core's limits and
                 // its forgetting do not reach it. Its next frame is reported again.
-                if let Report::MacSeen { mac, .. } = lost.into_inner() {
+                Report::MacSeen { mac, .. } => {
+                    self.counters.dropped(DropReason::ReportFull);
                     self.tables.forget(mac);
+                }
+                Report::LaneSeen { .. } | Report::ControlDatagram { .. } | Report::Ended { .. } => {
+                    self.counters.dropped(DropReason::ReportFull);
                 }
             }
         }
         // The same memory again.
+        reports.append(&mut self.tables.reports);
         self.tables.reports = reports;
         let refused = std::mem::take(&mut self.tables.macs_refused);
         if refused > 0 {

@@ -10,10 +10,10 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 use weave_crypto::REPLAY_WINDOW;
-use weave_forward::{Command, DropReason, MacChange, Mode, Report};
+use weave_forward::{Command, DropReason, MacChange, Mode, Report, boot_time};
 use weave_wire::inner::{ChecksumField, ChecksumRequest};
 use weave_wire::vnet::VNET_LEN;
-use weave_wire::{InnerHeader, MacAddr, OUTER_LEN};
+use weave_wire::{InnerHeader, MacAddr, OUTER_LEN, SessionIndex};
 use zerocopy::IntoBytes;
 
 #[test]
@@ -366,6 +366,30 @@ fn more_control_datagrams_than_the_core_takes_are_counted() {
     wait(|| rig.b.state(), || rig.b.drops(DropReason::Forged) == 100);
     assert!(rig.b.drops(DropReason::ReportFull) >= 100 * 59 - 4096, "{}", rig.b.state());
     rig.works();
+}
+
+#[test]
+fn what_is_reported_once_only_is_not_lost() {
+    let rig = Rig::usual();
+    let mut forger = Forger::new(&rig);
+    // Nobody reads reports for a while, and strangers have filled their queue.
+    let mut control = forger.honest(&frame(1, 100));
+    control[..2].copy_from_slice(&[0x13, 255]);
+    let mut train = vec![control; 60];
+    train[0][..2].copy_from_slice(&[0x10, 0]);
+    while rig.b.drops(DropReason::ReportFull) == 0 {
+        forger.send_merged(&train);
+    }
+    let session = SessionIndex(0x5000);
+    rig.b.command(|_| rig.b.receive_keys(3, rig.a.address, session, boot_time() + Duration::from_secs(60)));
+    // The shard has come past it.
+    let datagrams = rig.b.counter("datagrams_received");
+    forger.send_merged(&train);
+    wait(|| rig.b.state(), || rig.b.counter("datagrams_received") > datagrams);
+    while rig.b.reports.try_recv().is_ok() {}
+    forger.send(&train[1]);
+    forger.send(&train[0]);
+    rig.b.await_report("installed keys", |r| matches!(r, Report::ReceiveInstalled { .. }));
 }
 
 #[test]

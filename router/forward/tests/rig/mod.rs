@@ -204,21 +204,30 @@ impl Side {
     fn install(&self, number: u8, address: SocketAddr, index: SessionIndex, expires: Duration) {
         let link = if number == 3 { FORGER_LINK } else { LINK };
         self.command(|_| Command::SetLink { link, address, counters: Arc::default() });
-        self.command(|_| {
-            Command::InstallReceive(Box::new(ReceiveSession {
-                link,
-                peer: name(number),
-                address: address.ip(),
-                epoch: 1,
-                index,
-                mode: self.mode,
-                keys: (0..4).map(|lane| (Lane::data(lane).unwrap(), key(self.rig, index, lane))).collect(),
-                expires,
-            }))
-        });
+        self.command(|_| self.receive_keys(number, address, index, expires));
         for _ in 0..self.group.shards() {
             self.await_report("installed keys", |report| matches!(report, Report::ReceiveInstalled { .. }));
         }
+    }
+
+    /// The command that gives a shard the keys to receive from peer `number` by.
+    pub fn receive_keys(
+        &self,
+        number: u8,
+        address: SocketAddr,
+        index: SessionIndex,
+        expires: Duration,
+    ) -> Command {
+        Command::InstallReceive(Box::new(ReceiveSession {
+            link: if number == 3 { FORGER_LINK } else { LINK },
+            peer: name(number),
+            address: address.ip(),
+            epoch: 1,
+            index,
+            mode: self.mode,
+            keys: (0..4).map(|lane| (Lane::data(lane).unwrap(), key(self.rig, index, lane))).collect(),
+            expires,
+        }))
     }
 
     /// Keys to send by, and routes.

@@ -44,7 +44,8 @@ pub enum SocketError {
 /// Sockets of the control core: lane 255.
 #[derive(Debug)]
 pub struct ControlSockets {
-    /// On the mesh port, last of the group.
+    /// On the mesh port, last of the group. One receive may bring several datagrams
+    /// of one length, one behind the other (`UDP_GRO`).
     pub receive: UdpSocket,
     /// With a source port of its own.
     pub send: UdpSocket,
@@ -112,7 +113,10 @@ pub fn open(host: Option<IpAddr>, port: u16, shards: usize, gro: bool) -> Result
         Ok(fd)
     };
     let receive = (0..shards).map(|_| grouped(SOCKET_BUFFER, gro)).collect::<Result<Vec<_>, _>>()?;
-    let control_receive = grouped(CONTROL_BUFFER, false)?;
+    // Joining too: while the kernel joins datagrams it knows the group by the hash
+    // of the address pair only. A member that did not join would switch joining off
+    // for all pairs whose hash is its own.
+    let control_receive = grouped(CONTROL_BUFFER, gro)?;
     if let Some(first) = receive.first() {
         attach_steering(first, shards, address)?;
     }
@@ -280,6 +284,16 @@ mod tests {
             }
             sender.send_to(&[1], ("127.0.0.1", set.port)).unwrap();
             assert_eq!(sockets[0].recv(&mut [0; 16]).unwrap(), 1);
+        }
+    }
+
+    #[test]
+    fn every_member_of_the_group_joins_or_none() {
+        for gro in [true, false] {
+            let set = open(Some(Ipv4Addr::LOCALHOST.into()), 0, 2, gro).unwrap();
+            let joins = |fd: &OwnedFd| nix::sys::socket::getsockopt(fd, sockopt::UdpGroSegment).unwrap();
+            let control = OwnedFd::from(set.control.receive);
+            assert!(set.receive.iter().chain([&control]).all(|fd| joins(fd) == gro));
         }
     }
 

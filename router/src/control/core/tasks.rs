@@ -16,11 +16,15 @@ use weave_api::target::{Target, TargetHost};
 use weave_crypto::{LocalPeer, Resumption};
 use weave_forward::Report;
 use weave_mesh::{DialId, Ticket};
+use weave_wire::link::heartbeat::ControlMessage;
+use weave_wire::{OUTER_LEN, TAG_LEN};
 
 /// Bytes read from a connection at once.
 const READ: usize = 16 << 10;
-/// Longest datagram of the control lane, bytes.
-const DATAGRAM: usize = 2048;
+/// Length of a datagram of the control lane, bytes.
+const DATAGRAM: usize = OUTER_LEN + ControlMessage::LEN + TAG_LEN;
+/// Datagrams of the control lane taken at once.
+const DATAGRAMS: usize = 64;
 /// Time to connect to one address.
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 /// Time to look up a name.
@@ -49,13 +53,15 @@ pub(crate) async fn accept(listener: TcpListener, events: rt::Sender<Event>) {
 
 /// Receives datagrams of the control lane.
 pub(crate) async fn receive(socket: UdpReceiver, events: rt::Sender<Event>) {
-    let mut buffer = [0; DATAGRAM];
+    let mut buffer = [0; DATAGRAMS * DATAGRAM];
     loop {
         match socket.receive(&mut buffer).await {
             Ok((len, source)) => {
-                let datagram = buffer.get(..len).unwrap_or_default().to_vec();
-                if events.send(Event::Datagram(datagram, source)).await.is_err() {
-                    return;
+                // The kernel joins datagrams of one length, and all of this version have one.
+                for datagram in buffer.get(..len).unwrap_or_default().chunks(DATAGRAM) {
+                    if events.send(Event::Datagram(datagram.to_vec(), source)).await.is_err() {
+                        return;
+                    }
                 }
             }
             Err(error) => {

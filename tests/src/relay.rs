@@ -12,6 +12,7 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::net::Ipv4Addr;
 use std::os::fd::AsFd;
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
@@ -83,6 +84,7 @@ pub struct Relay {
     over: Arc<AtomicBool>,
     faulty: Arc<AtomicBool>,
     tally: Arc<Tally>,
+    middle: Namespace,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -126,8 +128,6 @@ impl Relay {
         };
         let (end, broken) = (Arc::clone(&over), Arc::clone(&faulty));
         let thread = std::thread::spawn(move || {
-            // The devices live as long as their namespace.
-            let _middle = middle;
             while !end.load(Ordering::Relaxed) {
                 work.turn(broken.load(Ordering::Relaxed));
             }
@@ -137,7 +137,7 @@ impl Relay {
                 "the relay itself was too slow"
             );
         });
-        Self { over, faulty, tally, thread: Some(thread) }
+        Self { over, faulty, tally, middle, thread: Some(thread) }
     }
 
     /// Begins or ends the trouble.
@@ -149,6 +149,17 @@ impl Relay {
     #[must_use]
     pub fn tally(&self) -> &Tally {
         &self.tally
+    }
+
+    /// Frames that the devices of the relay dropped since it began: a veth holds 256 until the
+    /// kernel of the receiving host is scheduled to take them, and no router can help that.
+    #[must_use]
+    pub fn dropped(&self) -> u64 {
+        let ip = || Command::new("ip").args(["-j", "-s", "link"]).output().unwrap();
+        let output = self.middle.run(ip).unwrap();
+        let links: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        let of = |link: &serde_json::Value| link["stats64"]["tx"]["dropped"].as_u64().unwrap();
+        links.as_array().unwrap().iter().map(of).sum()
     }
 
     /// Ends the relay and the test too if it could not keep up.

@@ -36,28 +36,16 @@ fn by_lane(world: &World) -> Vec<u64> {
     world.status(0).shards.iter().map(|shard| shard.counters["datagrams_sent"]).collect()
 }
 
-/// Frames that the devices between the hosts dropped: a veth holds 256 while the kernel is not
-/// scheduled to join them, and no router can help that.
-fn device_drops(world: &World) -> u64 {
-    let of = |index| {
-        let text = world.tool(index, &format!("ip -j -s link show dev {DEVICE}"));
-        let links: serde_json::Value = serde_json::from_str(&text).unwrap();
-        let stats = &links[0]["stats64"];
-        ["rx", "tx"].map(|way| stats[way]["dropped"].as_u64().unwrap()).iter().sum::<u64>()
-    };
-    of(0) + of(1)
-}
-
 /// Sends until every lane has carried some hundred datagrams; everything must arrive.
 #[track_caller]
-fn carry(world: &World) {
+fn carry(world: &World, relay: &Relay) {
     let before = by_lane(world);
     assert!(before.len() >= 2, "one shard only");
     for _ in 0..5 {
-        let dropped = device_drops(world);
+        let dropped = relay.dropped();
         let deliveries = numbered::send(world, &flows(300, 500), Duration::from_secs(2));
         numbered::intact(&deliveries);
-        let dropped = device_drops(world) - dropped;
+        let dropped = relay.dropped() - dropped;
         let lost: u64 = deliveries.iter().map(|delivery| delivery.lost()).sum();
         let routers = [0, 1].map(|index| numbered::all_drops(world, index));
         assert!(
@@ -82,7 +70,7 @@ fn joined(world: &World) -> u64 {
 fn alone_joined_datagrams_reach_the_shard_that_owns_their_lane() {
     let (world, relay) = world(Faults::default());
     let before = joined(&world);
-    carry(&world);
+    carry(&world, &relay);
     let joined = joined(&world) - before;
     assert!(joined > 100, "the kernel joined {joined} datagrams only: this tests nothing");
     for index in [0, 1] {
@@ -95,7 +83,7 @@ fn alone_joined_datagrams_reach_the_shard_that_owns_their_lane() {
 fn alone_datagrams_of_lanes_that_share_a_port_are_handed_over_and_delivered() {
     let faults = Faults { one_port: Some(6783), ..Faults::default() };
     let (world, relay) = world(faults);
-    carry(&world);
+    carry(&world, &relay);
     let handed = world.counter(1, "handed_over");
     assert!(
         handed > 0,

@@ -31,6 +31,10 @@ const BLOCKING_THREADS: usize = 2;
 const TCP_USER_TIMEOUT: Duration = Duration::from_secs(10);
 /// Idle time after which TCP asks for a sign of life, seconds.
 const TCP_KEEPALIVE: u32 = 5;
+/// Distance of those that follow one that is not answered, seconds. Several must fit before
+/// [`TCP_USER_TIMEOUT`]: the kernel ends the connection at the first that is due after it, so
+/// with one alone a single lost segment would do.
+const TCP_KEEPALIVE_AGAIN: u32 = 1;
 
 /// Runs `main` and everything it spawns on this thread until `main` ends.
 pub(crate) fn run<T: 'static>(main: impl Future<Output = T> + 'static) -> io::Result<T> {
@@ -100,7 +104,7 @@ impl TcpStream {
         let options = setsockopt(&fd, sockopt::TcpNoDelay, &true)
             .and_then(|()| setsockopt(&fd, sockopt::KeepAlive, &true))
             .and_then(|()| setsockopt(&fd, sockopt::TcpKeepIdle, &TCP_KEEPALIVE))
-            .and_then(|()| setsockopt(&fd, sockopt::TcpKeepInterval, &TCP_KEEPALIVE))
+            .and_then(|()| setsockopt(&fd, sockopt::TcpKeepInterval, &TCP_KEEPALIVE_AGAIN))
             .and_then(|()| setsockopt(&fd, sockopt::TcpUserTimeout, &limit));
         if let Err(error) = options {
             tracing::warn!("options of a TCP connection: {error}");

@@ -81,6 +81,11 @@ impl Liveness {
         }
     }
 
+    /// TCP is back: the peer proved that it is there. Heartbeats decide again.
+    pub fn on_tcp_resumed(&mut self) {
+        self.probing = None;
+    }
+
     /// Heartbeat `sequence` was answered. True if the link is established by it.
     pub fn on_answer(&mut self, sequence: u64, now: Duration) -> bool {
         let Some(place) = self.outstanding.iter().position(|(number, _)| *number == sequence) else {
@@ -209,6 +214,22 @@ mod tests {
             assert_eq!(died.is_some(), dead);
             assert!(died.is_none_or(|at| at <= end + Duration::from_millis(600)));
         }
+    }
+
+    #[test]
+    fn a_link_whose_tcp_is_resumed_in_time_outlives_lost_probes() {
+        let mut link = Liveness::new(Duration::ZERO);
+        run(&mut link, Duration::ZERO, Duration::from_secs(5), || false);
+        let end = Duration::from_secs(5);
+        link.on_tcp_end(end);
+        let resumed = end + Duration::from_millis(500);
+        assert_eq!(run(&mut link, end, Duration::from_millis(500), || true), None);
+        link.on_tcp_resumed();
+        assert_eq!(run(&mut link, resumed, Duration::from_secs(20), || false), None);
+        // A peer that is there by TCP alone is dead all the same.
+        link.on_tcp_end(Duration::from_secs(30));
+        link.on_tcp_resumed();
+        assert!(run(&mut link, Duration::from_secs(30), Duration::from_secs(10), || true).is_some());
     }
 
     #[test]

@@ -350,6 +350,9 @@ impl Link {
         self.resumption.completed(count);
         self.tcp_lost = None;
         self.redial = None;
+        if let Some(liveness) = &mut self.liveness {
+            liveness.on_tcp_resumed();
+        }
         self.rekey.on_resumed(id, &mut entropy, boot)
     }
 }

@@ -310,3 +310,8 @@ fn clear_with_two_shards_over_ipv6() {
 fn without_offloads_to_the_tap() {
     comes_apart_as_it_was(Options::encrypted().args("--offload no-tso,no-uso"), false, 400..500);
 }
+
+#[test]
+fn with_datagrams_that_come_one_by_one() {
+    comes_apart_as_it_was(Options::encrypted().args("--offload no-gso,no-gro"), false, 500..600);
+}

@@ -7,10 +7,11 @@
 pub mod bulk;
 pub mod checksums;
 pub mod descriptors;
-pub mod echo;
 pub mod flow;
 pub mod hostile;
 pub mod hosts;
+pub mod losses;
+pub mod insider;
 pub mod numbered;
 pub mod packets;
 pub mod random;

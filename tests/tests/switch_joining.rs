@@ -154,7 +154,7 @@ fn ipv4(
         flow.id = flow.id.wrapping_add(1);
     }
     let options: &[u8] = if random.once_in(25) { &[1, 1, 1, 0] } else { &[] };
-    let mut ip = vec![0x40 | (20 + options.len()) as u8 / 4, tos];
+    let mut ip = vec![0x40 | ((20 + options.len()) as u8 / 4), tos];
     ip.extend(((20 + options.len() + l4) as u16).to_be_bytes());
     ip.extend(flow.id.to_be_bytes());
     ip.extend([if random.once_in(20) { 0x40 } else { 0 }, 0, ttl, protocol, 0, 0]);

@@ -8,6 +8,7 @@ use weave_perf::traffic::Window;
 use weave_perf::traffic::udp::{Delivery, Load, Receiver, Sender, measure};
 
 use crate::World;
+use crate::losses::KernelDrops;
 use crate::world::{v4, v6};
 
 /// A stream of numbered datagrams.
@@ -61,18 +62,24 @@ pub fn intact(deliveries: &[Delivery]) {
     }
 }
 
-/// Ends the test if anything was doubled, damaged or lost; says what the routers dropped.
+/// Sends `streams` as [`send`] does and ends the test if anything was doubled, damaged or lost,
+/// but for what the kernel says that it dropped itself: on a machine busy with other things its
+/// queues overflow. More than one in a hundred is too much also then.
 #[track_caller]
-pub fn complete(world: &World, deliveries: &[Delivery]) {
-    intact(deliveries);
-    for delivery in deliveries {
-        assert!(delivery.sent > 0, "nothing was sent");
-        assert_eq!(
-            delivery.lost(),
-            0,
-            "lost: {delivery:#?}\ndropped: {:#?}",
-            [0, 1].map(|index| all_drops(world, index))
-        );
+pub fn send_complete(world: &World, streams: &[Stream], duration: Duration) {
+    let before = KernelDrops::read(world);
+    let deliveries = send(world, streams, duration);
+    intact(&deliveries);
+    let kernel = KernelDrops::read(world).since(&before);
+    let (sent, lost) = deliveries.iter().fold((0, 0), |(sent, lost), d| (sent + d.sent, lost + d.lost()));
+    assert!(deliveries.iter().all(|delivery| delivery.sent > 0), "nothing was sent");
+    assert!(
+        lost <= kernel.total() && lost * 100 <= sent,
+        "{lost} of {sent} lost; dropped by the kernel: {kernel:#?}\nby routers: {:?}\n{deliveries:#?}",
+        [0, 1].map(|index| all_drops(world, index))
+    );
+    if lost > 0 {
+        eprintln!("{lost} of {sent} lost; dropped by the kernel: {kernel:?}");
     }
 }
 

@@ -23,7 +23,7 @@ fn works(world: &World, routers: [u32; 2]) {
     world.wait_ping(0, v4(1).into(), WITHIN);
     world.wait_ping(0, v6(1).into(), WITHIN);
     let streams = [(0, 1), (1, 0)].map(|(from, to)| Stream { from, to, v6: false, bytes: 900, rate: 2000 });
-    numbered::complete(world, &numbered::send(world, &streams, Duration::from_secs(1)));
+    numbered::send_complete(world, &streams, Duration::from_secs(1));
     for index in [0, 1] {
         assert_eq!(world.status(index).pid, routers[index], "router {index} is another one");
         assert!(world.link(index).is_some(), "router {index} has lost its link");

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use weave_perf::lab::UNDERLAY;
 use weave_tests::hostile::Attack;
+use weave_tests::losses::KernelDrops;
 use weave_tests::numbered::{self, Stream};
 use weave_tests::packets::Capture;
 use weave_tests::random::Random;
@@ -33,7 +34,7 @@ fn flood(datagrams: u64, limit: Duration) {
     let mut random = Random::from_environment();
     world.wait_ping(0, v4(1).into(), Duration::from_secs(10));
     let genuine = captured(&world, || {
-        numbered::complete(&world, &numbered::send(&world, &GENUINE, Duration::from_secs(1)));
+        numbered::send_complete(&world, &GENUINE, Duration::from_secs(1));
     });
     assert!(genuine.len() > 500, "{} datagrams captured", genuine.len());
     let router = world.status(0).pid;
@@ -43,17 +44,17 @@ fn flood(datagrams: u64, limit: Duration) {
     let before = numbered::memory(&world, 0);
 
     // Genuine traffic: all of it, but for what the kernel says it had no room for.
-    let full = || [0, 1].map(|index| world.drops(index, "socket_full"));
-    let dropped = full();
+    let dropped = KernelDrops::read(&world);
     let deliveries = numbered::send(&world, &GENUINE, Duration::from_secs(4));
     numbered::intact(&deliveries);
-    let explained: u64 = full().iter().zip(dropped).map(|(now, before)| now - before).sum();
+    let explained = KernelDrops::read(&world).since(&dropped);
     let lost: u64 = deliveries.iter().map(|delivery| delivery.lost()).sum();
     assert!(
-        lost <= explained,
-        "{lost} genuine frames lost, of which the kernel explains {explained}: {deliveries:#?}\n{:?}",
+        lost <= explained.total(),
+        "{lost} genuine frames lost; dropped by the kernel: {explained:#?}\n{deliveries:#?}\n{:?}",
         [0, 1].map(|index| numbered::all_drops(&world, index))
     );
+    println!("{lost} genuine frames lost; dropped by the kernel: {explained:?}");
     let sent: u64 = deliveries.iter().map(|delivery| delivery.sent).sum();
     assert!(lost * 2 < sent, "most genuine traffic is lost: {lost} of {sent}");
     assert!(world.link(0).is_some() && world.link(1).is_some(), "the link went down");

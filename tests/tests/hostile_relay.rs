@@ -57,8 +57,7 @@ fn trouble(seconds: u64) {
     relay.set_faulty(false);
     let quiet = numbered::send(&world, &STREAMS, Duration::from_secs(1));
     numbered::intact(&quiet);
-    let deliveries = numbered::send(&world, &STREAMS, Duration::from_secs(1));
-    numbered::complete(&world, &deliveries);
+    numbered::send_complete(&world, &STREAMS, Duration::from_secs(1));
     relay.finish();
 }
 

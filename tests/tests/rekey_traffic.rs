@@ -21,8 +21,7 @@ fn rekeys_lose_nothing(rekeys: u64, limit: Duration) {
     let done = || [0, 1].map(|index| world.status(index).counters["rekeys"]);
     let (before, start) = (done(), Instant::now());
     loop {
-        let deliveries = numbered::send(&world, &STREAMS, Duration::from_secs(4));
-        numbered::complete(&world, &deliveries);
+        numbered::send_complete(&world, &STREAMS, Duration::from_secs(4));
         let now = done();
         if now.iter().zip(before).all(|(now, before)| now - before >= rekeys) {
             break;

@@ -1,0 +1,155 @@
+//! A peer that knows the password and says what it likes.
+//!
+//! It speaks by the router's own handshake, and by nothing of the router behind it.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpStream, UdpSocket};
+use std::sync::{Arc, LazyLock};
+use std::time::{Duration, Instant};
+
+use weave_crypto::{
+    Established, Handshake, Identity, LinkChoice, LocalPeer, Password, PasswordOffer, Secrets, SendKey,
+};
+use weave_wire::link::handshake::{LENGTH_LEN, message_len};
+use weave_wire::link::message::{Describe, Message};
+use weave_wire::{
+    DatagramKind, INNER_LEN, InnerHeader, Lane, OUTER_LEN, PeerName, SessionIndex, TAG_LEN, Uid,
+};
+
+use zerocopy::IntoBytes;
+
+use crate::World;
+use crate::world::PASSWORD;
+
+/// Time for the router to answer or close on a busy machine.
+const WITHIN: Duration = Duration::from_secs(10);
+/// What the insider calls its session.
+const SESSION: SessionIndex = SessionIndex(0x1515_1515);
+
+/// Stretching takes a while: once for all insiders of a test.
+static STRETCHED: LazyLock<Password> = LazyLock::new(|| Password::stretch(PASSWORD.as_bytes()).unwrap());
+
+/// A link to the router of host 0 that a test has in its hand. It dials from host 1.
+pub struct Insider {
+    stream: TcpStream,
+    socket: UdpSocket,
+    /// Its link.
+    pub link: Box<Established>,
+    key: SendKey,
+    name: PeerName,
+    target: SocketAddr,
+}
+
+fn entropy(bytes: &mut [u8]) {
+    use std::hash::{BuildHasher, Hasher};
+    for chunk in bytes.chunks_mut(8) {
+        // The standard library seeds its hashers from the kernel's random numbers.
+        let number = std::collections::hash_map::RandomState::new().build_hasher().finish();
+        chunk.copy_from_slice(&number.to_le_bytes()[..chunk.len()]);
+    }
+}
+
+impl Insider {
+    /// Joins as `name`, with a run whose id is as small as can be: it is the side that begins
+    /// re-keys.
+    #[must_use]
+    pub fn join(world: &World, name: PeerName) -> Self {
+        let target = SocketAddr::new(world.underlay(0), world.status(0).port);
+        let deadline = Instant::now() + WITHIN;
+        loop {
+            // A host that comes often has to wait.
+            if let Some(joined) = Self::try_join(world, name, target) {
+                return joined;
+            }
+            assert!(Instant::now() < deadline, "the insider does not get in; {}", world.log(0));
+            std::thread::sleep(Duration::from_millis(200));
+        }
+    }
+
+    fn try_join(world: &World, name: PeerName, target: SocketAddr) -> Option<Self> {
+        let mut seed = [0; 32];
+        entropy(&mut seed);
+        let local = Arc::new(LocalPeer {
+            name,
+            uid: Uid(1),
+            identity: Identity::from_seed(&seed),
+            secrets: Secrets::Encrypted { current: STRETCHED.clone(), previous: None },
+            shards: 1,
+            lanes: 1,
+            mtu: 1376,
+            features: 0,
+        });
+        let (mut stream, socket) = world.on_host(1, || {
+            let stream = TcpStream::connect_timeout(&target, WITHIN).unwrap();
+            (stream, UdpSocket::bind((world.underlay(1), 0)).unwrap())
+        });
+        stream.set_read_timeout(Some(WITHIN)).unwrap();
+        stream.set_write_timeout(Some(WITHIN)).unwrap();
+        let choice = LinkChoice { session: SESSION, trusted_subnet: false };
+        let (mut handshake, first) =
+            Handshake::initiate(local, choice, PasswordOffer::default(), &mut entropy);
+        stream.write_all(&first).ok()?;
+        loop {
+            let mut field = [0; LENGTH_LEN];
+            stream.read_exact(&mut field).ok()?;
+            let mut message = vec![0; message_len(field).unwrap()];
+            stream.read_exact(&mut message).ok()?;
+            let step = handshake.on_message(&message).unwrap();
+            stream.write_all(&step.send).ok()?;
+            if let Some(link) = step.established {
+                let key = link.keys.send_key(link.peer.session, Lane::data(0).unwrap());
+                return Some(Self { stream, socket, link, key, name, target });
+            }
+        }
+    }
+
+    /// Describes itself as a router does first.
+    pub fn describe(&mut self) {
+        let port = self.socket.local_addr().unwrap().port();
+        let describe = Describe { nickname: "insider".parse().unwrap(), port, addresses: Vec::new() };
+        assert!(self.say(&Message::Describe(describe).encode()));
+    }
+
+    /// Sends the bytes of a message, sealed; false if the connection does not take it any more.
+    pub fn say(&mut self, message: &[u8]) -> bool {
+        let mut sealed = Vec::new();
+        self.link.sealer.seal(message, &mut sealed).unwrap();
+        self.shout(&sealed)
+    }
+
+    /// Sends bytes that nobody sealed; false if the connection does not take them any more.
+    pub fn shout(&mut self, bytes: &[u8]) -> bool {
+        self.stream.write_all(bytes).is_ok()
+    }
+
+    /// True if the router closes the connection before `limit` is over. What it says until then is
+    /// read and forgotten.
+    pub fn is_closed_within(&mut self, limit: Duration) -> bool {
+        let deadline = Instant::now() + limit;
+        let mut buffer = [0; 16 * 1024];
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return false;
+            }
+            self.stream.set_read_timeout(Some(left)).unwrap();
+            match self.stream.read(&mut buffer) {
+                Ok(0) => return true,
+                Ok(_) => {}
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return error.kind() == ErrorKind::ConnectionReset,
+            }
+        }
+    }
+
+    /// Sends a sealed frame that claims to come from `source`; `None`: from itself.
+    pub fn send_frame(&mut self, source: Option<PeerName>, frame: &[u8]) {
+        let mut datagram = vec![0; OUTER_LEN + INNER_LEN];
+        let inner = InnerHeader::new(source.unwrap_or(self.name), None, None);
+        datagram[OUTER_LEN..].copy_from_slice(inner.as_bytes());
+        datagram.extend_from_slice(frame);
+        datagram.resize(datagram.len() + TAG_LEN, 0);
+        self.key.seal(DatagramKind::Sealed, &mut datagram).unwrap();
+        self.socket.send_to(&datagram, self.target).unwrap();
+    }
+}

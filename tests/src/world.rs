@@ -10,6 +10,7 @@
 use std::fmt;
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Once;
@@ -283,6 +284,7 @@ impl World {
         if let Some(password) = &self.options.passwords[index] {
             let file = self.host(index).directory().join("password");
             fs::write(&file, password).unwrap();
+            fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
             command.arg("--password-file").arg(file);
         }
         command.args(&self.options.arguments[index]).args(more);

@@ -1,0 +1,92 @@
+//! However a test ends, its hosts, routers and files are gone afterwards.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use weave_tests::{Options, World, wait_until};
+
+/// How the test in the child process ends; also the variable that says so.
+const ENDING: &str = "WEAVE_TESTS_ENDING";
+const MARK: &str = "lab: ";
+const WITHIN: Duration = Duration::from_secs(20);
+
+/// Not a test: what the tests below run as a process of its own, to end it.
+#[test]
+#[ignore = "run by the other tests of this file"]
+fn a_test_that_ends() {
+    let Ok(ending) = std::env::var(ENDING) else { return };
+    let world = World::pair(Options::encrypted());
+    println!("\n{MARK}{}", world.lab().directory().display());
+    match ending.as_str() {
+        "ends" => {}
+        "panics" => panic!("as it was told to"),
+        _ => std::thread::sleep(Duration::from_secs(60)),
+    }
+}
+
+/// Starts it and waits until both routers run.
+fn start(ending: &str) -> (Child, BufReader<impl Read>, PathBuf) {
+    let mut child = Command::new(std::env::current_exe().unwrap())
+        .args(["--ignored", "--exact", "a_test_that_ends", "--nocapture"])
+        .env(ENDING, ending)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap());
+    loop {
+        let mut line = String::new();
+        assert_ne!(lines.read_line(&mut line).unwrap(), 0, "it ended before it had a world");
+        if let Some(directory) = line.trim().strip_prefix(MARK) {
+            return (child, lines, directory.into());
+        }
+    }
+}
+
+/// Processes whose environment names a directory.
+fn processes_of(directory: &Path) -> Vec<String> {
+    let name = directory.display().to_string();
+    let entries = fs::read_dir("/proc").unwrap().flatten().map(|entry| entry.path());
+    let belongs = |path: &Path| {
+        let environment = fs::read(path.join("environ")).unwrap_or_default();
+        String::from_utf8_lossy(&environment).contains(&name)
+    };
+    entries.filter(|path| belongs(path)).map(|path| path.display().to_string()).collect()
+}
+
+fn leaves_nothing(ending: &str, signal: Option<Signal>, succeeds: bool) {
+    let (mut child, _lines, directory) = start(ending);
+    if let Some(signal) = signal {
+        assert_eq!(processes_of(&directory).len(), 2, "both routers run");
+        kill(Pid::from_raw(child.id() as i32), signal).unwrap();
+    }
+    wait_until(
+        WITHIN,
+        || format!("a test that {ending} does not end"),
+        || child.try_wait().unwrap().is_some(),
+    );
+    assert_eq!(child.wait().unwrap().success(), succeeds);
+    assert_eq!(processes_of(&directory), Vec::<String>::new(), "processes stay");
+    assert!(!directory.exists(), "{} stays", directory.display());
+}
+
+#[test]
+fn a_test_that_succeeds() {
+    leaves_nothing("ends", None, true);
+}
+
+#[test]
+fn a_test_that_fails() {
+    leaves_nothing("panics", None, false);
+}
+
+#[test]
+fn a_test_that_takes_too_long_and_is_terminated() {
+    leaves_nothing("hangs", Some(Signal::SIGTERM), false);
+}

@@ -2,14 +2,17 @@
 //!
 //! It speaks by the router's own handshake, and by nothing of the router behind it.
 
-use std::io::{ErrorKind, Read, Write};
+use std::io::{ErrorKind, IoSlice, Read, Write};
 use std::net::{SocketAddr, TcpStream, UdpSocket};
+use std::os::fd::AsRawFd;
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
+use nix::sys::socket::{ControlMessage, MsgFlags, SockaddrStorage, sendmsg};
 use weave_crypto::{
     Established, Handshake, Identity, LinkChoice, LocalPeer, Password, PasswordOffer, Secrets, SendKey,
 };
+use weave_wire::inner::ChecksumRequest;
 use weave_wire::link::handshake::{LENGTH_LEN, message_len};
 use weave_wire::link::message::{Describe, Message};
 use weave_wire::{
@@ -144,12 +147,29 @@ impl Insider {
 
     /// Sends a sealed frame that claims to come from `source`; `None`: from itself.
     pub fn send_frame(&mut self, source: Option<PeerName>, frame: &[u8]) {
-        let mut datagram = vec![0; OUTER_LEN + INNER_LEN];
         let inner = InnerHeader::new(source.unwrap_or(self.name), None, None);
+        let datagram = self.sealed(&inner, frame);
+        self.socket.send_to(&datagram, self.target).unwrap();
+    }
+
+    /// Sends frames of equal length by one call (`UDP_SEGMENT`), so that they arrive together.
+    /// Each has the same request to complete a checksum, or none.
+    pub fn send_train(&mut self, request: Option<ChecksumRequest>, frames: &[Vec<u8>]) {
+        let inner = InnerHeader::new(self.name, None, request);
+        let datagrams: Vec<_> = frames.iter().map(|frame| self.sealed(&inner, frame)).collect();
+        let segment = datagrams.first().map_or(0, Vec::len) as u16;
+        let pieces: Vec<_> = datagrams.iter().map(|datagram| IoSlice::new(datagram)).collect();
+        let target = SockaddrStorage::from(self.target);
+        let control = [ControlMessage::UdpGsoSegments(&segment)];
+        sendmsg(self.socket.as_raw_fd(), &pieces, &control, MsgFlags::empty(), Some(&target)).unwrap();
+    }
+
+    fn sealed(&mut self, inner: &InnerHeader, frame: &[u8]) -> Vec<u8> {
+        let mut datagram = vec![0; OUTER_LEN + INNER_LEN];
         datagram[OUTER_LEN..].copy_from_slice(inner.as_bytes());
         datagram.extend_from_slice(frame);
         datagram.resize(datagram.len() + TAG_LEN, 0);
         self.key.seal(DatagramKind::Sealed, &mut datagram).unwrap();
-        self.socket.send_to(&datagram, self.target).unwrap();
+        datagram
     }
 }

@@ -10,7 +10,8 @@ use weave_tests::random::Random;
 use weave_tests::world::v4;
 use weave_tests::{Options, World, wait_until};
 use weave_wire::link::message::{Message, RekeyShare};
-use weave_wire::{PeerName, SessionIndex};
+use weave_wire::packet::Transport;
+use weave_wire::{PeerName, SessionIndex, checksum};
 
 const WITHIN: Duration = Duration::from_secs(10);
 const STREAMS: [Stream; 2] = [
@@ -154,5 +155,90 @@ fn a_name_belongs_to_the_key_that_had_it_first() {
     let mut insider = Insider::join(&world, world.status(1).name);
     assert!(insider.is_closed_within(WITHIN), "two peers with one name; {}", world.log(0));
     assert!(world.log(0).contains("belongs to a peer with another identity key"), "{}", world.log(0));
+    unharmed(&world, routers);
+}
+
+/// A segment of a flow, its checksum open: number `index`, `payload` bytes long.
+fn segment(v6: bool, tcp: bool, index: u32, payload: usize, far: [u8; 6]) -> Vec<u8> {
+    let mut frame = [&far[..], &[2, 0x66, 0, 0, 0, 2], if v6 { &[0x86, 0xdd] } else { &[8, 0] }].concat();
+    let protocol = if tcp { 6 } else { 17 };
+    let len = (payload + if tcp { 20 } else { 8 }) as u16;
+    if v6 {
+        let [h, l] = len.to_be_bytes();
+        frame.extend([0x60, 0, 0, 0, h, l, protocol, 64]);
+        frame.extend(weave_tests::world::v6(1).octets());
+        frame.extend(weave_tests::world::v6(0).octets());
+    } else {
+        let [h, l] = (20 + len).to_be_bytes();
+        frame.extend([0x45, 0, h, l, 0, index as u8, 0x40, 0, 64, protocol, 0, 0]);
+        frame.extend(v4(1).octets());
+        frame.extend(v4(0).octets());
+    }
+    frame.extend([0x90, 1, 0x90, 2]);
+    if tcp {
+        frame.extend((index * payload as u32).to_be_bytes());
+        frame.extend([0, 0, 0, 1, 0x50, 0x10, 1, 0, 0, 0, 0, 0]);
+    } else {
+        frame.extend(len.to_be_bytes());
+        frame.extend([0, 0]);
+    }
+    frame.resize(frame.len() + payload, index as u8);
+    let at = Transport::find(&frame).unwrap();
+    if let Some(header) = at.ipv4_mut(&mut frame) {
+        header.complete_checksum();
+    }
+    checksum::prepare(&mut frame, &at);
+    frame
+}
+
+#[test]
+fn no_frames_of_a_peer_make_an_offload_request_that_the_kernel_refuses() {
+    let (world, routers) = world();
+    let mut random = Random::from_environment();
+    let mut insider = Insider::join(&world, name(1));
+    insider.describe();
+    let far = world.mac(0).0;
+    let frame = segment(false, false, 0, 100, far);
+    wait_until(
+        WITHIN,
+        || "nothing passes".into(),
+        || {
+            insider.send_train(None, std::slice::from_ref(&frame));
+            world.counter(0, "tap_writes") > 0
+        },
+    );
+    let before = world.counter(0, "datagrams_received");
+    let writes = world.counter(0, "tap_writes");
+    let mut sent = 0;
+    for _ in 0..1500 {
+        let (v6, tcp) = (random.chance(400), random.chance(500));
+        let payload = 1 + random.below(1000) as usize;
+        let count = 2 + random.below(20) as u32;
+        let mut frames: Vec<_> = (0..count).map(|index| segment(v6, tcp, index, payload, far)).collect();
+        let request = Transport::find(&frames[0]).and_then(|at| at.checksum_request());
+        let headers = frames[0].len() - payload;
+        for frame in &mut frames {
+            // Some of them do not say what the others say.
+            while random.chance(150) {
+                let at = 12 + random.below((headers - 12) as u64) as usize;
+                frame[at] = random.number() as u8;
+            }
+        }
+        sent += frames.len() as u64;
+        insider.send_train(request.filter(|_| random.chance(800)), &frames);
+    }
+    wait_until(
+        WITHIN,
+        || format!("{sent} sent; {:?}", numbered::all_drops(&world, 0)),
+        || {
+            let got = world.counter(0, "datagrams_received") - before;
+            got + world.drops(0, "socket_full") >= sent
+        },
+    );
+    let writes = world.counter(0, "tap_writes") - writes;
+    println!("{sent} sent, {writes} written, dropped {:?}", numbered::all_drops(&world, 0));
+    assert!(writes * 2 < sent, "hardly a frame was joined: this tests nothing");
+    assert!(world.drops(0, "bad_offload") > 0, "no request was wrong: this tests nothing");
+    assert_eq!(world.drops(0, "tap_error"), 0, "{:?}", numbered::all_drops(&world, 0));
     unharmed(&world, routers);
 }

@@ -53,7 +53,7 @@ pub struct ReceiveSession {
 pub struct SendSession {
     /// The link it belongs to.
     pub link: LinkId,
-    /// Number of the epoch, echoed in reports.
+    /// Number of the epoch.
     pub epoch: u64,
     /// The peer's name of the session.
     pub index: SessionIndex,
@@ -113,8 +113,6 @@ pub enum Command {
     SetLocalMacs(Arc<Vec<MacAddr>>),
     /// Send a keep-alive on this shard's lane of the link.
     KeepAlive(LinkId),
-    /// End the loop.
-    Stop,
 }
 
 /// From a shard to the control core.
@@ -147,7 +145,8 @@ pub enum Report {
         /// The peer.
         peer: PeerName,
     },
-    /// A lane's key has few numbers left: time for the next epoch.
+    /// A lane of either side has few numbers left under its key: time for the
+    /// next epoch.
     KeyWearsOut(LinkId),
     /// The route to the link's address takes no segmented sends; they are sent
     /// one by one for a minute.

@@ -41,6 +41,8 @@ reasons! {
     Unreachable = "unreachable",
     /// Another error while sending.
     SendError = "send_error",
+    /// An error while receiving.
+    ReceiveError = "receive_error",
     /// A datagram that is none of this protocol, or of a later version.
     Malformed = "malformed",
     /// A datagram that did not fit its buffer.

@@ -20,7 +20,7 @@ use std::io;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use weave_wire::PeerName;
 
@@ -101,7 +101,12 @@ impl Group {
                 shard,
                 cause,
             })?;
-            Ok(Door { commands, inbox: Inbox::new(), woken: AtomicBool::new(false) })
+            Ok(Door {
+                commands,
+                inbox: Inbox::new(),
+                woken: AtomicBool::new(false),
+                stopping: AtomicBool::new(false),
+            })
         };
         let doors: Arc<[Door]> = (0..shards).map(door).collect::<Result<Vec<_>, _>>()?.into();
         let (reporter, reports) = async_channel::bounded(REPORT_QUEUE);
@@ -187,15 +192,8 @@ impl Group {
     pub fn stop(&mut self) {
         self.reports.close();
         for door in self.doors.iter() {
-            let mut command = Command::Stop;
-            // The queue of a running shard empties; a dead one is joined below.
-            for _ in 0..100 {
-                match door.commands.push(command) {
-                    Ok(()) => break,
-                    Err(back) => command = back,
-                }
-                std::thread::yield_now();
-            }
+            door.stopping.store(true, Ordering::Release);
+            door.commands.notify();
         }
         for thread in self.threads.drain(..) {
             if thread.join().is_err() {

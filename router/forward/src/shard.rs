@@ -32,6 +32,8 @@ const _: () = assert!(BUFFER_LEN >= 65_536 + RECEIVE_OVERHEAD && BUFFER_LEN >= 6
 /// Groups of provided buffers.
 pub(crate) const RECEIVE_GROUP: u16 = 0;
 pub(crate) const READ_GROUP: u16 = 1;
+/// Errors in a row after which tap or socket count as broken.
+const ERRORS_IN_A_ROW: u32 = 64;
 /// Free send slots below which no further frame is taken from the tap: one
 /// super-frame may fill two slots and close a third.
 const SLOTS_FOR_A_FRAME: usize = 3;
@@ -43,6 +45,8 @@ pub(crate) struct Door {
     pub(crate) inbox: Inbox,
     /// True while a wake-up for the inbox is under way.
     pub(crate) woken: AtomicBool,
+    /// True when the shard is to end, however many commands wait.
+    pub(crate) stopping: AtomicBool,
 }
 
 /// Everything a shard is made of.
@@ -93,7 +97,9 @@ pub(crate) struct Shard {
     read_armed: bool,
     wake_armed: bool,
     socket_drops: u32,
-    stopping: bool,
+    /// Errors of tap and socket without a success in between.
+    read_errors: u32,
+    receive_errors: u32,
 }
 
 impl Shard {
@@ -123,7 +129,8 @@ impl Shard {
             read_armed: false,
             wake_armed: false,
             socket_drops: 0,
-            stopping: false,
+            read_errors: 0,
+            receive_errors: 0,
         }
     }
 
@@ -133,7 +140,7 @@ impl Shard {
     /// What the shard cannot go on after: the ring failed, or the tap is gone.
     pub(crate) fn run(mut self) -> io::Result<()> {
         self.ring.enable()?;
-        while !self.stopping {
+        while !self.is_stopping() {
             self.arm()?;
             self.ring.wait()?;
             self.counters.turns.add(1);
@@ -148,6 +155,10 @@ impl Shard {
             self.note_overflow();
         }
         Ok(())
+    }
+
+    fn is_stopping(&self) -> bool {
+        self.doors.get(self.shard).is_none_or(|door| door.stopping.load(Ordering::Acquire))
     }
 
     /// Starts again what ended, where buffers allow it.
@@ -238,7 +249,6 @@ impl Shard {
             Command::ChangeMacs(changes) => self.tables.change_macs(&changes),
             Command::SetLocalMacs(macs) => self.tables.set_local_macs(&macs),
             Command::KeepAlive(link) => self.keep_alive(link)?,
-            Command::Stop => self.stopping = true,
         }
         Ok(())
     }

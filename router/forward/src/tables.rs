@@ -55,6 +55,8 @@ struct Session {
     index: SessionIndex,
     mode: Mode,
     expires: Duration,
+    /// True once it was said that a lane has few numbers left.
+    worn: bool,
     /// By lane number; `None` where the lane is another shard's or not the peer's.
     keys: Vec<Option<ReceiveKey>>,
 }
@@ -207,6 +209,7 @@ impl Tables {
             index: new.index,
             mode: new.mode,
             expires: new.expires,
+            worn: false,
             keys,
         };
         let place = match self.sessions.iter().position(Option::is_none) {
@@ -371,9 +374,6 @@ impl Tables {
         let (&header, _) = OuterHeader::split(datagram).ok_or(DropReason::Malformed)?;
         let kind = header.kind().ok_or(DropReason::Malformed)?;
         let lane = header.lane().ok_or(DropReason::Malformed)?;
-        if lane == Lane::CONTROL || usize::from(lane.number()) % self.shards != self.shard {
-            return Ok(Opened::Foreign(lane));
-        }
         let place = match self.last_session {
             Some((index, place)) if index == header.session() => place,
             Some(_) | None => {
@@ -382,6 +382,10 @@ impl Tables {
                 place
             }
         };
+        // Every shard knows every session: what names none is handed to nobody.
+        if lane == Lane::CONTROL || usize::from(lane.number()) % self.shards != self.shard {
+            return Ok(Opened::Foreign(lane));
+        }
         let session =
             self.sessions.get_mut(place).and_then(Option::as_mut).ok_or(DropReason::UnknownSession)?;
         if self.now >= session.expires {
@@ -408,6 +412,10 @@ impl Tables {
             OpenError::Replay(_) => DropReason::TooOld,
             OpenError::Forged(_) => DropReason::Forged,
         })?;
+        if header.counter() >= REKEY_DATAGRAMS && !session.worn {
+            session.worn = true;
+            self.reports.push(Report::KeyWearsOut(session.link));
+        }
         let keep_alive = kind == DatagramKind::KeepAlive;
         if keep_alive || !seen {
             let report = Report::LaneSeen { link: session.link, lane, epoch: session.epoch, keep_alive };

@@ -74,6 +74,13 @@ impl Deliveries {
         Some(Write { first, count: 2 })
     }
 
+    /// True if the write begun last can be extended.
+    #[must_use]
+    pub fn has_room(&self, buffer: u16) -> bool {
+        let room = &self.rooms[usize::from(buffer)];
+        room.used_pieces < room.pieces.len()
+    }
+
     /// Adds the bytes `range` of `buffer` to the write begun last; false without room.
     #[must_use]
     pub fn extend(

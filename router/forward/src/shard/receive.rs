@@ -1,6 +1,6 @@
 //! From the underlay to the tap.
 
-use super::Shard;
+use super::{ERRORS_IN_A_ROW, Shard};
 use crate::command::Report;
 use crate::counters::DropReason;
 use crate::io::deliveries::Write;
@@ -31,20 +31,40 @@ impl Shard {
             self.receive_armed = false;
         }
         let Some(buffer) = completion.buffer() else {
-            if -completion.result == libc::ENOBUFS {
-                self.counters.buffers_exhausted.add(1);
-            }
-            // Errors of an unconnected socket are of one datagram: armed again.
-            return Ok(());
+            return match -completion.result {
+                libc::ENOBUFS => {
+                    self.counters.buffers_exhausted.add(1);
+                    Ok(())
+                }
+                errno => self.on_receive_error(errno),
+            };
         };
         self.receive.take(buffer);
         self.deliveries.clear(buffer);
         let result = match usize::try_from(completion.result) {
-            Ok(len) => self.deliver_all(buffer, len),
-            Err(_) => Ok(()),
+            Ok(len) => {
+                self.receive_errors = 0;
+                self.deliver_all(buffer, len)
+            }
+            Err(_) => self.on_receive_error(-completion.result),
         };
         self.release_receive(buffer);
         result
+    }
+
+    /// An error of an unconnected socket is of one datagram; many without a
+    /// datagram in between are of the socket.
+    fn on_receive_error(&mut self, errno: i32) -> io::Result<()> {
+        self.counters.dropped(DropReason::ReceiveError);
+        self.receive_errors += 1;
+        if self.receive_errors < ERRORS_IN_A_ROW {
+            return Ok(());
+        }
+        let cause = io::Error::from_raw_os_error(errno);
+        Err(io::Error::new(
+            cause.kind(),
+            format!("the UDP socket is broken (receiving: {cause}): launch the router again"),
+        ))
     }
 
     fn deliver_all(&mut self, buffer: u16, len: usize) -> io::Result<()> {
@@ -96,7 +116,7 @@ impl Shard {
     ) -> io::Result<()> {
         let state = if request.is_some() { Checksum::Requested } else { Checksum::Complete };
         if let Some(current) = open {
-            let joined = if current.request == request {
+            let joined = if current.request == request && self.deliveries.has_room(buffer) {
                 let (first, next) = self.receive.two(buffer, current.first.clone(), frame.clone());
                 current.run.offer(first, next, state)
             } else {
@@ -179,7 +199,8 @@ impl Shard {
         let doors = std::sync::Arc::clone(&self.doors);
         let Some(door) = doors.get(self.shard) else { return Ok(()) };
         // Before the first look: whoever puts something in later wakes us again.
-        door.woken.store(false, Ordering::Release);
+        // A swap, not a store: it must not sink below the look at the queue.
+        door.woken.swap(false, Ordering::AcqRel);
         while self.handed.has_room()
             && let Some(mut handed) = door.inbox.take()
         {

@@ -55,7 +55,13 @@ impl Bench {
         };
         let sockets = socket::open(config.host, config.port, 1, true).unwrap();
         let commands = CommandQueue::new().unwrap();
-        let doors = [Door { commands, inbox: Inbox::new(), woken: AtomicBool::new(false) }].into();
+        let doors = [Door {
+            commands,
+            inbox: Inbox::new(),
+            woken: AtomicBool::new(false),
+            stopping: AtomicBool::new(false),
+        }]
+        .into();
         let counters = Arc::new(Counters::default());
         let (reporter, reports) = async_channel::bounded(100);
         let mut shard = build(&config, &sockets, 0, &doors, &[Arc::clone(&counters)], &reporter).unwrap();

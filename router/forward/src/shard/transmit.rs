@@ -1,6 +1,6 @@
 //! From the tap to the underlay.
 
-use super::{LANE_FILE, SLOTS_FOR_A_FRAME, Shard};
+use super::{ERRORS_IN_A_ROW, LANE_FILE, SLOTS_FOR_A_FRAME, Shard};
 use crate::command::LinkId;
 use crate::counters::DropReason;
 use crate::io::ring::Completion;
@@ -25,8 +25,7 @@ impl Shard {
                     self.counters.buffers_exhausted.add(1);
                     Ok(())
                 }
-                libc::EAGAIN | libc::EINTR => Ok(()),
-                errno => Err(tap_gone(errno)),
+                errno => self.on_read_error(errno),
             };
         };
         self.read.take(buffer);
@@ -34,18 +33,28 @@ impl Shard {
             Ok(len) => len,
             Err(_) => {
                 self.read.release(buffer);
-                return match -completion.result {
-                    libc::EAGAIN | libc::EINTR => Ok(()),
-                    errno => Err(tap_gone(errno)),
-                };
+                return self.on_read_error(-completion.result);
             }
         };
+        self.read_errors = 0;
         self.counters.tap_reads.add(1);
         self.parked.push_back((buffer, len));
         if self.parked.len() == 1 {
             self.send_parked()?;
         }
         Ok(())
+    }
+
+    /// A frame the tap could not express is an error of that frame; a tap that
+    /// is gone, or many errors in a row, end the router.
+    fn on_read_error(&mut self, errno: i32) -> io::Result<()> {
+        if matches!(errno, libc::EAGAIN | libc::EINTR) {
+            return Ok(());
+        }
+        self.counters.dropped(DropReason::TapError);
+        self.read_errors += 1;
+        let gone = matches!(errno, libc::EBADFD | libc::EBADF | libc::ENODEV | libc::EFAULT);
+        if gone || self.read_errors >= ERRORS_IN_A_ROW { Err(tap_gone(errno)) } else { Ok(()) }
     }
 
     /// Frames left over from a time without slots.
@@ -180,12 +189,16 @@ impl Shard {
         let (head, rest) = datagram.split_at_mut(OUTER_LEN + INNER_LEN);
         head[OUTER_LEN..].copy_from_slice(inner.as_bytes());
         fill(&mut rest[..frame_len], read);
-        let Some(to) = self.tables.link_mut(link) else { return Ok(Err(DropReason::NoRoute)) };
-        let Some(sender) = to.sender.as_mut() else { return Ok(Err(DropReason::NoSendKey)) };
-        if sender.finish(datagram).is_err() {
+        let sealed = match self.tables.link_mut(link) {
+            Some(to) => to.sender.as_mut().is_some_and(|sender| sender.finish(datagram).is_ok()),
+            None => false,
+        };
+        if !sealed {
+            // What is not sealed must not stay in the batch.
             self.sends.retract(slot, len);
             return Ok(Err(DropReason::KeyExpired));
         }
+        let Some(to) = self.tables.link_mut(link) else { return Ok(Err(DropReason::NoRoute)) };
         to.counters.frames_sent.add(1);
         to.counters.bytes_sent.add(frame_len as u64);
         Ok(Ok(()))
@@ -199,6 +212,9 @@ impl Shard {
                 return Ok(Some(slot));
             }
             self.flush()?;
+        }
+        if self.sends.free() == 0 {
+            self.make_room()?;
         }
         let Some(to) = self.tables.link_mut(link) else { return Ok(None) };
         self.batch = self.sends.begin(link, &to.address, len);

@@ -13,8 +13,11 @@ use crate::World;
 
 /// Longest silence in the middle of a stream on a busy machine.
 const SILENCE: Duration = Duration::from_secs(10);
-/// Datagrams of one send.
-pub const BATCH: usize = 40;
+/// Most datagrams of one send: 128 since Linux 6.9, 64 before (`UDP_MAX_SEGMENTS`).
+const BATCH_MAX: usize = 128;
+const BATCH_MAX_OLD: usize = 64;
+/// Most payload of one send, bytes.
+const SEND_MAX: usize = 65_000;
 /// Receive buffer of a UDP receiver, bytes: holds a whole batch with the kernel's own share.
 const BUFFER: usize = 4 << 20;
 
@@ -79,8 +82,8 @@ pub fn tcp(world: &World, from: usize, address: IpAddr, length: usize) {
     });
 }
 
-/// Sends `batches` super-datagrams (`UDP_SEGMENT`, [`BATCH`] datagrams of `size` bytes each, the
-/// last one shorter) from the container of host `from` to `address` in the other one. Each batch
+/// Sends `batches` super-datagrams (`UDP_SEGMENT`, as many datagrams of `size` bytes as the kernel
+/// takes, the last one shorter) from the container of host `from` to `address` in the other one. Each batch
 /// must be there whole before the next is sent.
 ///
 /// # Panics
@@ -98,10 +101,19 @@ pub fn udp(world: &World, from: usize, address: IpAddr, size: u16, batches: usiz
     setsockopt(&sender, sockopt::UdpGsoSegment, &i32::from(size)).unwrap();
     let size = usize::from(size);
     let mut heard = vec![0; size + 1];
+    let mut most = BATCH_MAX;
     for batch in 0..batches {
         let last = 1 + batch * 7 % size;
-        let sent = pattern(batch as u64 + 3, size * (BATCH - 1) + last);
-        sender.send(&sent).unwrap();
+        let build = |most: usize| pattern(batch as u64 + 3, size * (most.min(SEND_MAX / size) - 1) + last);
+        let mut sent = build(most);
+        match sender.send(&sent) {
+            Err(error) if most == BATCH_MAX && error.raw_os_error() == Some(libc::EINVAL) => {
+                most = BATCH_MAX_OLD;
+                sent = build(most);
+                sender.send(&sent).unwrap();
+            }
+            other => assert_eq!(other.unwrap(), sent.len()),
+        }
         for (place, expected) in sent.chunks(size).enumerate() {
             let length = receiver.recv(&mut heard).unwrap_or_else(|error| {
                 panic!("datagram {place} of batch {batch} ({size} bytes each) to {address}: {error}")

@@ -31,6 +31,7 @@ fn a_test_that_ends() {
 }
 
 /// Starts it and waits until both routers run.
+#[expect(clippy::zombie_processes, reason = "the caller waits for it")]
 fn start(ending: &str) -> (Child, BufReader<impl Read>, PathBuf) {
     let mut child = Command::new(std::env::current_exe().unwrap())
         .args(["--ignored", "--exact", "a_test_that_ends", "--nocapture"])

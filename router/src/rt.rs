@@ -85,9 +85,13 @@ impl TcpListener {
 
     /// The next connection and where it comes from.
     pub(crate) async fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
-        let stream = self.0.accept().await?;
-        let peer = stream.peer_addr()?;
-        Ok((TcpStream::new(stream), SocketAddr::new(peer.ip().to_canonical(), peer.port())))
+        loop {
+            let stream = self.0.accept().await?;
+            // A connection that was reset while it waited has no peer any more: no
+            // reason to keep those behind it waiting.
+            let Ok(peer) = stream.peer_addr() else { continue };
+            return Ok((TcpStream::new(stream), SocketAddr::new(peer.ip().to_canonical(), peer.port())));
+        }
     }
 }
 

@@ -116,7 +116,7 @@ impl Admission {
         if self.half_open.iter().filter(|open| open.source == source).count() >= HALF_OPEN_PER_SOURCE {
             return Err(Refusal::SourceHalfOpen);
         }
-        let is_first = self.take_from_source(source, now)?;
+        let is_first = self.take_from_source(source, known, now)?;
         let share = if known { &mut self.known } else { &mut self.strangers };
         let passes = share.take(RATE / 2.0, RATE / 2.0, now)
             || (is_first && self.first.take(FIRST_RATE, FIRST_RATE, now));
@@ -131,7 +131,7 @@ impl Admission {
     }
 
     /// True if the source was not seen for a minute.
-    fn take_from_source(&mut self, source: IpAddr, now: Duration) -> Result<bool, Refusal> {
+    fn take_from_source(&mut self, source: IpAddr, known: bool, now: Duration) -> Result<bool, Refusal> {
         if let Some(bucket) = self.sources.get_mut(&source) {
             let is_first = now.saturating_sub(bucket.at) >= FORGET;
             return if bucket.take(SOURCE_RATE, SOURCE_BURST, now) {
@@ -144,7 +144,8 @@ impl Admission {
             self.sources.retain(|_, bucket| now.saturating_sub(bucket.at) < FORGET);
         }
         if self.sources.len() >= SOURCES {
-            return Err(Refusal::Rate);
+            // Strangers fill the table; who is known does not pay for that.
+            return if known { Ok(false) } else { Err(Refusal::Rate) };
         }
         let mut bucket = Bucket::full(SOURCE_BURST, now);
         bucket.take(SOURCE_RATE, SOURCE_BURST, now);

@@ -202,11 +202,36 @@ impl<T: Clone + PartialEq> Dialler<T> {
                 || (entry.address == Some(address) && !matches!(entry.stand, Stand::Linked(_)))
             {
                 entry.stand = Stand::Linked(link);
+            }
+        }
+    }
+
+    /// Link number `link` passes data: why there was none before is of no interest any more.
+    pub fn established(&mut self, link: u64) {
+        for entry in self.entries.iter_mut().filter(|entry| entry.stand == Stand::Linked(link)) {
+            entry.reason = None;
+            entry.failures = 0;
+            entry.refused = false;
+        }
+    }
+
+    /// Link number `link` to `address` is where the waiting entries lead that `leads_there` names:
+    /// they need no dial.
+    pub fn spare(&mut self, link: u64, address: SocketAddr, leads_there: impl Fn(&T) -> bool) {
+        for entry in &mut self.entries {
+            if matches!(entry.stand, Stand::Waiting(_)) && leads_there(&entry.target) {
+                entry.stand = Stand::Linked(link);
+                entry.address = Some(address);
                 entry.failures = 0;
-                entry.reason = None;
                 entry.refused = false;
             }
         }
+    }
+
+    /// What link number `link` was dialled for, if anything.
+    #[must_use]
+    pub fn of_link(&self, link: u64) -> Option<&Entry<T>> {
+        self.entries.iter().find(|entry| entry.stand == Stand::Linked(link))
     }
 
     /// Another link took the place of link `old`.
@@ -218,12 +243,20 @@ impl<T: Clone + PartialEq> Dialler<T> {
         }
     }
 
-    /// Link number `link` is lost, and why: dial again.
-    pub fn lost(&mut self, link: u64, reason: &str, now: Duration) {
+    /// Link number `link` is lost, and why: dial again, at once if it had been
+    /// `established`, else with growing waits: the peer may have refused us.
+    /// `jitter`: see [`Backoff::fail`].
+    pub fn lost(&mut self, link: u64, reason: &str, established: bool, now: Duration, jitter: f64) {
         for entry in &mut self.entries {
             if entry.stand == Stand::Linked(link) {
-                entry.stand = Stand::Waiting(now);
-                entry.backoff = Backoff::new(now);
+                let wait = if established {
+                    entry.backoff = Backoff::new(now);
+                    Duration::ZERO
+                } else {
+                    entry.failures += 1;
+                    entry.backoff.fail(false, now, jitter)
+                };
+                entry.stand = Stand::Waiting(now.saturating_add(wait));
                 entry.since = now;
                 entry.reason = Some(reason.to_owned());
             }
@@ -275,9 +308,9 @@ mod tests {
         dialler.linked(7, Some(id), address(1));
         assert!(dialler.due(seconds(100)).is_empty());
         dialler.relinked(7, 8);
-        dialler.lost(7, "old", seconds(100));
+        dialler.lost(7, "old", true, seconds(100), 0.0);
         assert!(dialler.due(seconds(100)).is_empty());
-        dialler.lost(8, "gone", seconds(101));
+        dialler.lost(8, "gone", true, seconds(101), 0.0);
         assert_eq!(dialler.due(seconds(101)).len(), 1);
     }
 
@@ -288,7 +321,7 @@ mod tests {
         let id = dialler.due(seconds(0))[0].0;
         dialler.linked(1, Some(id), address(1));
         dialler.forget(&["a"]);
-        dialler.lost(1, "gone", seconds(1));
+        dialler.lost(1, "gone", true, seconds(1), 0.0);
         assert_eq!(dialler.targets().collect::<Vec<_>>(), [&"b"]);
         assert!(dialler.due(seconds(1)).is_empty());
     }
@@ -302,6 +335,48 @@ mod tests {
         dialler.failed(id, "refused".into(), false, seconds(0), 0.0);
         dialler.linked(3, None, address(1));
         assert!(dialler.due(seconds(60)).is_empty());
+    }
+
+    #[test]
+    fn a_target_that_a_link_leads_to_is_not_dialled_until_that_is_lost() {
+        let mut dialler = Dialler::default();
+        assert!(dialler.add_targets(&["a", "b"], seconds(0)));
+        dialler.spare(5, address(1), |target| *target == "a");
+        let due = dialler.due(seconds(0));
+        assert_eq!(due.iter().map(|(_, target, _)| *target).collect::<Vec<_>>(), ["b"]);
+        dialler.lost(5, "gone", true, seconds(9), 0.0);
+        assert_eq!(dialler.due(seconds(9)).len(), 1);
+    }
+
+    #[test]
+    fn why_a_link_was_lost_is_known_until_the_next_one_passes_data() {
+        let mut dialler = Dialler::default();
+        assert!(dialler.add_targets(&["a"], seconds(0)));
+        let id = dialler.due(seconds(0))[0].0;
+        dialler.linked(1, Some(id), address(1));
+        dialler.lost(1, "UDP does not pass", true, seconds(15), 0.0);
+        let id = dialler.due(seconds(15))[0].0;
+        dialler.linked(2, Some(id), address(1));
+        let reason = |dialler: &Dialler<_>| dialler.of_link(2).and_then(|entry| entry.reason.clone());
+        assert_eq!(reason(&dialler).as_deref(), Some("UDP does not pass"));
+        dialler.established(2);
+        assert_eq!(reason(&dialler), None);
+    }
+
+    #[test]
+    fn a_peer_that_ends_each_link_at_once_is_not_dialled_without_pause() {
+        let mut dialler = Dialler::default();
+        assert!(dialler.add_targets(&["a"], seconds(0)));
+        let mut dials = 0;
+        for millis in 0..60_000 {
+            let now = Duration::from_millis(millis);
+            for (id, ..) in dialler.due(now) {
+                dials += 1;
+                dialler.linked(dials, Some(id), address(1));
+                dialler.lost(dials, "refused", false, now, 0.0);
+            }
+        }
+        assert!(dials < 30, "{dials}");
     }
 
     #[test]

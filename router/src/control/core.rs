@@ -22,7 +22,7 @@ use weave_api::problem::{Code, Problem};
 use weave_api::request::{Reply, Request};
 use weave_api::target::Target;
 use weave_crypto::{
-    Crossing, Dialler as Side, Established, IdentityKey, KEY_LIFETIME, LinkKeys, LocalPeer, Rekey,
+    Crossing, Dialler as Side, Established, Failure, IdentityKey, KEY_LIFETIME, LinkKeys, LocalPeer, Rekey,
     RekeyPolicy, Resumed, which_survives,
 };
 use weave_forward::{
@@ -42,6 +42,9 @@ const BINDINGS: usize = 4096;
 const BINDING_KEPT: Duration = Duration::from_secs(3600);
 /// How often attachments are read again and stations expire.
 const HOUSEKEEPING: Duration = Duration::from_secs(30);
+/// How often shards are told of stations, at most: a flood of new ones must not
+/// become a flood of commands.
+const MACS_EVERY: Duration = Duration::from_millis(10);
 /// How long a link may live without TCP: its keys end then.
 const TCP_LOST_LIMIT: Duration = KEY_LIFETIME;
 
@@ -98,6 +101,7 @@ pub(super) struct CoreCounters {
     pub(super) resumptions: u64,
     pub(super) heartbeats_sent: u64,
     pub(super) heartbeats_dropped: u64,
+    pub(super) keep_alives_dropped: u64,
     pub(super) mac_flaps: u64,
     pub(super) mac_conflicts: u64,
 }
@@ -124,9 +128,11 @@ pub(super) struct Core {
     pub(super) refusals: Refusals,
     pub(super) degraded: Vec<(&'static str, String)>,
     pub(super) counters: CoreCounters,
-    /// Shards that are so far behind that a command found no room.
+    /// Where peers were, the latest first.
     pub(super) recent: Vec<Target>,
     mac_changes: Vec<MacChange>,
+    /// When the shards may be told of them.
+    macs_at: Duration,
     routes_changed: bool,
     next_number: u64,
     housekeeping_at: Duration,
@@ -157,6 +163,7 @@ impl Core {
             counters: CoreCounters::default(),
             recent: Vec::new(),
             mac_changes: Vec::new(),
+            macs_at: Duration::ZERO,
             routes_changed: false,
             next_number: 0,
             housekeeping_at: Duration::ZERO,
@@ -288,6 +295,9 @@ impl Core {
         match (result, address) {
             (Ok(greeted), Some(address)) => self.on_greeted(greeted, Side::Us, Some(dial), address),
             (Ok(_), None) => {}
+            (Err(GreetingError::Handshake(_)), Some(address)) if self.is_ourselves(address) => {
+                self.dialler.failed(dial, Failure::Ourselves.to_string(), true, now, jitter());
+            }
             (Err(error), _) => {
                 let refused = error.is_refusal();
                 if refused {
@@ -338,15 +348,15 @@ impl Core {
         let now = self.now();
         let peer = established.peer;
         let refuse = |core: &mut Self, reason: String| {
-            tracing::warn!(peer = %peer.name, %remote, "link refused: {reason}");
-            match dial {
-                Some(dial) => core.dialler.failed(dial, reason, true, now, jitter()),
-                None => {
-                    core.refusals.note(remote.ip(), reason, now);
-                }
+            core.counters.handshakes_failed += 1;
+            if core.refusals.note(remote.ip(), reason.clone(), now) {
+                tracing::warn!(peer = %peer.name, %remote, "link refused: {reason}");
+            }
+            if let Some(dial) = dial {
+                core.dialler.failed(dial, reason, true, now, jitter());
             }
         };
-        if self.bindings.get(&peer.name).is_some_and(|binding| binding.key != peer.identity) {
+        if self.is_bound_to_another(peer.name, peer.identity, now) {
             refuse(self, format!("the name {} belongs to a peer with another identity key", peer.name));
             return;
         }
@@ -365,7 +375,7 @@ impl Core {
             }
             return;
         }
-        let limit = usize::from(self.config.conn_limit).min(MAX_LINKS);
+        let limit = usize::from(self.config.conn_limit).min(MAX_LINKS - 1);
         let Some(id) = self.free_link_id().filter(|_| old.is_some() || self.links.len() < limit) else {
             refuse(self, format!("this host has its {limit} links"));
             return;
@@ -442,9 +452,19 @@ impl Core {
         let (out, queue) = rt::bounded(SEND_QUEUE_MESSAGES);
         let queued = Rc::default();
         let (reader, writer) = futures_lite::io::split(stream);
-        rt::spawn(tasks::read(number, reader, self.events.clone()));
-        rt::spawn(tasks::write(number, writer, queue, Rc::clone(&queued), self.events.clone()));
-        Connection { number, opener, sealer, out, queued, side }
+        let (alive, ended) = rt::bounded(1);
+        rt::spawn(tasks::read(number, reader, ended.clone(), self.events.clone()));
+        rt::spawn(tasks::write(number, writer, queue, Rc::clone(&queued), ended, self.events.clone()));
+        Connection { number, opener, sealer, out, queued, _alive: alive, side }
+    }
+
+    /// True if the name belongs to another key: of a live link, or of one that
+    /// ended within the hour.
+    fn is_bound_to_another(&self, name: PeerName, key: IdentityKey, now: Duration) -> bool {
+        let linked = || self.links.values().any(|link| link.peer.name == name);
+        self.bindings.get(&name).is_some_and(|binding| {
+            binding.key != key && (now.saturating_sub(binding.seen) < BINDING_KEPT || linked())
+        })
     }
 
     fn bind(&mut self, name: PeerName, key: IdentityKey, now: Duration) {
@@ -456,6 +476,22 @@ impl Core {
         if self.bindings.len() < BINDINGS || self.bindings.contains_key(&name) {
             self.bindings.insert(name, Binding { key, seen: now });
         }
+    }
+
+    /// Targets that a live link leads to already are not dialled: a second link
+    /// would take the place of the first, and carry nothing for a moment.
+    fn spare_linked(&mut self) {
+        let port = self.config.port;
+        for link in self.links.values() {
+            let Some(address) = link.address.filter(|_| link.is_established()) else { continue };
+            self.dialler.spare(link.number, address, |target| target.address(port) == Some(address));
+        }
+    }
+
+    /// True if this is where we listen: a dial that ended there was answered by
+    /// this router, which alone has been told why it failed.
+    fn is_ourselves(&self, address: SocketAddr) -> bool {
+        address.port() == self.group.port() && UdpSocket::bind((address.ip(), 0)).is_ok()
     }
 
     fn next_number(&mut self) -> u64 {
@@ -535,11 +571,12 @@ impl Core {
     fn on_describe(&mut self, id: LinkId, describe: Describe) {
         let now = self.now();
         let Some(link) = self.links.get_mut(&id) else { return };
-        let address = SocketAddr::new(link.remote.ip(), describe.port);
         link.nickname = Some(describe.nickname);
-        if link.address.replace(address).is_some() {
+        if link.address.is_some() {
             return;
         }
+        let address = SocketAddr::new(link.remote.ip(), describe.port);
+        link.address = Some(address);
         link.liveness = Some(Liveness::new(now));
         if link.peer.mtu != self.config.mtu {
             tracing::warn!(
@@ -638,6 +675,7 @@ impl Core {
                 if liveness.is_established() && link.begin_routing() {
                     link.since = now;
                     tracing::info!(peer = %link.peer.name, address = ?link.address, "link established");
+                    self.dialler.established(link.number);
                     self.routes_changed = true;
                 }
             }
@@ -801,7 +839,9 @@ impl Core {
 
     /// Tells the shards what changed.
     fn flush(&mut self) {
-        if !self.mac_changes.is_empty() {
+        let now = self.now();
+        if !self.mac_changes.is_empty() && now >= self.macs_at {
+            self.macs_at = now + MACS_EVERY;
             let changes = Arc::new(std::mem::take(&mut self.mac_changes));
             self.command_all(|| Command::ChangeMacs(Arc::clone(&changes)));
         }
@@ -821,10 +861,10 @@ impl Core {
     fn lose_link(&mut self, id: LinkId, reason: &str) {
         let now = self.now();
         let Some(link) = self.links.get(&id) else { return };
-        let (number, address) = (link.number, link.address);
+        let (number, address, established) = (link.number, link.address, link.is_established());
         tracing::warn!(peer = %link.peer.name, "link lost: {reason}");
         self.counters.links_lost += 1;
-        self.dialler.lost(number, reason, now);
+        self.dialler.lost(number, reason, established, now, jitter());
         if let Some(address) = address.filter(|_| self.config.discovery) {
             let covered = self.dialler.entries().iter().any(|entry| entry.address == Some(address));
             if !covered {
@@ -860,6 +900,7 @@ impl Core {
                 } else {
                     self.dialler.add_targets(&peers, now)
                 };
+                self.spare_linked();
                 self.saver.targets(self.dialler.targets().cloned().collect());
                 let limit = weave_mesh::dialler::TARGETS;
                 let why = format!("more than {limit} targets");

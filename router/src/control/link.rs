@@ -29,6 +29,8 @@ pub(super) struct Connection {
     pub(super) out: rt::Sender<Vec<u8>>,
     /// Bytes handed to `out` and not yet written.
     pub(super) queued: std::rc::Rc<std::cell::Cell<usize>>,
+    /// Its tasks end soon after this is dropped.
+    pub(super) _alive: rt::Sender<()>,
     /// Who dialled it.
     pub(super) side: Side,
 }

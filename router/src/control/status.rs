@@ -183,6 +183,8 @@ fn linked(core: &Core, link: &Link, now: Duration) -> Connection {
     let lanes = |bits: u64| bits.count_ones() as u8;
     Connection {
         since_s: now.saturating_sub(link.since).as_secs(),
+        // Of a pending link: why the one before it was lost.
+        reason: core.dialler.of_link(link.number).and_then(|entry| entry.reason.clone()),
         encrypted: Some(core.is_encrypted()),
         peer: Some(link.peer.name),
         nickname: link.nickname.clone(),
@@ -328,6 +330,7 @@ fn counters(core: &Core) -> BTreeMap<String, u64> {
         ("resumptions", counters.resumptions),
         ("heartbeats_sent", counters.heartbeats_sent),
         ("heartbeats_dropped", counters.heartbeats_dropped),
+        ("keep_alives_dropped", counters.keep_alives_dropped),
         ("mac_flap", counters.mac_flaps),
         ("mac_conflict", counters.mac_conflicts),
     ]

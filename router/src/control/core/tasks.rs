@@ -5,7 +5,7 @@ use super::super::greeting::{self, Greeted, GreetingError, Resumptions};
 use super::Event;
 use crate::rt::{self, TcpListener, TcpStream, UdpReceiver};
 use futures_lite::io::{ReadHalf, WriteHalf};
-use futures_lite::{AsyncReadExt, AsyncWriteExt};
+use futures_lite::{AsyncReadExt, AsyncWriteExt, future};
 use std::cell::Cell;
 use std::io;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
@@ -17,7 +17,7 @@ use weave_crypto::{LocalPeer, Resumption};
 use weave_forward::Report;
 use weave_mesh::{DialId, Ticket};
 use weave_wire::link::heartbeat::ControlMessage;
-use weave_wire::{OUTER_LEN, TAG_LEN};
+use weave_wire::{DatagramKind, Lane, OUTER_LEN, OuterHeader, TAG_LEN};
 
 /// Bytes read from a connection at once.
 const READ: usize = 16 << 10;
@@ -33,6 +33,8 @@ const RESOLVE_LIMIT: Duration = Duration::from_secs(5);
 const ADDRESSES: usize = 8;
 /// Wait after an error of `accept` (no descriptors, no memory).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// How long a connection that was given up stays open for the peer to close it.
+const LINGER: Duration = Duration::from_secs(2);
 
 /// Accepts connections.
 pub(crate) async fn accept(listener: TcpListener, events: rt::Sender<Event>) {
@@ -59,8 +61,13 @@ pub(crate) async fn receive(socket: UdpReceiver, events: rt::Sender<Event>) {
             Ok((len, source)) => {
                 // The kernel joins datagrams of one length, and all of this version have one.
                 for datagram in buffer.get(..len).unwrap_or_default().chunks(DATAGRAM) {
+                    // What is none makes one event, to be counted, however much follows.
+                    let last = !is_control(datagram);
                     if events.send(Event::Datagram(datagram.to_vec(), source)).await.is_err() {
                         return;
+                    }
+                    if last {
+                        break;
                     }
                 }
             }
@@ -70,6 +77,12 @@ pub(crate) async fn receive(socket: UdpReceiver, events: rt::Sender<Event>) {
             }
         }
     }
+}
+
+fn is_control(datagram: &[u8]) -> bool {
+    OuterHeader::split(datagram).is_some_and(|(header, _)| {
+        header.kind() == Some(DatagramKind::Control) && header.lane() == Some(Lane::CONTROL)
+    })
 }
 
 /// Carries the reports of the shards.
@@ -173,39 +186,66 @@ async fn resolve(target: &Target, default_port: u16) -> io::Result<Vec<SocketAdd
     Ok(addresses)
 }
 
-/// Reads a connection until it ends.
-pub(super) async fn read(number: u64, mut stream: ReadHalf<TcpStream>, events: rt::Sender<Event>) {
-    let mut buffer = vec![0; READ];
-    let reason = loop {
-        match stream.read(&mut buffer).await {
-            Ok(0) => break "the peer closed the connection".to_owned(),
-            Ok(len) => {
-                let bytes = buffer.get(..len).unwrap_or_default().to_vec();
-                if events.send(Event::Bytes(number, bytes)).await.is_err() {
-                    return;
-                }
-            }
-            Err(error) => break error.to_string(),
-        }
-    };
-    let _ = events.send(Event::Closed(number, reason)).await;
+/// Ends a while after the link has given a connection up, by when a peer that
+/// keeps the rules has read the last messages and closed it.
+async fn given_up(alive: rt::Receiver<()>) {
+    // Nothing is ever sent: this waits until the other end is dropped.
+    let _ = alive.recv().await;
+    rt::sleep(LINGER).await;
 }
 
-/// Writes what is queued for a connection, until its queue is dropped.
+/// Reads a connection until it ends, or a while after the link gave it up
+/// ([`given_up`] of `alive`): the peer need not close it.
+pub(super) async fn read(
+    number: u64,
+    mut stream: ReadHalf<TcpStream>,
+    alive: rt::Receiver<()>,
+    events: rt::Sender<Event>,
+) {
+    let mut buffer = vec![0; READ];
+    let reading = async {
+        loop {
+            match stream.read(&mut buffer).await {
+                Ok(0) => break Some("the peer closed the connection".to_owned()),
+                Ok(len) => {
+                    let bytes = buffer.get(..len).unwrap_or_default().to_vec();
+                    if events.send(Event::Bytes(number, bytes)).await.is_err() {
+                        break None;
+                    }
+                }
+                Err(error) => break Some(error.to_string()),
+            }
+        }
+    };
+    let ending = async {
+        given_up(alive).await;
+        None
+    };
+    if let Some(reason) = future::or(reading, ending).await {
+        let _ = events.send(Event::Closed(number, reason)).await;
+    }
+}
+
+/// Writes what is queued for a connection, until its queue is dropped, or a while
+/// after the link gave it up: the peer need not read it.
 pub(super) async fn write(
     number: u64,
     mut stream: WriteHalf<TcpStream>,
     queue: rt::Receiver<Vec<u8>>,
     queued: Rc<Cell<usize>>,
+    alive: rt::Receiver<()>,
     events: rt::Sender<Event>,
 ) {
-    while let Ok(bytes) = queue.recv().await {
-        if let Err(error) = stream.write_all(&bytes).await {
-            let _ = events.send(Event::Closed(number, error.to_string())).await;
-            return;
+    let writing = async {
+        while let Ok(bytes) = queue.recv().await {
+            if let Err(error) = stream.write_all(&bytes).await {
+                let _ = events.send(Event::Closed(number, error.to_string())).await;
+                return;
+            }
+            queued.set(queued.get().saturating_sub(bytes.len()));
         }
-        queued.set(queued.get().saturating_sub(bytes.len()));
-    }
-    // The link gave the connection up: let the peer know, and the reader end.
-    let _ = stream.close().await;
+        // The link gave the connection up: let the peer know.
+        let _ = stream.close().await;
+    };
+    future::or(writing, given_up(alive)).await;
 }

@@ -29,6 +29,9 @@ impl Core {
         let now = self.now();
         let boot = boot_time();
         let mut next = self.housekeeping_at;
+        if !self.mac_changes.is_empty() {
+            next = next.min(self.macs_at);
+        }
         if let Some(at) = self.dialler.deadline() {
             next = next.min(at);
         }
@@ -95,8 +98,17 @@ impl Core {
                 Beat::Send(sequence) => {
                     let lanes_seen = std::mem::take(&mut link.lanes_seen);
                     self.send_control(id, &ControlMessage::Heartbeat(Heartbeat { sequence, lanes_seen }));
-                    self.command_all(|| Command::KeepAlive(id));
+                    self.keep_alive(id);
                 }
+            }
+        }
+    }
+
+    /// Asks every shard for a keep-alive; one that is far behind is spared it.
+    fn keep_alive(&mut self, id: LinkId) {
+        for shard in 0..self.group.shards() {
+            if self.group.send(shard, Command::KeepAlive(id)).is_err() {
+                self.counters.keep_alives_dropped += 1;
             }
         }
     }

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::fs::read_to_string;
 
 use crate::World;
-use crate::numbered::all_drops;
 
 /// Counters of drops in hosts and containers, and of the processors' backlogs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,9 +20,6 @@ impl KernelDrops {
             for (place, found) in [("host", host), ("container", container)] {
                 counters.extend(found.into_iter().map(|(name, n)| (format!("{place} {index} {name}"), n)));
             }
-            // What a router's socket had no room for, as the kernel tells the router.
-            let full = all_drops(world, index).into_iter().filter(|(_, reason, _)| reason == "socket_full");
-            counters.insert(format!("router {index} socket_full"), full.map(|(_, _, n)| n).sum());
         }
         // Of the whole machine: it has one backlog for each processor.
         let text = read_to_string("/proc/net/softnet_stat").unwrap_or_default();

@@ -80,7 +80,8 @@ fn flood(datagrams: u64, limit: Duration) {
         tally.frames.load(Ordering::Relaxed) > 0,
         "the capture saw no connection either: it sees nothing"
     );
-    assert!(tally.connections.load(Ordering::Relaxed) > 500, "few connections: {tally:?}");
+    // Most reset at once: a router that stumbles over each of those takes ten a second.
+    assert!(tally.connections.load(Ordering::Relaxed) > 5_000, "few connections: {tally:?}");
     assert!(after.saturating_sub(before) < 8 << 20, "memory grew from {before} to {after}");
     assert_eq!(world.status(0).pid, router, "the router is another one");
     for reason in ["malformed", "unknown_session", "forged", "replayed"] {

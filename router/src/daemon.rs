@@ -5,12 +5,14 @@ use crate::control::{self, Setup, Signal};
 use crate::state::{self, Saver, StateError};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use std::cell::Cell;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use weave_crypto::{Identity, LocalPeer, Password, Secrets, StretchError};
-use weave_forward::{Features, Group, GroupConfig, ProbeError, StartError, probe};
+use weave_forward::{Features, Group, GroupConfig, ProbeError, StartError, check_port, probe};
 use weave_host::{Netlink, bridge, tap};
 use weave_wire::Uid;
 
@@ -104,7 +106,17 @@ struct Started {
 impl Started {
     fn serve(self, ready: impl FnOnce(Result<ReadyInfo, String>) + 'static) -> Result<(), RunError> {
         let info = self.info;
-        let result = control::run(self.setup, move || ready(Ok(info))).map_err(RunError::Ended);
+        let ready = Rc::new(Cell::new(Some(ready)));
+        let told = Rc::clone(&ready);
+        let tell = move || {
+            if let Some(ready) = told.take() {
+                ready(Ok(info));
+            }
+        };
+        let result = control::run(self.setup, tell).map_err(RunError::Ended);
+        if let (Some(ready), Err(error)) = (ready.take(), &result) {
+            ready(Err(error.to_string()));
+        }
         if self.saver_thread.join().is_err() {
             tracing::error!("the thread that writes the state panicked");
         }
@@ -127,6 +139,7 @@ fn start(config: Config) -> Result<Started, RunError> {
         Feature::ALL.iter().filter(|(_, f)| config.test.absent.contains(f)).map(|(name, _)| *name).collect();
     let features = probe(&absent)?;
     let listener = listen(&config)?;
+    check_port(config.host, config.port).map_err(StartError::from)?;
     let secrets = stretch(&config)?;
     let state = state::open(&config.state_dir, config.name, &config.targets)?;
     let mut degraded = Vec::new();

@@ -116,6 +116,11 @@ impl TcpStream {
         Self(stream)
     }
 
+    /// True if both ends have the same address: the other end is on this host.
+    pub(crate) fn leads_back(&self) -> io::Result<bool> {
+        Ok(self.0.local_addr()?.ip() == self.0.peer_addr()?.ip())
+    }
+
     /// Dials `address`, from `source` if one is given.
     ///
     /// glommio cannot bind before it connects, nor wait for a descriptor of

@@ -25,7 +25,7 @@ pub use command::{
 };
 pub use counters::{Counters, DropReason, LinkCounters, Snapshot};
 pub use group::{Group, GroupConfig, StartError};
-pub use io::socket::{ControlSockets, SocketError};
+pub use io::socket::{ControlSockets, SocketError, check_port};
 pub use probe::{Features, ProbeError, probe};
 
 /// Shards of one router, at most: one data lane each.

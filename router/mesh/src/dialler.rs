@@ -215,19 +215,6 @@ impl<T: Clone + PartialEq> Dialler<T> {
         }
     }
 
-    /// Link number `link` to `address` is where the waiting entries lead that `leads_there` names:
-    /// they need no dial.
-    pub fn spare(&mut self, link: u64, address: SocketAddr, leads_there: impl Fn(&T) -> bool) {
-        for entry in &mut self.entries {
-            if matches!(entry.stand, Stand::Waiting(_)) && leads_there(&entry.target) {
-                entry.stand = Stand::Linked(link);
-                entry.address = Some(address);
-                entry.failures = 0;
-                entry.refused = false;
-            }
-        }
-    }
-
     /// What link number `link` was dialled for, if anything.
     #[must_use]
     pub fn of_link(&self, link: u64) -> Option<&Entry<T>> {
@@ -335,17 +322,6 @@ mod tests {
         dialler.failed(id, "refused".into(), false, seconds(0), 0.0);
         dialler.linked(3, None, address(1));
         assert!(dialler.due(seconds(60)).is_empty());
-    }
-
-    #[test]
-    fn a_target_that_a_link_leads_to_is_not_dialled_until_that_is_lost() {
-        let mut dialler = Dialler::default();
-        assert!(dialler.add_targets(&["a", "b"], seconds(0)));
-        dialler.spare(5, address(1), |target| *target == "a");
-        let due = dialler.due(seconds(0));
-        assert_eq!(due.iter().map(|(_, target, _)| *target).collect::<Vec<_>>(), ["b"]);
-        dialler.lost(5, "gone", true, seconds(9), 0.0);
-        assert_eq!(dialler.due(seconds(9)).len(), 1);
     }
 
     #[test]

@@ -22,7 +22,7 @@ use weave_api::problem::{Code, Problem};
 use weave_api::request::{Reply, Request};
 use weave_api::target::Target;
 use weave_crypto::{
-    Crossing, Dialler as Side, Established, Failure, IdentityKey, KEY_LIFETIME, LinkKeys, LocalPeer, Rekey,
+    Crossing, Dialler as Side, Established, IdentityKey, KEY_LIFETIME, LinkKeys, LocalPeer, Rekey,
     RekeyPolicy, Resumed, which_survives,
 };
 use weave_forward::{
@@ -295,8 +295,11 @@ impl Core {
         match (result, address) {
             (Ok(greeted), Some(address)) => self.on_greeted(greeted, Side::Us, Some(dial), address),
             (Ok(_), None) => {}
-            (Err(GreetingError::Handshake(_)), Some(address)) if self.is_ourselves(address) => {
-                self.dialler.failed(dial, Failure::Ourselves.to_string(), true, now, jitter());
+            (Err(error @ GreetingError::Linked), Some(address)) => {
+                match self.links.values().find(|link| link.address == Some(address)) {
+                    Some(link) => self.dialler.linked(link.number, Some(dial), address),
+                    None => self.dialler.failed(dial, error.to_string(), false, now, jitter()),
+                }
             }
             (Err(error), _) => {
                 let refused = error.is_refusal();
@@ -476,22 +479,6 @@ impl Core {
         if self.bindings.len() < BINDINGS || self.bindings.contains_key(&name) {
             self.bindings.insert(name, Binding { key, seen: now });
         }
-    }
-
-    /// Targets that a live link leads to already are not dialled: a second link
-    /// would take the place of the first, and carry nothing for a moment.
-    fn spare_linked(&mut self) {
-        let port = self.config.port;
-        for link in self.links.values() {
-            let Some(address) = link.address.filter(|_| link.is_established()) else { continue };
-            self.dialler.spare(link.number, address, |target| target.address(port) == Some(address));
-        }
-    }
-
-    /// True if this is where we listen: a dial that ended there was answered by
-    /// this router, which alone has been told why it failed.
-    fn is_ourselves(&self, address: SocketAddr) -> bool {
-        address.port() == self.group.port() && UdpSocket::bind((address.ip(), 0)).is_ok()
     }
 
     fn next_number(&mut self) -> u64 {
@@ -900,7 +887,6 @@ impl Core {
                 } else {
                     self.dialler.add_targets(&peers, now)
                 };
-                self.spare_linked();
                 self.saver.targets(self.dialler.targets().cloned().collect());
                 let limit = weave_mesh::dialler::TARGETS;
                 let why = format!("more than {limit} targets");

@@ -13,8 +13,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 use weave_crypto::{
-    Established, Handshake, HandshakeError, LinkChoice, LocalPeer, PasswordOffer, ResumeError, Resumed,
-    Resumption,
+    Established, Failure, Handshake, HandshakeError, LinkChoice, LocalPeer, PasswordOffer, ResumeError,
+    Resumed, Resumption,
 };
 use weave_wire::SessionIndex;
 use weave_wire::link::handshake::{LENGTH_LEN, message_len};
@@ -59,6 +59,12 @@ pub(super) enum GreetingError {
     /// The resumption.
     #[error("resuming the link: {0}")]
     Resume(#[from] ResumeError),
+    /// This host was dialled.
+    #[error("{}", Failure::Ourselves)]
+    Ourselves,
+    /// An established link leads there; there is nothing to dial.
+    #[error("there is a link to this address")]
+    Linked,
     /// The peer does not know the link any more.
     #[error("the peer closed the connection instead of resuming the link")]
     NotResumed,
@@ -67,10 +73,10 @@ pub(super) enum GreetingError {
 impl GreetingError {
     /// True for reasons that time alone does not cure.
     pub(super) fn is_refusal(&self) -> bool {
-        use weave_crypto::Failure;
         match self {
             Self::Handshake(error) => !matches!(error.cause, Failure::Interrupted | Failure::Over),
-            Self::Io(_) | Self::TimedOut | Self::Resume(_) | Self::NotResumed => false,
+            Self::Ourselves => true,
+            Self::Io(_) | Self::TimedOut | Self::Linked | Self::Resume(_) | Self::NotResumed => false,
         }
     }
 }

@@ -68,12 +68,17 @@ pub struct SocketSet {
     pub large_buffers: bool,
 }
 
-/// Opens the sockets of `shards` shards and the control core on `port` of
-/// `host`, or of all addresses.
+/// Says whether the port is free, before anything is built for it.
 ///
 /// # Errors
-/// [`SocketError`]; nothing stays open.
-pub fn open(host: Option<IpAddr>, port: u16, shards: usize, gro: bool) -> Result<SocketSet, SocketError> {
+/// As [`open`].
+pub fn check_port(host: Option<IpAddr>, port: u16) -> Result<(), SocketError> {
+    let (family, address) = place(host, port);
+    await_port(family, address).map(drop)
+}
+
+/// Family and address to bind.
+fn place(host: Option<IpAddr>, port: u16) -> (Family, SocketAddr) {
     let family = match host {
         Some(IpAddr::V4(_)) => Family::V4,
         Some(IpAddr::V6(_)) => Family::Dual,
@@ -86,12 +91,20 @@ pub fn open(host: Option<IpAddr>, port: u16, shards: usize, gro: bool) -> Result
         Family::V4 => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
         Family::Dual => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
     };
-    let address = SocketAddr::new(host.unwrap_or(any), port);
+    (family, SocketAddr::new(host.unwrap_or(any), port))
+}
+
+/// Opens the sockets of `shards` shards and the control core on `port` of
+/// `host`, or of all addresses.
+///
+/// # Errors
+/// [`SocketError`]; nothing stays open.
+pub fn open(host: Option<IpAddr>, port: u16, shards: usize, gro: bool) -> Result<SocketSet, SocketError> {
+    let (family, mut address) = place(host, port);
     // A socket of another program would take part of our datagrams: see that the
     // port is free before sharing it among ourselves.
     drop(await_port(family, address)?);
 
-    let mut address = address;
     let mut large_buffers = true;
     let mut grouped = |buffer: usize, gro: bool| -> Result<OwnedFd, SocketError> {
         let fd = new_socket(family, address)?;

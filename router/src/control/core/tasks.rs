@@ -121,26 +121,29 @@ pub(super) async fn answer(
     let _ = events.send(Event::Answered(ticket, address, greeted)).await;
 }
 
+/// A target to dial.
+pub(super) struct Dial {
+    pub(super) id: DialId,
+    pub(super) target: Target,
+    /// Failures before.
+    pub(super) attempt: u32,
+    /// Where this router listens, and other ones unless the target says otherwise.
+    pub(super) port: u16,
+    pub(super) source: Option<IpAddr>,
+    /// Where established links lead.
+    pub(super) linked: Vec<SocketAddr>,
+    pub(super) local: Arc<LocalPeer>,
+}
+
 /// Dials a target: looks its name up and tries its addresses in turn.
-pub(super) async fn dial(
-    id: DialId,
-    target: Target,
-    default_port: u16,
-    source: Option<IpAddr>,
-    local: Arc<LocalPeer>,
-    attempt: u32,
-    events: rt::Sender<Event>,
-) {
+pub(super) async fn dial(dial: Dial, events: rt::Sender<Event>) {
     let mut last = None;
     let mut result = Err(GreetingError::Io(io::Error::other("the name has no address")));
-    match resolve(&target, default_port).await {
+    match resolve(&dial.target, dial.port).await {
         Ok(addresses) => {
             for address in addresses {
                 last = Some(address);
-                result = match connect(address, source).await {
-                    Ok(stream) => greeting::initiate(stream, Arc::clone(&local), attempt).await,
-                    Err(error) => Err(error.into()),
-                };
+                result = dial_address(&dial, address).await;
                 // The next address is of use only where nobody answered.
                 if !matches!(result, Err(GreetingError::Io(_))) {
                     break;
@@ -149,7 +152,20 @@ pub(super) async fn dial(
         }
         Err(error) => result = Err(error.into()),
     }
-    let _ = events.send(Event::Dialled(id, last, result)).await;
+    let _ = events.send(Event::Dialled(dial.id, last, result)).await;
+}
+
+async fn dial_address(dial: &Dial, address: SocketAddr) -> Result<Greeted, GreetingError> {
+    // A second link would take the place of the first, and carry nothing for a moment.
+    if dial.linked.contains(&address) {
+        return Err(GreetingError::Linked);
+    }
+    let stream = connect(address, dial.source).await?;
+    // Only the answering end of a handshake would find out whom it talks to.
+    if address.port() == dial.port && stream.leads_back()? {
+        return Err(GreetingError::Ourselves);
+    }
+    greeting::initiate(stream, Arc::clone(&dial.local), dial.attempt).await
 }
 
 /// Dials TCP for a link that goes on.

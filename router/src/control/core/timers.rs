@@ -54,9 +54,17 @@ impl Core {
     fn dial(&mut self, now: Duration) {
         for (id, target, attempt) in self.dialler.due(now) {
             tracing::debug!(%target, attempt, "dialling");
-            let (local, events) = (Arc::clone(&self.local), self.events.clone());
-            let (port, source) = (self.config.port, self.config.host);
-            rt::spawn(tasks::dial(id, target, port, source, local, attempt, events));
+            let established = self.links.values().filter(|link| link.is_established());
+            let dial = tasks::Dial {
+                id,
+                target,
+                attempt,
+                port: self.config.port,
+                source: self.config.host,
+                linked: established.filter_map(|link| link.address).collect(),
+                local: Arc::clone(&self.local),
+            };
+            rt::spawn(tasks::dial(dial, self.events.clone()));
         }
     }
 

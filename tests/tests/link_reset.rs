@@ -36,7 +36,8 @@ fn alone_a_tcp_reset_loses_and_doubles_no_packet_and_the_link_is_resumed() {
         let host = (number % 2) as usize;
         let before = resumptions();
         let ended = world.tool(host, &format!("ss -H -K -t {MESH}"));
-        assert_eq!(ended.lines().count(), 1, "one connection makes a link, these were ended: {ended}");
+        // It may end the connection that took its place, too.
+        assert!(!ended.is_empty(), "there was no connection to end before reset {number}");
         // Both ends may dial at once; then one of the two new connections stays.
         wait_until(
             RESUMED_WITHIN,

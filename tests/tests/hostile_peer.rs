@@ -124,6 +124,20 @@ fn a_peer_that_asks_and_never_listens_costs_a_bounded_amount_of_memory() {
 }
 
 #[test]
+fn connections_that_a_peer_never_closes_are_closed() {
+    let (world, routers) = world();
+    let open = || std::fs::read_dir(format!("/proc/{}/fd", routers[0])).unwrap().count();
+    let before = open();
+    // Each takes the place of the one before.
+    let mut insiders: Vec<_> = (0..10).map(|_| Insider::join(&world, name(1))).collect();
+    wait_until(WITHIN, || format!("{} descriptors open, {before} before", open()), || open() <= before + 2);
+    for insider in &mut insiders[..9] {
+        assert!(insider.is_closed_within(WITHIN));
+    }
+    unharmed(&world, routers);
+}
+
+#[test]
 fn a_peer_cannot_speak_for_another() {
     let (world, routers) = world();
     let genuine = world.status(1).name;

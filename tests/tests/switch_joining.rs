@@ -6,14 +6,14 @@
 //! (and so made a wrong checksum right, or lost a flag) is found.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use weave_host::ethtool::{self, GSO, TSO4, TSO6, USO};
 use weave_tests::checksums::sum;
-use weave_tests::packets::{Frame, PacketSocket};
-use weave_tests::world::{Family, INTERFACE, addresses};
-use weave_tests::{Options, World};
+use weave_tests::packets::{Capture, Frame, PacketSocket};
+use weave_tests::world::{Family, INTERFACE, addresses, v4};
+use weave_tests::{Options, World, bulk};
 
 const WITHIN: Duration = Duration::from_secs(10);
 /// Frames sent at once.
@@ -211,9 +211,7 @@ fn comes_apart_as_it_was(options: Options, joins: bool, seeds: std::ops::Range<u
     for end in [0, 1] {
         world.on_host(end, bridge_as_it_is);
     }
-    let outer = weave_host::attach::host_interface(world.container(1).namespace().id());
-    let off = ["tx-checksum-ip-generic", TSO4, TSO6, USO, GSO].map(|name| (name, false));
-    world.on_host(1, || ethtool::set_features(&outer, &off)).unwrap();
+    cut_before(&world, 1);
     let sender = world.inside(0, || PacketSocket::open(INTERFACE));
     let receiver = world.inside(1, || PacketSocket::open(INTERFACE));
     let macs = [0, 1].map(|end| world.mac(end).0);
@@ -268,6 +266,13 @@ fn comes_apart_as_it_was(options: Options, joins: bool, seeds: std::ops::Range<u
     }
 }
 
+/// Makes the kernel cut super-frames and finish checksums before the container of host `end`.
+fn cut_before(world: &World, end: usize) {
+    let outer = weave_host::attach::host_interface(world.container(end).namespace().id());
+    let off = ["tx-checksum-ip-generic", TSO4, TSO6, USO, GSO].map(|name| (name, false));
+    world.on_host(end, || ethtool::set_features(&outer, &off)).unwrap();
+}
+
 /// Keeps the packet filter of the host out of its bridge: it drops packets whose IP header is
 /// wrong (`br_netfilter`, where the kernel has it).
 fn bridge_as_it_is() {
@@ -314,4 +319,30 @@ fn without_offloads_to_the_tap() {
 #[test]
 fn with_datagrams_that_come_one_by_one() {
     comes_apart_as_it_was(Options::encrypted().args("--offload no-gso,no-gro"), false, 500..600);
+}
+
+/// Fragments of two packets with one identification would be mixed up (RFC 791, 3.2).
+#[test]
+fn segments_that_may_be_fragmented_have_identifications_of_their_own() {
+    for options in [Options::encrypted(), Options::encrypted().args("--offload no-uso,no-gso")] {
+        let world = World::pair(options);
+        let may_fragment = || std::fs::write("/proc/sys/net/ipv4/ip_no_pmtu_disc", "1").unwrap();
+        world.inside(0, may_fragment);
+        cut_before(&world, 1);
+        let capture = world.inside(1, || Capture::start(INTERFACE));
+        // One send: the kernel counts on by one from send to send, whatever the number of segments.
+        bulk::udp(&world, 0, v4(1).into(), 1000, 1);
+        let frames = capture.finish();
+        let datagrams =
+            frames.iter().filter(|f| !f.outgoing && f.bytes[12..14] == [8, 0] && f.bytes[23] == 17);
+        let mut identifications = BTreeSet::new();
+        let mut count = 0;
+        for frame in datagrams {
+            assert_eq!(frame.bytes[20] & 0x40, 0, "these were to be allowed to be fragmented");
+            identifications.insert(u16::from_be_bytes([frame.bytes[18], frame.bytes[19]]));
+            count += 1;
+        }
+        assert!(count > 50, "only {count} datagrams");
+        assert_eq!(identifications.len(), count, "identifications are shared");
+    }
 }

@@ -1,5 +1,5 @@
 //! The control core beside busy and beside idle forwarding.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr)]
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -12,6 +12,8 @@ use weave_tests::{Options, World, wait_until};
 const ANSWER_WITHIN: Duration = Duration::from_millis(200);
 /// Answers measured at each host.
 const ANSWERS: usize = 50;
+/// Distance of heartbeats that are answered.
+const HEARTBEAT: Duration = Duration::from_secs(2);
 /// Share of one core that two idle routers may use together.
 const IDLE_SHARE: f64 = 0.003;
 /// How long they are watched.
@@ -72,6 +74,8 @@ fn alone_status_answers_and_links_live_at_more_packets_than_pass() {
         // Answered: with a beat missing they follow each other four times a second.
         let beats = status.counters["heartbeats_sent"] - before["heartbeats_sent"];
         eprintln!("host {index}: {beats} heartbeats and answers in {:?}", begun.elapsed());
+        let expected = 2.0 * begun.elapsed().as_secs_f64() / HEARTBEAT.as_secs_f64();
+        assert!((beats as f64) < 2.0 * expected, "{beats} heartbeats and answers, {expected:.0} are due");
         assert!(world.link(index).is_some());
     }
 }

@@ -48,7 +48,7 @@ fn a_target_is_dialled_by_connect_replaced_and_forgotten_and_the_live_link_stays
     let peer = world.underlay(0).to_string();
     world.weave(1, &["connect", &peer]).ok();
     wait_both(&world, LINK_WITHIN);
-    assert_eq!(targets(&world, 1), [peer.clone()]);
+    assert_eq!(targets(&world, 1), [peer.as_str()]);
     let state = |place: usize| world.status(1).targets[place].state;
     assert_eq!(state(0), TargetState::Connected);
 

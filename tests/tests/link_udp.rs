@@ -13,7 +13,7 @@ const PENDING_WITHIN: Duration = Duration::from_secs(15 + 3);
 const OPENED_WITHIN: Duration = Duration::from_secs(20);
 
 #[test]
-fn long_a_link_that_passes_no_udp_is_never_established_says_so_and_is_retried() {
+fn a_link_that_passes_no_udp_is_never_established_says_so_and_is_retried() {
     let world = World::pair(Options::encrypted().not_launched());
     world.tool(0, "iptables -w -A INPUT -p udp --dport 6783 -j DROP");
     world.launch(0, &[]);

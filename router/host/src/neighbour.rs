@@ -228,8 +228,11 @@ mod tests {
 
     fn assert_checksum(frame: &[u8]) {
         let body = &frame[14 + IPV6_LEN..];
-        let sum =
-            Sum::default().with(&frame[22..54]).with(&(body.len() as u16).to_be_bytes()).with_u16(58).add(body);
+        let sum = Sum::default()
+            .with(&frame[22..54])
+            .with(&(body.len() as u16).to_be_bytes())
+            .with_u16(58)
+            .with(body);
         assert_eq!(sum.checksum(), [0, 0]);
     }
 }

@@ -16,22 +16,39 @@ use weave_host::{Namespace, Netlink, bridge, named, unprivileged};
 const NOBODY: u32 = 65534;
 const NOTHING: Option<&str> = None;
 
+/// Name and role of each test.
+const TESTS: [(&str, &str); 2] =
+    [("a_user_gets_a_world_of_its_own", "with-tun"), ("a_closed_tun_device_is_named", "without-tun")];
+
 fn main() {
     match std::env::args().nth(1).as_deref() {
         Some("with-tun") => be_nobody(0o666, "inside"),
         Some("without-tun") => be_nobody(0o600, "refused"),
         Some("inside") => inside(),
         Some("refused") => refused(),
-        // The harness' own arguments, or none.
-        Some(_) | None => {
-            for (name, role) in [
-                ("a_user_gets_a_world_of_its_own", "with-tun"),
-                ("a_closed_tun_device_is_named", "without-tun"),
-            ] {
-                assert!(Command::new(own()).arg(role).status().unwrap().success(), "{name} failed");
-                println!("test {name} ... ok");
-            }
+        // The arguments of a test runner, or none.
+        Some(_) | None => run_tests(&std::env::args().skip(1).collect::<Vec<_>>()),
+    }
+}
+
+/// What of the usual harness' command line test runners use: `--list`,
+/// `--ignored` (there is none), and names of tests to run.
+fn run_tests(arguments: &[String]) {
+    let asked = |flag: &str| arguments.iter().any(|argument| argument == flag);
+    if asked("--ignored") {
+        return;
+    }
+    let names: Vec<_> =
+        arguments.iter().filter(|argument| TESTS.iter().any(|(name, _)| name == argument)).collect();
+    for (name, role) in
+        TESTS.iter().filter(|(name, _)| names.is_empty() || names.iter().any(|asked| asked == name))
+    {
+        if asked("--list") {
+            println!("{name}: test");
+            continue;
         }
+        assert!(Command::new(own()).arg(role).status().unwrap().success(), "{name} failed");
+        println!("test {name} ... ok");
     }
 }
 

@@ -77,8 +77,12 @@ fn request(
         }
         return Ok(Some(request));
     }
-    // As the kernel's skb_checksum_help() does: the field holds the start value.
-    let sum = Sum::default().with(frame.get(start..).ok_or(DropReason::BadOffload)?).checksum();
+    // As the kernel's skb_checksum_help() does: the field holds the start value, and a sum of zero
+    // becomes ones, since zero means "none" in UDP, which IPv6 refuses.
+    let mut sum = Sum::default().with(frame.get(start..).ok_or(DropReason::BadOffload)?).checksum();
+    if sum == [0, 0] {
+        sum = [0xff, 0xff];
+    }
     let field = start + offset;
     frame.get_mut(field..field + 2).ok_or(DropReason::BadOffload)?.copy_from_slice(&sum);
     Ok(None)

@@ -313,3 +313,10 @@ fn offload_fields_that_do_not_fit_the_frame_are_refused() {
         assert!(classify(&bad, &mut frame.clone(), false).is_err(), "{bad:?}");
     }
 }
+
+#[test]
+fn a_completed_sum_of_zero_is_sent_as_ones() {
+    let mut frame = [&[2; 12][..], &[0x88, 0xb5], &[0; 20], &[0xff, 0xff, 0, 0]].concat();
+    assert!(matches!(classify(&VnetHeader::checksum(34, 2), &mut frame, false), Ok(Outgoing::Whole(None))));
+    assert_eq!(frame[36..], [0xff, 0xff]);
+}

@@ -107,7 +107,6 @@ impl Lab {
             return Err(Error::Hosts { given: options.hosts });
         }
         let (name, directory) = own_directory()?;
-        registry::add_directory(&directory);
         let mut lab = Self { name, directory, named: options.named, hosts: Vec::new(), _switch: None };
         for number in 1..=options.hosts {
             let namespace = lab.namespace(&format!("host{number}"))?;
@@ -210,7 +209,7 @@ fn own_directory() -> Result<(String, PathBuf)> {
     loop {
         let name = format!("weave-lab-{}-{}", id(), MADE.fetch_add(1, Ordering::Relaxed));
         let directory = std::env::temp_dir().join(&name);
-        match std::fs::create_dir(&directory) {
+        match registry::make_lab(&directory) {
             Ok(()) => return Ok((name, directory)),
             // Left behind by a process of this number that was killed.
             Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}

@@ -12,6 +12,7 @@ use weave_host::Namespace;
 
 use super::error::{Error, Result};
 use super::process::{Process, name_of};
+use super::registry;
 
 /// Variables of the caller that would change what `weave` does in a host.
 const CLEARED: [&str; 5] =
@@ -35,7 +36,7 @@ impl Host {
             outputs: AtomicU32::new(0),
         };
         for directory in [&host.directory, &host.run_dir(), &host.state_dir()] {
-            fs::create_dir(directory).map_err(|error| Error::file("make", directory, error))?;
+            registry::make_directory(directory).map_err(|error| Error::file("make", directory, error))?;
         }
         Ok(host)
     }

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -20,6 +21,8 @@ struct Registry {
     labs: HashMap<PathBuf, Vec<NamespaceId>>,
     /// Names in /run/netns.
     names: Vec<String>,
+    /// True once everything was removed for good: nothing new may be made.
+    closed: bool,
 }
 
 static REGISTRY: LazyLock<Mutex<Registry>> = LazyLock::new(Mutex::default);
@@ -28,8 +31,33 @@ fn registry() -> MutexGuard<'static, Registry> {
     REGISTRY.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-pub(super) fn add_directory(directory: &Path) {
-    registry().labs.entry(directory.to_owned()).or_default();
+/// Makes the directory of a new lab. Making and noting are one step for whoever
+/// cleans up at the same time.
+///
+/// # Errors
+/// The kernel's; `Interrupted` after a [`cleanup`].
+pub(super) fn make_lab(directory: &Path) -> io::Result<()> {
+    let mut registry = registry();
+    registry.make(directory)?;
+    registry.labs.entry(directory.to_owned()).or_default();
+    Ok(())
+}
+
+/// Makes a directory inside that of a lab.
+///
+/// # Errors
+/// As [`make_lab`].
+pub(super) fn make_directory(directory: &Path) -> io::Result<()> {
+    registry().make(directory)
+}
+
+impl Registry {
+    fn make(&self, directory: &Path) -> io::Result<()> {
+        if self.closed {
+            return Err(io::ErrorKind::Interrupted.into());
+        }
+        fs::create_dir(directory)
+    }
 }
 
 pub(super) fn add_namespace(directory: &Path, id: NamespaceId) {
@@ -61,10 +89,11 @@ pub(super) fn remove(directory: &Path, name: &str) {
 }
 
 /// Kills every process in the labs of this process and removes their files and names; the
-/// namespaces go with the process. For a way out that drops nothing: a signal handler's thread, a
+/// namespaces go with the process, and no lab can be made any more. For a way out that drops nothing: a signal handler's thread, a
 /// panic hook where panics abort. Calling it twice does no harm.
 pub fn cleanup() {
-    let Registry { labs, names } = std::mem::take(&mut *registry());
+    let Registry { labs, names, .. } =
+        std::mem::replace(&mut *registry(), Registry { closed: true, ..Registry::default() });
     let namespaces: Vec<NamespaceId> = labs.values().flatten().copied().collect();
     kill(&namespaces);
     for directory in labs.keys() {

@@ -146,9 +146,10 @@ impl Host {
     pub fn spawn(&self, command: &mut Command) -> Result<Process> {
         let program = name_of(command);
         // A child belongs to the namespace of the thread that starts it.
-        let child = self.run(|| command.spawn())?;
-        let child =
-            child.map_err(|cause| Error::Program { step: "start", program: program.clone(), cause })?;
+        let child = registry::unless_closed(|| self.run(|| command.spawn()));
+        let child = child
+            .and_then(|child| child.unwrap_or_else(|error| Err(std::io::Error::other(error))))
+            .map_err(|cause| Error::Program { step: "start", program: program.clone(), cause })?;
         Ok(Process::new(child, program))
     }
 }

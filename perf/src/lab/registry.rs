@@ -51,6 +51,18 @@ pub(super) fn make_directory(directory: &Path) -> io::Result<()> {
     registry().make(directory)
 }
 
+/// Starts something that [`cleanup`] has to see: either before it, or not at all.
+///
+/// # Errors
+/// `Interrupted` after a [`cleanup`].
+pub(super) fn unless_closed<T>(start: impl FnOnce() -> T) -> io::Result<T> {
+    let registry = registry();
+    if registry.closed {
+        return Err(io::ErrorKind::Interrupted.into());
+    }
+    Ok(start())
+}
+
 impl Registry {
     fn make(&self, directory: &Path) -> io::Result<()> {
         if self.closed {

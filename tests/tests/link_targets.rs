@@ -135,8 +135,9 @@ fn a_target_may_be_a_name() {
     for place in [0, 1] {
         wait_until(LINK_WITHIN, || format!("{:#?}", state(place)), || state(place).reason.is_some());
     }
-    let ourselves = state(0).reason.unwrap();
-    assert!(ourselves.contains("leads back to this host"), "{ourselves}");
+    let ourselves = state(0);
+    assert_eq!(ourselves.state, TargetState::Ourself, "{ourselves:?}");
+    assert!(ourselves.reason.is_some_and(|reason| reason.contains("leads back to this host")));
     assert_ne!(state(1).state, TargetState::Connected);
 }
 

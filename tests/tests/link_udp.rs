@@ -2,13 +2,15 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::time::{Duration, Instant};
-use weave_api::status::ConnectionState;
+use weave_api::status::{Connection, ConnectionState};
 use weave_tests::flow::Flow;
 use weave_tests::world::{LINK_WITHIN, v4};
 use weave_tests::{Options, World, wait_until};
 
 /// Longest time a link may be pending, and some more for a busy machine.
 const PENDING_WITHIN: Duration = Duration::from_secs(15 + 3);
+/// What is pending for 2 s is suspected of passing no UDP.
+const SUSPECTED_WITHIN: Duration = Duration::from_secs(6);
 /// When UDP passes again, the next dial is at most this far away, and then the link is there.
 const OPENED_WITHIN: Duration = Duration::from_secs(20);
 
@@ -25,6 +27,18 @@ fn a_link_that_passes_no_udp_is_never_established_says_so_and_is_retried() {
         || state().is_some_and(|link| link.state == ConnectionState::Pending),
     );
     let pending = Instant::now();
+    // Both ends suspect it long before they give the link up.
+    for index in [0, 1] {
+        let suspects = |link: &Connection| {
+            link.state == ConnectionState::Pending
+                && link.reason.as_ref().is_some_and(|why| why.contains("UDP"))
+        };
+        wait_until(
+            SUSPECTED_WITHIN,
+            || format!("host {index} suspects nothing: {:#?}", world.status(index).connections),
+            || world.status(index).connections.iter().any(suspects),
+        );
+    }
     wait_until(
         PENDING_WITHIN,
         || format!("a link that passes no UDP is still pending: {:?}", state()),

@@ -10,7 +10,7 @@ use weave_api::status::{
     Status, TargetState, TargetStatus,
 };
 use weave_api::target::Target;
-use weave_crypto::Dialler as Side;
+use weave_crypto::{Dialler as Side, Failure};
 use weave_mesh::Origin;
 use weave_mesh::dialler::{Entry, Stand};
 use weave_wire::link::handshake::{VERSION_MAX, VERSION_MIN};
@@ -19,6 +19,8 @@ use weave_wire::link::handshake::{VERSION_MAX, VERSION_MIN};
 const REFUSALS: usize = 64;
 /// How long they are shown, and how often one of them is logged.
 const REFUSAL_SHOWN: Duration = Duration::from_secs(60);
+/// A link that is pending this long is suspected of passing no UDP.
+const PENDING_LONG: Duration = Duration::from_secs(2);
 
 /// Peers that dialled us and did not get in.
 #[derive(Debug, Default)]
@@ -115,6 +117,9 @@ fn target(entry: &Entry<Target>, now: Duration) -> TargetStatus {
         Stand::Linked(_) => TargetState::Connected,
         Stand::Dialling(_) => TargetState::Connecting,
         Stand::Waiting(_) if entry.reason.is_none() => TargetState::Connecting,
+        Stand::Waiting(_) if entry.reason.as_deref() == Some(&Failure::Ourselves.to_string()) => {
+            TargetState::Ourself
+        }
         Stand::Waiting(_) => TargetState::Retrying,
     };
     TargetStatus {
@@ -183,8 +188,7 @@ fn linked(core: &Core, link: &Link, now: Duration) -> Connection {
     let lanes = |bits: u64| bits.count_ones() as u8;
     Connection {
         since_s: now.saturating_sub(link.since).as_secs(),
-        // Of a pending link: why the one before it was lost.
-        reason: core.dialler.of_link(link.number).and_then(|entry| entry.reason.clone()),
+        reason: if link.is_established() { None } else { pending_reason(core, link, now) },
         encrypted: Some(core.is_encrypted()),
         peer: Some(link.peer.name),
         nickname: link.nickname.clone(),
@@ -199,6 +203,13 @@ fn linked(core: &Core, link: &Link, now: Duration) -> Connection {
         degraded: degraded(core, link, now),
         ..blank(direction(link.side), link.address.unwrap_or(link.remote).into(), state)
     }
+}
+
+/// Why a link is pending: why the one before it was lost, or what delays it.
+fn pending_reason(core: &Core, link: &Link, now: Duration) -> Option<String> {
+    let lost = core.dialler.of_link(link.number).and_then(|entry| entry.reason.clone());
+    let long = now.saturating_sub(link.since) >= PENDING_LONG;
+    lost.or_else(|| long.then(|| "no datagram made the round trip yet: UDP may be blocked".into()))
 }
 
 fn micros(time: Duration) -> u64 {

@@ -119,8 +119,16 @@ fn remove_traces(directory: &Path, names: &[String]) {
         // Nobody is there to be told, and the rest must still go.
         let _ = named::remove(name);
     }
-    if !directory.as_os_str().is_empty() {
-        let _ = fs::remove_dir_all(directory);
+    if directory.as_os_str().is_empty() {
+        return;
+    }
+    // A thread of this process may be writing a file there: then the directory
+    // is not empty when its turn comes, and once more will do.
+    for _ in 0..ROUNDS {
+        match fs::remove_dir_all(directory) {
+            Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {}
+            _ => return,
+        }
     }
 }
 

@@ -27,6 +27,10 @@ pub const LOG_OLD: &str = "router.log.1";
 pub const FILES: [&str; 3] = [PID_FILE, LOG, LOG_OLD];
 /// Longest content of a pid file that is read, bytes.
 const PID_FILE_MAX: u64 = 32;
+/// How long a lock without a process to be seen is waited for.
+const CLAIM_LIMIT: Duration = Duration::from_secs(2);
+/// How often it is tried meanwhile.
+const CLAIM_RETRY: Duration = Duration::from_millis(10);
 
 /// This process is the router of a run directory, until it is dropped.
 #[derive(Debug)]
@@ -50,14 +54,21 @@ impl Claim {
             .custom_flags(no_follow())
             .open(&path)
             .map_err(|error| failed(&error))?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => match pid_in(&mut file).filter(|pid| has_open(*pid, &file)) {
-                Some(pid) => return Err(already(Some(pid))),
-                // A command is just looking: it lets go at once.
-                None => file.lock().map_err(|error| failed(&error))?,
-            },
-            Err(TryLockError::Error(error)) => return Err(failed(&error)),
+        let deadline = Instant::now() + CLAIM_LIMIT;
+        loop {
+            match file.try_lock() {
+                Ok(()) => break,
+                Err(TryLockError::Error(error)) => return Err(failed(&error)),
+                Err(TryLockError::WouldBlock) => {}
+            }
+            // Held without a process to be seen: by a command that is just
+            // looking, by a router that is on its way out, or by one that has yet
+            // to write its number. Each is over soon.
+            let pid = pid_in(&mut file).filter(|pid| has_open(*pid, &file));
+            if pid.is_some() || Instant::now() >= deadline {
+                return Err(already(pid));
+            }
+            std::thread::sleep(CLAIM_RETRY);
         }
         file.set_len(0)
             .and_then(|()| file.seek(SeekFrom::Start(0)))
@@ -109,6 +120,12 @@ impl Running {
     /// Its process id, when it is one of this pid namespace.
     pub fn pid(&self) -> Option<Pid> {
         self.process.as_ref().map(|(pid, _)| *pid)
+    }
+
+    /// How long to wait before a router counts as alive: longer if its lock is
+    /// held by no process to be seen, as by one that is on its way out.
+    pub const fn dying_limit(&self) -> Duration {
+        if self.process.is_some() { Duration::from_millis(200) } else { CLAIM_LIMIT }
     }
 
     /// Asks the process to end, by signal. False when it is not to be reached.

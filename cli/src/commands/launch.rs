@@ -14,7 +14,11 @@ use crate::running::{Running, already};
 pub fn run(options: LaunchOptions, environment: &Environment, tokens: &[Token]) -> Result<()> {
     let Resolved { config, warnings } = resolve(options, environment, Role::Front)?;
     root::require("launch")?;
-    if let Some(running) = Running::find(&config.run_dir)? {
+    // A router that was just killed holds its lock until the kernel has taken
+    // it apart; one that lives is still there after the wait.
+    if let Some(running) = Running::find(&config.run_dir)?
+        && !running.wait(running.dying_limit())?
+    {
         return Err(already(running.pid()));
     }
     warnings.iter().for_each(output::warn);

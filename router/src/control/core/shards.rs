@@ -1,0 +1,157 @@
+//! What the shards are told, and what they report.
+
+use super::*;
+
+impl Core {
+    pub(super) fn command(&mut self, shard: usize, command: Command) {
+        if self.group.send(shard, command).is_err() {
+            // A shard a thousand commands behind does not come back: its state
+            // would no longer be ours.
+            self.end.get_or_insert(Err(format!("shard {shard} takes no commands any more")));
+        }
+    }
+
+    pub(super) fn command_all(&mut self, command: impl Fn() -> Command) {
+        for shard in 0..self.group.shards() {
+            self.command(shard, command());
+        }
+    }
+
+    pub(super) fn shard_work(&mut self, id: LinkId, work: Vec<ShardWork>) {
+        for work in work {
+            match work {
+                ShardWork::Install { session, keys } => self.install(id, session, &keys),
+                ShardWork::Send { session, keys } => {
+                    self.counters.rekeys += 1;
+                    self.set_send(id, session, &keys);
+                }
+                ShardWork::Drop(session) => {
+                    self.sessions.remove(&session.0);
+                    self.command_all(|| Command::DropReceive(session));
+                }
+            }
+        }
+    }
+
+    pub(super) fn install(&mut self, id: LinkId, session: SessionIndex, keys: &LinkKeys) {
+        self.sessions.insert(session.0, id);
+        let Some(link) = self.links.get(&id) else { return };
+        let (peer, mode, address, lanes) = (link.peer.name, link.mode(), link.remote.ip(), link.peer.lanes);
+        let (expires, epoch) = (boot_time() + KEY_LIFETIME, u64::from(keys.epoch()));
+        let shards = self.group.shards();
+        for shard in 0..shards {
+            let keys = (0..lanes)
+                .filter(|lane| usize::from(*lane) % shards == shard)
+                .filter_map(Lane::data)
+                .map(|lane| (lane, keys.udp_key(keys.role().other(), lane)))
+                .collect();
+            let session =
+                ReceiveSession { link: id, peer, address, epoch, index: session, mode, keys, expires };
+            self.command(shard, Command::InstallReceive(Box::new(session)));
+        }
+    }
+
+    pub(super) fn set_send(&mut self, id: LinkId, session: SessionIndex, keys: &LinkKeys) {
+        let Some(link) = self.links.get(&id) else { return };
+        let mode = link.mode();
+        let expires = boot_time() + KEY_LIFETIME;
+        for shard in 0..self.group.shards() {
+            #[expect(clippy::cast_possible_truncation, reason = "at most 64 shards")]
+            let Some(lane) = Lane::data(shard as u8) else { continue };
+            let session = SendSession {
+                link: id,
+                epoch: keys.epoch().into(),
+                index: session,
+                mode,
+                lane,
+                key: keys.udp_key(keys.role(), lane),
+                expires,
+            };
+            self.command(shard, Command::SetSend(Box::new(session)));
+        }
+    }
+
+    pub(super) fn on_report(&mut self, report: Report) {
+        let (now, boot, shards) = (self.now(), boot_time(), self.group.shards());
+        match report {
+            Report::ReceiveInstalled { shard, link: id, index } => {
+                let Some(link) = self.links.get_mut(&id) else { return };
+                if link.installed(index, shard) {
+                    let actions = link.rekey.on_receive_installed(index);
+                    let (work, result) = link.carry_out(actions, shards);
+                    self.shard_work(id, work);
+                    self.end_connection_on(id, result);
+                }
+            }
+            Report::LaneSeen { link: id, lane, epoch, .. } => {
+                let Some(link) = self.links.get_mut(&id) else { return };
+                let bit = 1u64.checked_shl(lane.number().into()).unwrap_or(0);
+                link.lanes_seen |= bit;
+                link.lanes_in |= bit;
+                if let Ok(epoch) = u32::try_from(epoch) {
+                    link.rekey.on_lane_seen(lane, epoch, boot);
+                }
+            }
+            Report::MacSeen { mac, peer } => self.on_mac(mac, peer, now),
+            Report::KeyWearsOut(id) => {
+                if let Some(link) = self.links.get_mut(&id) {
+                    link.rekey.request();
+                }
+            }
+            Report::SegmentationRefused(id) => {
+                if let Some(link) = self.links.get_mut(&id) {
+                    link.segmentation_refused.get_or_insert(now);
+                    tracing::warn!(peer = %link.peer.name, "the route takes no segmented datagrams: sent one by one");
+                }
+            }
+            Report::SegmentationRetried(id) => {
+                if let Some(link) = self.links.get_mut(&id) {
+                    link.segmentation_refused = None;
+                }
+            }
+            Report::ControlDatagram { datagram, source } => self.on_datagram(datagram.into_vec(), source),
+            Report::Ended { shard, error } => {
+                let error = error.unwrap_or_else(|| "it ended by itself".into());
+                self.end.get_or_insert(Err(format!("shard {shard}: {error}")));
+            }
+        }
+    }
+
+    pub(super) fn on_mac(&mut self, mac: MacAddr, peer: PeerName, now: Duration) {
+        let mut change = |mac, peer| self.mac_changes.push(MacChange { mac, peer });
+        match self.stations.seen(mac, peer, now) {
+            Seen::Known => {}
+            Seen::Changed => change(mac, Some(peer)),
+            Seen::Replaced(old) => {
+                change(old, None);
+                change(mac, Some(peer));
+            }
+            Seen::Held(at) => {
+                change(mac, Some(at));
+                self.counters.mac_flaps += 1;
+            }
+            Seen::Attached => {
+                change(mac, None);
+                self.counters.mac_conflicts += 1;
+            }
+        }
+    }
+
+    /// Tells the shards what changed.
+    pub(super) fn flush(&mut self) {
+        let now = self.now();
+        if !self.mac_changes.is_empty() && now >= self.macs_at {
+            self.macs_at = now + MACS_EVERY;
+            let changes = Arc::new(std::mem::take(&mut self.mac_changes));
+            self.command_all(|| Command::ChangeMacs(Arc::clone(&changes)));
+        }
+        if std::mem::take(&mut self.routes_changed) {
+            let established: Vec<_> = self.links.values().filter(|link| link.is_established()).collect();
+            let routes = Arc::new(Routes {
+                unicast: established.iter().map(|link| (link.peer.name, link.id)).collect(),
+                broadcast: established.iter().map(|link| link.id).collect(),
+            });
+            self.command_all(|| Command::SetRoutes(Arc::clone(&routes)));
+        }
+    }
+}

@@ -178,7 +178,7 @@ fn random_name() -> PeerName {
     }
 }
 
-/// Writes files in the background, the newest content of each.
+/// Writes files in the background, in the order they were handed over.
 pub(crate) struct Saver(std::sync::mpsc::Sender<Save>);
 
 enum Save {

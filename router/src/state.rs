@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use std::path::Path;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use weave_api::target::Target;
 use weave_crypto::{IDENTITY_LEN, new_seed};
 use weave_host::store::{StateDir, StateFile};
@@ -178,47 +179,102 @@ fn random_name() -> PeerName {
     }
 }
 
-/// Writes files in the background, in the order they were handed over.
-pub(crate) struct Saver(std::sync::mpsc::Sender<Save>);
+/// Writes files in the background. Of each file only the newest content waits,
+/// so that a slow disk holds up nothing and nothing grows.
+pub(crate) struct Saver(Arc<Waiting>);
 
-enum Save {
-    Targets(Vec<Target>),
-    Recent(Vec<Target>),
+/// What is still to be written.
+#[derive(Default)]
+struct Waiting {
+    contents: Mutex<Contents>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct Contents {
+    targets: Option<Vec<Target>>,
+    recent: Option<Vec<Target>>,
+    /// The saver is gone: nothing will follow.
+    last: bool,
 }
 
 impl Saver {
     /// Starts the thread that writes to `state_dir`; it ends with the saver,
     /// after the last file. The handle is joined to know that it has.
     pub(crate) fn start(state_dir: &Path) -> std::io::Result<(Self, std::thread::JoinHandle<()>)> {
-        let (sender, receiver) = std::sync::mpsc::channel();
-        let directory = StateDir::existing(state_dir);
+        let waiting = Arc::new(Waiting::default());
+        let (directory, theirs) = (StateDir::existing(state_dir), Arc::clone(&waiting));
         let thread = std::thread::Builder::new().name("weave-state".into()).spawn(move || {
-            for save in receiver {
-                let result = match save {
-                    Save::Targets(list) => directory.write(TARGETS, &Targets(list)),
-                    Save::Recent(list) => directory.write(RECENT, &Recent(list)),
-                };
-                if let Err(error) = result {
+            while let Some(contents) = theirs.take() {
+                let targets = contents.targets.map(|list| directory.write(TARGETS, &Targets(list)));
+                let recent = contents.recent.map(|list| directory.write(RECENT, &Recent(list)));
+                for error in [targets, recent].into_iter().flatten().filter_map(Result::err) {
                     tracing::error!("{error}");
                 }
             }
         })?;
-        Ok((Self(sender), thread))
+        Ok((Self(waiting), thread))
     }
 
     /// Remembers the targets.
     pub(crate) fn targets(&self, list: Vec<Target>) {
-        self.save(Save::Targets(list));
+        self.0.change(|contents| contents.targets = Some(list));
     }
 
     /// Remembers where peers were.
     pub(crate) fn recent(&self, list: Vec<Target>) {
-        self.save(Save::Recent(list));
+        self.0.change(|contents| contents.recent = Some(list));
+    }
+}
+
+impl Drop for Saver {
+    fn drop(&mut self) {
+        self.0.change(|contents| contents.last = true);
+    }
+}
+
+impl Waiting {
+    fn change(&self, change: impl FnOnce(&mut Contents)) {
+        // The lock is held for assignments only, which do not panic.
+        change(&mut self.contents.lock().unwrap_or_else(PoisonError::into_inner));
+        self.changed.notify_one();
     }
 
-    fn save(&self, save: Save) {
-        if self.0.send(save).is_err() {
-            tracing::error!("the thread that writes the state has ended");
+    /// Waits for something to write; `None` when there will be nothing more.
+    fn take(&self) -> Option<Contents> {
+        let contents = self.contents.lock().unwrap_or_else(PoisonError::into_inner);
+        let idle = |contents: &mut Contents| {
+            contents.targets.is_none() && contents.recent.is_none() && !contents.last
+        };
+        let mut contents = self.changed.wait_while(contents, idle).unwrap_or_else(PoisonError::into_inner);
+        if contents.targets.is_none() && contents.recent.is_none() {
+            return None;
         }
+        let last = contents.last;
+        Some(std::mem::replace(&mut contents, Contents { last, ..Contents::default() }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn the_newest_content_of_each_file_is_written_before_the_saver_has_ended() {
+        let directory = tempfile::tempdir().unwrap();
+        StateDir::create(directory.path()).unwrap();
+        let (saver, thread) = Saver::start(directory.path()).unwrap();
+        let list = |n: usize| vec![format!("10.0.0.{}", n % 200 + 1).parse::<Target>().unwrap()];
+        for n in 0..500 {
+            saver.targets(list(n));
+            saver.recent(list(n + 1));
+        }
+        drop(saver);
+        thread.join().unwrap();
+        let state = open(directory.path(), None, &[]).unwrap();
+        assert_eq!(state.targets, list(499));
+        assert_eq!(state.recent, list(500));
     }
 }

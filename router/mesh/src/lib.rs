@@ -9,10 +9,12 @@ pub mod admission;
 pub mod backoff;
 pub mod dialler;
 pub mod liveness;
+pub mod roaming;
 pub mod stations;
 
 pub use admission::{Admission, Refusal, Ticket};
 pub use backoff::Backoff;
 pub use dialler::{DialId, Dialler, Origin};
 pub use liveness::{Beat, Liveness};
+pub use roaming::{Challenge, Roaming};
 pub use stations::{Seen, Stations};

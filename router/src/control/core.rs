@@ -10,7 +10,7 @@ mod timers;
 pub(super) use tasks::{accept, receive, reports, signals};
 
 use super::greeting::{Greeted, GreetingError, Outcome, Resumptions, entropy};
-use super::link::{Connection, Incoming, Link, SEND_QUEUE_MESSAGES, ShardWork};
+use super::link::{Connection, Incoming, Link, SEND_QUEUE_MESSAGES, ShardWork, Superseded};
 use super::server::Answer;
 use super::status::Refusals;
 use super::{Signal, status};
@@ -49,6 +49,8 @@ const HOUSEKEEPING: Duration = Duration::from_secs(30);
 /// How often shards are told of stations, at most: a flood of new ones must not
 /// become a flood of commands.
 const MACS_EVERY: Duration = Duration::from_millis(10);
+/// How long a link that another one follows is still listened to.
+const SUPERSEDED_KEPT: Duration = Duration::from_secs(2);
 /// How long a link may live without TCP: its keys end then.
 const TCP_LOST_LIMIT: Duration = KEY_LIFETIME;
 
@@ -246,6 +248,16 @@ impl Core {
         let (number, address, established) = (link.number, link.address, link.is_established());
         tracing::warn!(peer = %link.peer.name, "link lost: {reason}");
         self.counters.links_lost += 1;
+        let peer = link.peer.name;
+        let older = self.links.values_mut().find(|older| {
+            older.peer.name == peer && older.number < number && older.superseded == Some(Superseded::Serving)
+        });
+        if let Some(older) = older {
+            // The one it was to follow goes on.
+            older.superseded = None;
+            self.dialler.relinked(number, older.number);
+            return self.remove_link(id);
+        }
         self.dialler.lost(number, reason, established, now, jitter());
         if let Some(address) = address.filter(|_| self.config.discovery) {
             let covered = self.dialler.entries().iter().any(|entry| entry.address == Some(address));

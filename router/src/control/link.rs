@@ -104,9 +104,22 @@ pub(super) struct Link {
     /// When to dial TCP again, and whether that is under way.
     pub(super) redial: Option<(Backoff, Duration)>,
     pub(super) redialling: bool,
+    /// A newer link to the same peer is there: this one carries frames until that
+    /// one is established, and is then taken away at this time, when the peer has
+    /// changed over too.
+    pub(super) superseded: Option<Superseded>,
     installing: Vec<Installing>,
     control: ControlLane,
     routed: bool,
+}
+
+/// How a link stands that another one follows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Superseded {
+    /// The new one passes no data yet.
+    Serving,
+    /// Nothing is sent over it any more; until then what comes is delivered.
+    Until(Duration),
 }
 
 /// What a link needs done in the shards.
@@ -161,6 +174,7 @@ impl Link {
             tcp_lost: None,
             redial: None,
             redialling: false,
+            superseded: None,
             installing: Vec::new(),
             control: ControlLane { send: None, receive: Vec::new() },
             routed: false,
@@ -178,6 +192,11 @@ impl Link {
     /// True once a sealed datagram made the round trip.
     pub(super) fn is_established(&self) -> bool {
         self.liveness.as_ref().is_some_and(Liveness::is_established)
+    }
+
+    /// False once frames go over the link that follows this one.
+    pub(super) const fn carries(&self) -> bool {
+        !matches!(self.superseded, Some(Superseded::Until(_)))
     }
 
     /// True the first time the link is found established.
@@ -333,7 +352,8 @@ impl Link {
     pub(super) fn disconnect(&mut self, now: Duration) -> Vec<RekeyAction> {
         self.connection = None;
         self.tcp_lost = Some(now);
-        self.redial = Some((Backoff::new(now), now));
+        // One that another link follows is not brought back.
+        self.redial = self.superseded.is_none().then(|| (Backoff::new(now), now));
         if let Some(liveness) = &mut self.liveness {
             liveness.on_tcp_end(now);
         }

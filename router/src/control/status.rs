@@ -139,8 +139,13 @@ fn retry_in(entry: &Entry<Target>, now: Duration) -> Option<u64> {
     }
 }
 
+/// Links but those that a newer one to the same peer follows.
+fn links(core: &Core) -> impl Iterator<Item = &Link> {
+    core.links.values().filter(|link| link.superseded.is_none())
+}
+
 fn connections(core: &Core, now: Duration) -> Vec<Connection> {
-    let linked = core.links.values().map(|link| linked(core, link, now));
+    let linked = links(core).map(|link| linked(core, link, now));
     let dialled = core.dialler.entries().iter().filter_map(|entry| dialled(entry, now));
     let refused = core.refusals.0.iter().map(|(address, refused)| Connection {
         reason: Some(refused.reason.clone()),
@@ -256,7 +261,7 @@ fn dialled(entry: &Entry<Target>, now: Duration) -> Option<Connection> {
 }
 
 fn peers(core: &Core) -> Vec<Peer> {
-    let own = core.links.values().filter_map(|link| {
+    let own = links(core).filter_map(|link| {
         Some(PeerConnection {
             direction: direction(link.side),
             address: link.address.unwrap_or(link.remote).into(),
@@ -272,7 +277,7 @@ fn peers(core: &Core) -> Vec<Peer> {
         uid: core.local.uid,
         connections: own.collect(),
     };
-    let others = core.links.values().filter_map(|link| {
+    let others = links(core).filter_map(|link| {
         Some(Peer {
             name: link.peer.name,
             nickname: link.nickname.clone()?,

@@ -36,8 +36,14 @@ impl Core {
                 if liveness.is_established() && link.begin_routing() {
                     link.since = now;
                     tracing::info!(peer = %link.peer.name, address = ?link.address, "link established");
-                    self.dialler.established(link.number);
+                    let (number, peer) = (link.number, link.peer.name);
+                    self.dialler.established(number);
                     self.routes_changed = true;
+                    for older in self.links.values_mut() {
+                        if older.peer.name == peer && older.number < number {
+                            older.superseded = Some(Superseded::Until(now + SUPERSEDED_KEPT));
+                        }
+                    }
                 }
             }
         }

@@ -150,7 +150,8 @@ impl Core {
         let old = self
             .links
             .values()
-            .find(|link| link.peer.name == peer.name)
+            .filter(|link| link.peer.name == peer.name)
+            .max_by_key(|link| link.number)
             .map(|link| (link.id, link.peer.uid, link.side));
         if let Some((old_id, old_uid, old_side)) = old
             && old_uid == peer.uid
@@ -190,13 +191,26 @@ impl Core {
                     self.dialler.relinked(old_number, number);
                 }
                 self.dialler.linked(number, dial, remote);
-                self.remove_link(old_id);
+                self.supersede(old_id);
             }
             None => self.dialler.linked(number, dial, remote),
         }
         tracing::info!(peer = %peer.name, %remote, encrypted = self.is_encrypted(), "link authenticated");
         let describe = self.describe();
         self.send(id, &describe);
+    }
+
+    /// A newer link leads to the same peer. One that passes data does so until the
+    /// new one can: frames lose nothing while the keys of the new one settle.
+    fn supersede(&mut self, id: LinkId) {
+        match self.links.get_mut(&id) {
+            Some(old) if old.is_established() => {
+                old.superseded.get_or_insert(Superseded::Serving);
+                old.redial = None;
+            }
+            Some(_) => self.remove_link(id),
+            None => {}
+        }
     }
 
     pub(super) fn on_resumed(

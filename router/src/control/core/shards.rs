@@ -146,7 +146,7 @@ impl Core {
             self.command_all(|| Command::ChangeMacs(Arc::clone(&changes)));
         }
         if std::mem::take(&mut self.routes_changed) {
-            let established: Vec<_> = self.links.values().filter(|link| link.is_established()).collect();
+            let established: Vec<_> = self.links.values().filter(|link| link.is_established() && link.carries()).collect();
             let routes = Arc::new(Routes {
                 unicast: established.iter().map(|link| (link.peer.name, link.id)).collect(),
                 broadcast: established.iter().map(|link| link.id).collect(),

@@ -1,6 +1,7 @@
 //! What the core does by the clock.
 
 use super::super::greeting::entropy;
+use super::super::link::Superseded;
 use super::{Core, HOUSEKEEPING, TCP_LOST_LIMIT, tasks};
 use crate::rt;
 use std::sync::Arc;
@@ -47,6 +48,9 @@ impl Core {
             {
                 next = next.min(*at);
             }
+            if let Some(Superseded::Until(at)) = link.superseded {
+                next = next.min(at);
+            }
         }
         next
     }
@@ -83,6 +87,9 @@ impl Core {
             self.end_connection_on(id, result);
         }
         let Some(link) = self.links.get_mut(&id) else { return };
+        if matches!(link.superseded, Some(Superseded::Until(at)) if at <= now) {
+            return self.remove_link(id);
+        }
         if link.tcp_lost.is_some_and(|since| now.saturating_sub(since) >= TCP_LOST_LIMIT) {
             return self.lose_link(id, "TCP could not be resumed");
         }

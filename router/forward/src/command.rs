@@ -67,13 +67,28 @@ pub struct SendSession {
     pub expires: Duration,
 }
 
-/// Where frames go, the same for all shards.
+/// Where frames go and where they may come from, the same for all shards.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Routes {
-    /// The link on the way to each reachable peer.
-    pub unicast: Vec<(PeerName, LinkId)>,
+    /// Each reachable peer, once.
+    pub peers: Vec<PeerRoute>,
     /// Links that frames for everybody take, when this host is their source.
     pub broadcast: Vec<LinkId>,
+}
+
+/// What the topology says about one peer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PeerRoute {
+    /// The peer.
+    pub peer: PeerName,
+    /// The link on the way to it.
+    pub next: LinkId,
+    /// Links by which frames of it for one peer may come.
+    pub unicast_from: Vec<LinkId>,
+    /// Links by which frames of it for everybody may come.
+    pub broadcast_from: Vec<LinkId>,
+    /// Links by which its frames for everybody are sent on.
+    pub broadcast_to: Vec<LinkId>,
 }
 
 /// A change of the table of MACs.
@@ -83,6 +98,8 @@ pub struct MacChange {
     pub mac: MacAddr,
     /// The peer it is at now; `None`: forgotten.
     pub peer: Option<PeerName>,
+    /// True if that peer has it attached: nobody else's frames move it.
+    pub attached: bool,
 }
 
 /// From the control core to one shard.

@@ -29,7 +29,7 @@ reasons! {
     FrameTooLong = "frame_too_long",
     /// Offload fields that do not fit the frame.
     BadOffload = "bad_offload",
-    /// No link leads to where the frame should go.
+    /// No link leads to where the frame should go, or only the one it came by.
     NoRoute = "no_route",
     /// The link has no key to send with, or an old one.
     NoSendKey = "no_send_key",
@@ -63,8 +63,12 @@ reasons! {
     Forged = "forged",
     /// A source peer the frame cannot have come from.
     SourcePeer = "source_peer",
-    /// A destination that is another peer.
-    NotForUs = "not_for_us",
+    /// A frame that has crossed as many links as it may.
+    HopLimit = "hop_limit",
+    /// A frame to be sent on, and no send buffer for it.
+    RelayFull = "relay_full",
+    /// A station that is attached at another peer than the frame's source.
+    MacConflict = "mac_conflict",
     /// A fragment of a frame.
     Fragment = "fragment",
     /// A frame of ours that came back.
@@ -119,6 +123,10 @@ counters! {
     receives,
     /// Datagrams received.
     datagrams_received,
+    /// Frames sent on to other peers; one for everybody counts for each link.
+    frames_relayed,
+    /// Bytes of these frames.
+    bytes_relayed,
     /// Datagrams handed to the shard that owns their lane.
     handed_over,
     /// Turns of the loop.

@@ -21,7 +21,7 @@ mod tables;
 
 pub use clock::boot_time;
 pub use command::{
-    Command, CommandQueue, LinkId, MacChange, Mode, ReceiveSession, Report, Routes, SendSession,
+    Command, CommandQueue, LinkId, MacChange, Mode, PeerRoute, ReceiveSession, Report, Routes, SendSession,
 };
 pub use counters::{Counters, DropReason, LinkCounters, Snapshot};
 pub use group::{Group, GroupConfig, StartError};

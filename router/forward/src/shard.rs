@@ -1,6 +1,7 @@
 //! The loop of one shard.
 
 mod receive;
+mod relay;
 #[cfg(test)]
 mod tests;
 mod transmit;
@@ -16,6 +17,7 @@ use crate::io::received::RECEIVE_OVERHEAD;
 use crate::io::ring::{Completion, File, Operation, Ring};
 use crate::io::sends::Sends;
 use crate::tables::Tables;
+use relay::Spreading;
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
@@ -93,6 +95,10 @@ pub(crate) struct Shard {
     parked: VecDeque<(u16, usize)>,
     /// The slot being filled.
     batch: Option<u16>,
+    /// True if no slot was free for a frame to be sent on, and none came back since.
+    relay_full: bool,
+    /// Frames for everybody that are still to be sent on.
+    spreading: Spreading,
     receive_armed: bool,
     read_armed: bool,
     wake_armed: bool,
@@ -125,6 +131,8 @@ impl Shard {
             completions: VecDeque::with_capacity(crate::io::ring::COMPLETIONS as usize),
             parked: VecDeque::with_capacity(usize::from(READ_BUFFERS)),
             batch: None,
+            relay_full: false,
+            spreading: Spreading::new(),
             receive_armed: false,
             read_armed: false,
             wake_armed: false,
@@ -245,7 +253,7 @@ impl Shard {
                     self.keep_alive(link)?;
                 }
             }
-            Command::SetRoutes(routes) => self.tables.set_routes(&routes),
+            Command::SetRoutes(routes) => self.tables.set_routes(routes),
             Command::ChangeMacs(changes) => self.tables.change_macs(&changes),
             Command::SetLocalMacs(macs) => self.tables.set_local_macs(&macs),
             Command::KeepAlive(link) => self.keep_alive(link)?,

@@ -1,28 +1,27 @@
 //! What a shard knows: links, sessions, routes, stations. No I/O.
 
+mod receive;
+mod routes;
+mod stations;
+
+pub use receive::{Frame, Opened};
+pub use routes::{Course, Spread};
+
 use crate::MAX_LINKS;
-use crate::command::{LinkId, MacChange, Mode, ReceiveSession, Report, Routes, SendSession};
+use crate::command::{LinkId, MacChange, Mode, Report, Routes, SendSession};
 use crate::counters::{DropReason, LinkCounters};
 use crate::io::address::RawAddress;
 use hashbrown::HashMap;
-use std::net::{IpAddr, SocketAddr};
-use std::ops::Range;
+use receive::Session;
+use routes::RouteTable;
+use stations::Stations;
 use std::sync::Arc;
 use std::time::Duration;
-use weave_crypto::{KeyExhausted, OpenError, REKEY_DATAGRAMS, ReceiveKey, ReplayError, SendKey};
-use weave_wire::inner::ChecksumRequest;
-use weave_wire::packet::EthernetHeader;
+use weave_crypto::{KeyExhausted, REKEY_DATAGRAMS, SendKey};
 use weave_wire::{
-    DatagramKind, FRAME_OVERHEAD, INNER_LEN, InnerHeader, Lane, MacAddr, OUTER_LEN, OuterHeader, PeerName,
-    SessionIndex, TAG_LEN,
+    DatagramKind, FRAME_OVERHEAD, INNER_LEN, MacAddr, OUTER_LEN, PeerName, SessionIndex, TAG_LEN,
 };
 
-/// Sessions of one shard, at most: two epochs for each link.
-pub const MAX_SESSIONS: usize = 2 * MAX_LINKS;
-/// Stations of one shard's table, at most.
-pub const MAX_MACS: usize = 16_384;
-/// A station that goes on sending is reported again after this time.
-const MAC_REFRESH: Duration = Duration::from_secs(60);
 /// How long a route that refused segmentation is spared it.
 const SEGMENTATION_PAUSE: Duration = Duration::from_secs(60);
 
@@ -47,26 +46,6 @@ pub struct Link {
     segmentation_pause: Option<Duration>,
 }
 
-struct Session {
-    link: LinkId,
-    peer: PeerName,
-    address: IpAddr,
-    epoch: u64,
-    index: SessionIndex,
-    mode: Mode,
-    expires: Duration,
-    /// True once it was said that a lane has few numbers left.
-    worn: bool,
-    /// By lane number; `None` where the lane is another shard's or not the peer's.
-    keys: Vec<Option<ReceiveKey>>,
-}
-
-#[derive(Clone, Copy)]
-struct Station {
-    peer: PeerName,
-    reported: Duration,
-}
-
 /// Where a frame from the tap goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Destination {
@@ -76,20 +55,8 @@ pub enum Destination {
     All,
 }
 
-/// What a datagram turned out to be.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Opened {
-    /// A frame for the tap: where it lies in the datagram, and its checksum.
-    Frame(Range<usize>, Option<ChecksumRequest>),
-    /// A keep-alive; taken note of.
-    KeepAlive,
-    /// A datagram of a lane that this shard does not own.
-    Foreign(Lane),
-}
-
 /// Tables of one shard.
 pub struct Tables {
-    own_name: PeerName,
     shard: usize,
     shards: usize,
     /// Longest frame, bytes.
@@ -99,12 +66,9 @@ pub struct Tables {
     links: Vec<Option<Link>>,
     sessions: Vec<Option<Session>>,
     by_index: HashMap<u64, usize>,
-    routes: HashMap<PeerName, LinkId>,
-    broadcast: Vec<LinkId>,
-    macs: HashMap<MacAddr, Station>,
-    local_macs: Vec<MacAddr>,
+    routes: RouteTable,
+    stations: Stations,
     last_session: Option<(SessionIndex, usize)>,
-    last_source: Option<(MacAddr, PeerName)>,
     last_destination: Option<(MacAddr, Destination)>,
     /// Reports for the control core, sent after each turn.
     pub reports: Vec<Report>,
@@ -117,7 +81,6 @@ impl Tables {
     #[must_use]
     pub fn new(own_name: PeerName, shard: usize, shards: usize, mtu: usize) -> Self {
         Self {
-            own_name,
             shard,
             shards,
             max_frame: mtu + FRAME_OVERHEAD,
@@ -125,12 +88,9 @@ impl Tables {
             links: Vec::new(),
             sessions: Vec::new(),
             by_index: HashMap::new(),
-            routes: HashMap::new(),
-            broadcast: Vec::new(),
-            macs: HashMap::new(),
-            local_macs: Vec::new(),
+            routes: RouteTable::new(own_name),
+            stations: Stations::default(),
             last_session: None,
-            last_source: None,
             last_destination: None,
             reports: Vec::new(),
             macs_refused: 0,
@@ -140,7 +100,7 @@ impl Tables {
     /// This host's name.
     #[must_use]
     pub const fn own_name(&self) -> PeerName {
-        self.own_name
+        self.routes.own_name()
     }
 
     /// Longest frame, bytes.
@@ -187,52 +147,6 @@ impl Tables {
         }
     }
 
-    /// Installs the keys of a receive session.
-    pub fn install_receive(&mut self, new: ReceiveSession) {
-        self.drop_receive(new.index);
-        let mut keys = Vec::new();
-        for (lane, key) in &new.keys {
-            let number = usize::from(lane.number());
-            if number >= Lane::COUNT || number % self.shards != self.shard {
-                continue;
-            }
-            if keys.len() <= number {
-                keys.resize_with(number + 1, || None);
-            }
-            keys[number] = Some(ReceiveKey::new(key, *lane));
-        }
-        let session = Session {
-            link: new.link,
-            peer: new.peer,
-            address: new.address,
-            epoch: new.epoch,
-            index: new.index,
-            mode: new.mode,
-            expires: new.expires,
-            worn: false,
-            keys,
-        };
-        let place = match self.sessions.iter().position(Option::is_none) {
-            Some(place) => place,
-            None if self.sessions.len() < MAX_SESSIONS => {
-                self.sessions.push(None);
-                self.sessions.len() - 1
-            }
-            None => return,
-        };
-        self.sessions[place] = Some(session);
-        self.by_index.insert(new.index.0, place);
-        self.reports.push(Report::ReceiveInstalled { shard: self.shard, link: new.link, index: new.index });
-    }
-
-    /// Destroys the keys of a receive session.
-    pub fn drop_receive(&mut self, index: SessionIndex) {
-        self.last_session = None;
-        if let Some(place) = self.by_index.remove(&index.0) {
-            self.sessions[place] = None;
-        }
-    }
-
     /// Replaces the key to seal with; false if there is no such link.
     #[must_use]
     pub fn set_send(&mut self, new: &SendSession) -> bool {
@@ -247,44 +161,38 @@ impl Tables {
     }
 
     /// Replaces all routes.
-    pub fn set_routes(&mut self, routes: &Routes) {
+    pub fn set_routes(&mut self, routes: Arc<Routes>) {
         self.last_destination = None;
-        self.routes.clear();
-        self.routes.extend(routes.unicast.iter().copied());
-        self.broadcast.clear();
-        self.broadcast.extend_from_slice(&routes.broadcast);
+        self.routes.replace(routes);
     }
 
-    /// Links that a frame for everybody takes.
+    /// Links that a frame of this host for everybody takes.
     #[must_use]
     pub fn broadcast(&self) -> &[LinkId] {
-        &self.broadcast
+        self.routes.broadcast()
+    }
+
+    /// As [`RouteTable::spread_to`].
+    #[must_use]
+    pub fn spread_to(&self, spread: Spread, number: usize) -> Option<Option<LinkId>> {
+        self.routes.spread_to(spread, number)
     }
 
     /// Applies changes of the control core's table of stations.
     pub fn change_macs(&mut self, changes: &[MacChange]) {
         self.last_destination = None;
-        self.last_source = None;
-        for change in changes {
-            match change.peer {
-                Some(peer) => {
-                    if self.macs.len() < MAX_MACS || self.macs.contains_key(&change.mac) {
-                        self.macs.insert(change.mac, Station { peer, reported: self.now });
-                    }
-                }
-                None => {
-                    self.macs.remove(&change.mac);
-                }
-            }
-        }
+        self.stations.change(changes, self.now);
     }
 
     /// Replaces the stations attached on this host.
     pub fn set_local_macs(&mut self, macs: &[MacAddr]) {
-        self.last_source = None;
-        self.local_macs.clear();
-        self.local_macs.extend_from_slice(macs);
-        self.local_macs.sort_unstable();
+        self.stations.set_local(macs);
+    }
+
+    /// Forgets where a learned station is.
+    pub fn forget(&mut self, station: MacAddr) {
+        self.stations.forget(station);
+        self.last_destination = None;
     }
 
     /// Where a frame for `mac` goes; `None` if its peer cannot be reached.
@@ -299,11 +207,8 @@ impl Tables {
         let destination = if mac.is_group() {
             Destination::All
         } else {
-            match self.macs.get(&mac) {
-                Some(station) => {
-                    let link = *self.routes.get(&station.peer)?;
-                    Destination::Peer(station.peer, link)
-                }
+            match self.stations.peer(mac) {
+                Some(peer) => Destination::Peer(peer, self.routes.next(peer)?),
                 None => Destination::All,
             }
         };
@@ -365,147 +270,10 @@ impl Tables {
         }
     }
 
-    /// Opens a datagram in place.
-    ///
-    /// # Errors
-    /// Why it was dropped. Nothing of it may be used then.
-    #[inline]
-    pub fn open(&mut self, datagram: &mut [u8], source: SocketAddr) -> Result<Opened, DropReason> {
-        let (&header, _) = OuterHeader::split(datagram).ok_or(DropReason::Malformed)?;
-        let kind = header.kind().ok_or(DropReason::Malformed)?;
-        let lane = header.lane().ok_or(DropReason::Malformed)?;
-        let place = match self.last_session {
-            Some((index, place)) if index == header.session() => place,
-            Some(_) | None => {
-                let place = *self.by_index.get(&header.session().0).ok_or(DropReason::UnknownSession)?;
-                self.last_session = Some((header.session(), place));
-                place
-            }
-        };
-        // Every shard knows every session: what names none is handed to nobody.
-        if lane == Lane::CONTROL || usize::from(lane.number()) % self.shards != self.shard {
-            return Ok(Opened::Foreign(lane));
-        }
-        let session =
-            self.sessions.get_mut(place).and_then(Option::as_mut).ok_or(DropReason::UnknownSession)?;
-        if self.now >= session.expires {
-            return Err(DropReason::KeyExpired);
-        }
-        let key = session
-            .keys
-            .get_mut(usize::from(lane.number()))
-            .and_then(Option::as_mut)
-            .ok_or(DropReason::UnknownLane)?;
-        let seen = key.seen();
-        let body = match (kind, session.mode) {
-            (DatagramKind::Sealed, Mode::Sealed) | (DatagramKind::KeepAlive, _) => key.open(header, datagram),
-            (DatagramKind::Clear, Mode::Clear) if source.ip() == session.address => {
-                key.accept_clear(header, datagram)
-            }
-            (DatagramKind::Sealed | DatagramKind::Clear | DatagramKind::Control, _) => {
-                return Err(DropReason::WrongMode);
-            }
-        };
-        let body = body.map_err(|error| match error {
-            OpenError::TooShort => DropReason::Malformed,
-            OpenError::Replay(ReplayError::Replayed) => DropReason::Replayed,
-            OpenError::Replay(_) => DropReason::TooOld,
-            OpenError::Forged(_) => DropReason::Forged,
-        })?;
-        if header.counter() >= REKEY_DATAGRAMS && !session.worn {
-            session.worn = true;
-            self.reports.push(Report::KeyWearsOut(session.link));
-        }
-        let keep_alive = kind == DatagramKind::KeepAlive;
-        if keep_alive || !seen {
-            let report = Report::LaneSeen { link: session.link, lane, epoch: session.epoch, keep_alive };
-            self.reports.push(report);
-        }
-        if keep_alive {
-            return Ok(Opened::KeepAlive);
-        }
-        let (inner, frame) = InnerHeader::split(body).ok_or(DropReason::Malformed)?;
-        if !inner.is_ethernet() {
-            return Err(DropReason::Malformed);
-        }
-        if !inner.is_whole() {
-            return Err(DropReason::Fragment);
-        }
-        let (peer, link) = (session.peer, session.link);
-        if inner.source() != Some(peer) || inner.hop_limit() == 0 {
-            return Err(DropReason::SourcePeer);
-        }
-        if inner.destination().is_some_and(|name| name != self.own_name) {
-            return Err(DropReason::NotForUs);
-        }
-        let (ethernet, _) = EthernetHeader::split(frame).ok_or(DropReason::FrameTooShort)?;
-        if frame.len() > self.max_frame {
-            return Err(DropReason::FrameTooLong);
-        }
-        let request = inner.checksum();
-        let (station, len) = (ethernet.source(), frame.len());
-        if self.last_source != Some((station, peer)) {
-            self.learn(station, peer)?;
-        }
-        if let Some(link) = self.links.get(usize::from(link.0)).and_then(Option::as_ref) {
-            link.counters.frames_received.add(1);
-            link.counters.bytes_received.add(len as u64);
-        }
-        let start = OUTER_LEN + INNER_LEN;
-        Ok(Opened::Frame(start..start + len, request))
-    }
-
-    /// Takes note that `station` is at `peer`.
-    fn learn(&mut self, station: MacAddr, peer: PeerName) -> Result<(), DropReason> {
-        if self.local_macs.binary_search(&station).is_ok() {
-            return Err(DropReason::Loop);
-        }
-        if !station.is_station() {
-            return Ok(());
-        }
-        let now = self.now;
-        let room = self.macs.len() < MAX_MACS;
-        let report = match self.macs.get_mut(&station) {
-            Some(known) if known.peer == peer => {
-                let due = now.saturating_sub(known.reported) >= MAC_REFRESH;
-                if due {
-                    known.reported = now;
-                }
-                due
-            }
-            Some(known) => {
-                *known = Station { peer, reported: now };
-                true
-            }
-            None if room => {
-                self.macs.insert(station, Station { peer, reported: now });
-                true
-            }
-            None => {
-                self.macs_refused += 1;
-                return Ok(());
-            }
-        };
-        if report {
-            self.last_destination = None;
-            self.reports.push(Report::MacSeen { mac: station, peer });
-        }
-        // Not remembered past this turn's clock reading, so that refreshes are seen.
-        self.last_source = Some((station, peer));
-        Ok(())
-    }
-
-    /// Forgets where a station is.
-    pub fn forget(&mut self, station: MacAddr) {
-        self.macs.remove(&station);
-        self.last_source = None;
-        self.last_destination = None;
-    }
-
     /// Begins a turn of the loop at `now`.
     pub fn begin_turn(&mut self, now: Duration) {
         if now.as_secs() != self.now.as_secs() {
-            self.last_source = None;
+            self.stations.second_passed();
         }
         self.now = now;
     }

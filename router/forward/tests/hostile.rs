@@ -174,19 +174,24 @@ fn a_frame_for_or_from_somebody_else_is_dropped() {
     let mut forger = Forger::new(&rig);
     let frame = frame(1, 100);
     let of = |source, destination| InnerHeader::new(source, destination, None).as_bytes().try_into().unwrap();
-    // Another peer's name; no hop left; nobody's name.
     let mut no_hop: [u8; 16] = Forger::inner();
     no_hop[12] = 0;
     let mut nobody = Forger::inner();
     nobody[..6].fill(0);
-    for inner in [of(name(1), Some(name(2))), no_hop, nobody] {
+    for (inner, reason, count) in [
+        // Another peer's name, to us and to everybody; nobody's name; our own.
+        (of(name(1), Some(name(2))), DropReason::SourcePeer, 1),
+        (of(name(1), None), DropReason::SourcePeer, 2),
+        (nobody, DropReason::SourcePeer, 3),
+        (of(name(2), Some(name(2))), DropReason::Loop, 1),
+        (of(name(2), None), DropReason::Loop, 2),
+        (no_hop, DropReason::HopLimit, 1),
+        (of(name(3), Some(name(9))), DropReason::NoRoute, 1),
+    ] {
         let datagram = forger.datagram(0, inner, &frame);
         forger.send(&datagram);
+        wait(|| rig.b.state(), || rig.b.drops(reason) == count);
     }
-    rig.b.dropped(DropReason::SourcePeer, 3);
-    let datagram = forger.datagram(0, of(name(3), Some(name(9))), &frame);
-    forger.send(&datagram);
-    wait(|| rig.b.state(), || rig.b.drops(DropReason::NotForUs) == 1);
     rig.works();
     // To everybody is to us, too.
     let datagram = forger.datagram(0, of(name(3), None), &frame);
@@ -273,10 +278,33 @@ fn a_frame_of_a_station_of_ours_does_not_come_back() {
 }
 
 #[test]
+fn a_frame_of_a_station_attached_at_another_peer_is_dropped() {
+    let mut rig = Rig::usual();
+    let mut forger = Forger::new(&rig);
+    let mut frame = frame(1, 100);
+    frame[6..12].copy_from_slice(&mac(1).0);
+    let attached = |peer| Arc::new(vec![MacChange { mac: mac(1), peer, attached: true }]);
+    let elsewhere = attached(Some(name(1)));
+    rig.b.command(|_| Command::ChangeMacs(Arc::clone(&elsewhere)));
+    for count in 1..3 {
+        let datagram = forger.honest(&frame);
+        forger.send(&datagram);
+        wait(|| rig.b.state(), || rig.b.drops(DropReason::MacConflict) == count);
+    }
+    rig.works();
+    let nowhere = attached(None);
+    rig.b.command(|_| Command::ChangeMacs(Arc::clone(&nowhere)));
+    let datagram = forger.honest(&frame);
+    forger.send(&datagram);
+    assert_eq!(rig.b.receive(), frame);
+}
+
+#[test]
 fn a_full_table_of_stations_is_counted_and_frames_pass() {
     let mut rig = Rig::usual();
     let mut forger = Forger::new(&rig);
-    let changes = (0..20_000).map(|number| MacChange { mac: mac(number), peer: Some(name(3)) });
+    let changes =
+        (0..20_000).map(|number| MacChange { mac: mac(number), peer: Some(name(3)), attached: false });
     let changes = Arc::new(changes.collect::<Vec<_>>());
     rig.b.command(|_| Command::ChangeMacs(Arc::clone(&changes)));
     for number in 0..10 {

@@ -3,6 +3,7 @@
 
 mod rig;
 
+use rig::mesh::{Mesh, between};
 use rig::{Options, Rig, frame, receive};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::Mutex;
@@ -114,4 +115,33 @@ fn super_frames_cost_no_allocation() {
     }
     let spent = ALLOCATIONS.load(Ordering::Relaxed) - before;
     assert_eq!(spent, 0, "allocations for 100 super-frames");
+}
+
+#[test]
+fn a_relayed_frame_costs_no_allocation() {
+    let _alone = ALONE.lock();
+    let mesh = Mesh::line(&Options::default(), 3);
+    mesh.attach(1, 3);
+    let mut buffer = vec![0; 70_000];
+    let frames = [3, 0].map(|to| [VnetHeader::plain().as_bytes(), &between(1, to, 1, 1390)].concat());
+    let mut before = 0;
+    for round in 0..110 {
+        if round == 10 {
+            before = ALLOCATIONS.load(Ordering::Relaxed);
+        }
+        for frame in &frames {
+            for _ in 0..WINDOW {
+                mesh.side(1).taps[0].send(frame).unwrap();
+            }
+            for _ in 0..WINDOW {
+                assert_eq!(receive(&mesh.side(3).taps[0], &mut buffer).unwrap(), frame.len());
+            }
+        }
+        // Those for everybody reached the relay's own tap, too.
+        for _ in 0..WINDOW {
+            receive(&mesh.side(2).taps[0], &mut buffer).unwrap();
+        }
+    }
+    let spent = ALLOCATIONS.load(Ordering::Relaxed) - before;
+    assert_eq!(spent, 0, "allocations for 10,000 relayed frames");
 }

@@ -4,7 +4,7 @@
 
 mod rig;
 
-use rig::{FORGER_LINK, MAX_FRAME, Options, Rig, frame, mac, name, number_of, wait};
+use rig::{FORGER_LINK, MAX_FRAME, Options, Rig, frame, mac, name, neighbour, number_of, wait};
 use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -72,7 +72,7 @@ fn offload_fields_that_do_not_fit_are_dropped() {
 #[test]
 fn frames_without_route_or_key_are_dropped() {
     let mut rig = Rig::usual();
-    let station = MacChange { mac: mac(5), peer: Some(name(9)) };
+    let station = MacChange { mac: mac(5), peer: Some(name(9)), attached: false };
     rig.a.command(|_| Command::ChangeMacs(Arc::new(vec![station])));
     let mut lost = frame(1, 100);
     lost[..6].copy_from_slice(&mac(5).0);
@@ -82,7 +82,7 @@ fn frames_without_route_or_key_are_dropped() {
     let address: SocketAddr = rig.b.address;
     let counters = rig::link_counters();
     rig.a.command(|_| Command::SetLink { link: FORGER_LINK, address, counters: Arc::clone(&counters) });
-    let routes = Routes { unicast: vec![(name(9), FORGER_LINK)], broadcast: vec![rig::LINK] };
+    let routes = Routes { peers: vec![neighbour(9, FORGER_LINK)], broadcast: vec![rig::LINK] };
     let routes = Arc::new(routes);
     rig.a.command(|_| Command::SetRoutes(Arc::clone(&routes)));
     rig.a.send(0, &lost);
@@ -104,7 +104,7 @@ fn a_peer_that_no_route_leads_to_costs_the_others_nothing() {
     let expires = boot_time() + Duration::from_secs(60);
     rig.a.command(|_| rig.a.send_key(link, SessionIndex(0x4000), 0, expires));
     rig.a.dropped(DropReason::Unreachable, 1);
-    let routes = Arc::new(Routes { unicast: vec![(name(2), rig::LINK)], broadcast: vec![link, rig::LINK] });
+    let routes = Arc::new(Routes { peers: vec![neighbour(2, rig::LINK)], broadcast: vec![link, rig::LINK] });
     rig.a.command(|_| Command::SetRoutes(Arc::clone(&routes)));
     for number in 0..100 {
         rig.a.send(0, &frame(number, 200));

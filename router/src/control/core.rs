@@ -30,7 +30,8 @@ use weave_crypto::{
     RekeyPolicy, Resumed, which_survives,
 };
 use weave_forward::{
-    Command, Group, LinkId, MAX_LINKS, MacChange, ReceiveSession, Report, Routes, SendSession, boot_time,
+    Command, Group, LinkId, MAX_LINKS, MacChange, PeerRoute, ReceiveSession, Report, Routes, SendSession,
+    boot_time,
 };
 use weave_mesh::{Admission, DialId, Dialler, Liveness, Seen, Stations, Ticket};
 use weave_wire::link::heartbeat::{ControlMessage, Heartbeat};

@@ -90,6 +90,19 @@ impl InnerHeader {
         }
     }
 
+    /// The header with which a relay sends the frame on; `None` if the frame may
+    /// cross no further link.
+    #[must_use]
+    pub const fn relayed(mut self) -> Option<Self> {
+        match self.hop_limit() {
+            0 | 1 => None,
+            _ => {
+                self.hops_kind -= 1 << 3;
+                Some(self)
+            }
+        }
+    }
+
     /// Splits the opened body of a datagram into header and frame.
     #[must_use]
     pub fn split(body: &[u8]) -> Option<(&Self, &[u8])> {
@@ -175,6 +188,20 @@ mod tests {
         let header = InnerHeader::new(name(1), None, None);
         assert_eq!(header.destination(), None);
         assert_eq!(header.checksum(), None);
+    }
+
+    #[test]
+    fn a_relay_changes_the_hop_limit_only_and_ends_at_zero() {
+        let mut header = InnerHeader::new(name(1), Some(name(2)), None);
+        for left in (1..HOP_LIMIT).rev() {
+            header = header.relayed().unwrap();
+            let mut expected = InnerHeader::new(name(1), Some(name(2)), None);
+            expected.hops_kind = left << 3;
+            assert_eq!(header, expected);
+        }
+        assert_eq!(header.relayed(), None);
+        header.hops_kind = 0;
+        assert_eq!(header.relayed(), None);
     }
 
     proptest! {

@@ -14,6 +14,10 @@ pub const SLOT_LEN: usize = 65_487;
 /// Distance of slots in memory, bytes.
 const STRIDE: usize = 65_536;
 
+/// Slots that each [`Origin`] has however many the other fills, in the order of [`Origin`].
+const GUARANTEED: [usize; 2] = [16, 8];
+const _: () = assert!(GUARANTEED[0] + GUARANTEED[1] <= SLOTS as usize);
+
 const UDP_SEGMENT: i32 = 103;
 /// `CMSG_LEN(2)`; checked against the kernel's macro below.
 const CONTROL_LEN: usize = 18;
@@ -32,6 +36,24 @@ struct Control {
 const _: () = assert!(unsafe { libc::CMSG_LEN(2) } as usize == CONTROL_LEN);
 const _: () = assert!(size_of::<Control>() == 24);
 
+/// Whose frames a slot was taken for. Neither can use up all slots.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// This host's.
+    Tap = 0,
+    /// Other peers', sent on.
+    Relay = 1,
+}
+
+impl Origin {
+    const fn other(self) -> Self {
+        match self {
+            Self::Tap => Self::Relay,
+            Self::Relay => Self::Tap,
+        }
+    }
+}
+
 /// One call of `sendmsg`: a whole slot, or one of its datagrams.
 struct Part {
     vector: libc::iovec,
@@ -45,6 +67,7 @@ struct Slot {
     address: [u8; RAW_ADDRESS_LEN],
     address_len: usize,
     link: LinkId,
+    origin: Origin,
     /// Length of each datagram but the last, bytes.
     segment: usize,
     len: usize,
@@ -61,6 +84,8 @@ pub struct Sends {
     slots: Box<[Slot]>,
     /// Free slots, the one used last on top: its memory is still in the cache.
     free: Vec<u16>,
+    /// Slots in use, in the order of [`Origin`].
+    used: [usize; 2],
 }
 
 // SAFETY: the raw pointers in `Part` point into `data` and into the slot itself,
@@ -90,6 +115,7 @@ impl Sends {
             address: [0; RAW_ADDRESS_LEN],
             address_len: 0,
             link: LinkId(0),
+            origin: Origin::Tap,
             segment: 0,
             len: 0,
             count: 0,
@@ -100,23 +126,43 @@ impl Sends {
             data: Memory::map(usize::from(SLOTS) * STRIDE)?,
             slots: (0..SLOTS).map(slot).collect(),
             free: (0..SLOTS).rev().collect(),
+            used: [0; 2],
         })
     }
 
     /// Number of free slots.
-    #[must_use]
+    #[cfg(test)]
     pub const fn free(&self) -> usize {
         self.free.len()
     }
 
-    /// Takes a free slot to fill it with datagrams of `segment` bytes.
-    pub fn begin(&mut self, link: LinkId, address: &RawAddress, segment: usize) -> Option<u16> {
+    /// Number of free slots that are there for `origin`.
+    #[must_use]
+    #[inline]
+    pub fn available(&self, origin: Origin) -> usize {
+        let other = origin.other() as usize;
+        self.free.len().saturating_sub(GUARANTEED[other].saturating_sub(self.used[other]))
+    }
+
+    /// Takes a free slot for `origin` to fill it with datagrams of `segment` bytes.
+    pub fn begin(
+        &mut self,
+        link: LinkId,
+        origin: Origin,
+        address: &RawAddress,
+        segment: usize,
+    ) -> Option<u16> {
+        if self.available(origin) == 0 {
+            return None;
+        }
         let id = self.free.pop()?;
+        self.used[origin as usize] += 1;
         let slot = &mut self.slots[usize::from(id)];
         let bytes = address.as_bytes();
         slot.address[..bytes.len()].copy_from_slice(bytes);
         slot.address_len = bytes.len();
         slot.link = link;
+        slot.origin = origin;
         slot.segment = segment;
         slot.len = 0;
         slot.count = 0;
@@ -182,6 +228,11 @@ impl Sends {
     /// Returns a slot that was not sent.
     pub fn cancel(&mut self, id: u16) {
         debug_assert_eq!(self.slots[usize::from(id)].pending, 0, "a slot under way");
+        self.give_back(id);
+    }
+
+    fn give_back(&mut self, id: u16) {
+        self.used[self.slots[usize::from(id)].origin as usize] -= 1;
         self.free.push(id);
     }
 
@@ -243,7 +294,7 @@ impl Sends {
     pub fn release(&mut self, id: u16) -> bool {
         let done = self.slots[usize::from(id)].pending == 0;
         if done {
-            self.free.push(id);
+            self.give_back(id);
         }
         done
     }
@@ -259,7 +310,7 @@ mod tests {
     fn a_slot_takes_equal_datagrams_and_one_shorter_at_the_end() {
         let mut sends = Sends::new().unwrap();
         let address = RawAddress::new(([192, 0, 2, 1], 1).into(), Family::V4).unwrap();
-        let slot = sends.begin(LinkId(1), &address, 1000).unwrap();
+        let slot = sends.begin(LinkId(1), Origin::Tap, &address, 1000).unwrap();
         assert!(sends.extend(slot, 1001).is_none());
         for _ in 0..3 {
             assert_eq!(sends.extend(slot, 1000).unwrap().len(), 1000);
@@ -278,7 +329,7 @@ mod tests {
         let mut sends = Sends::new().unwrap();
         let address = RawAddress::new(([192, 0, 2, 1], 1).into(), Family::V4).unwrap();
         for (segment, expected) in [(100, 64), (1438, 45), (9000, 7)] {
-            let slot = sends.begin(LinkId(1), &address, segment).unwrap();
+            let slot = sends.begin(LinkId(1), Origin::Tap, &address, segment).unwrap();
             let count = (0..100).take_while(|_| sends.extend(slot, segment).is_some()).count();
             assert_eq!(count, expected);
             sends.set_segmented(slot, false);
@@ -288,6 +339,29 @@ mod tests {
                 sends.complete(slot);
             }
             assert!(sends.release(slot));
+        }
+    }
+
+    #[test]
+    fn neither_origin_can_take_the_slots_of_the_other() {
+        let address = RawAddress::new(([192, 0, 2, 1], 1).into(), Family::V4).unwrap();
+        for greedy in [Origin::Tap, Origin::Relay] {
+            let mut sends = Sends::new().unwrap();
+            let mut slots = Vec::new();
+            while let Some(slot) = sends.begin(LinkId(1), greedy, &address, 100) {
+                slots.push(slot);
+            }
+            let left = GUARANTEED[greedy.other() as usize];
+            assert_eq!((slots.len(), sends.available(greedy)), (usize::from(SLOTS) - left, 0));
+            assert_eq!(sends.available(greedy.other()), left);
+            for _ in 0..left {
+                slots.push(sends.begin(LinkId(1), greedy.other(), &address, 100).unwrap());
+            }
+            assert_eq!(sends.begin(LinkId(1), greedy.other(), &address, 100), None);
+            for slot in slots {
+                sends.cancel(slot);
+            }
+            assert_eq!((sends.free(), sends.used), (usize::from(SLOTS), [0; 2]));
         }
     }
 }

@@ -1,5 +1,6 @@
 //! From the underlay to the tap.
 
+use super::transmit::Bytes;
 use super::{ERRORS_IN_A_ROW, Shard};
 use crate::command::Report;
 use crate::counters::DropReason;
@@ -7,7 +8,7 @@ use crate::io::deliveries::Write;
 use crate::io::received::Received;
 use crate::io::ring::Completion;
 use crate::segment::join::{Checksum, Joined, Run};
-use crate::tables::Opened;
+use crate::tables::{Course, Frame, Opened};
 use std::io;
 use std::net::SocketAddr;
 use std::ops::Range;
@@ -84,16 +85,27 @@ impl Shard {
                 break;
             }
             match self.tables.open(self.receive.bytes_mut(buffer, range.clone()), received.source) {
-                Ok(Opened::Frame(frame, request)) => {
-                    let frame = range.start + frame.start..range.start + frame.end;
-                    self.deliver(buffer, frame, request, &mut open)?;
+                Ok(Opened::Frame(Frame { place, inner, course })) => {
+                    let place = range.start + place.start..range.start + place.end;
+                    match course {
+                        Course::Here => {}
+                        Course::Relay(link) => {
+                            self.relay(link, inner, &Bytes::Received(buffer, place))?;
+                            continue;
+                        }
+                        Course::Everywhere(spread) => {
+                            self.spread_later(buffer, spread, place.clone(), inner)?;
+                        }
+                    }
+                    self.deliver(buffer, place, inner.checksum(), &mut open)?;
                 }
                 Ok(Opened::KeepAlive) => {}
                 Ok(Opened::Foreign(lane)) => self.hand_over(buffer, range, lane, received.source),
                 Err(reason) => self.counters.dropped(reason),
             }
         }
-        self.finish(buffer, &mut open)
+        self.finish(buffer, &mut open)?;
+        self.spread_pending(buffer)
     }
 
     fn note_socket_drops(&mut self, dropped: Option<u32>) {
@@ -164,6 +176,10 @@ impl Shard {
     /// Writes the open super-frame to the tap.
     fn finish(&mut self, buffer: u16, open: &mut Option<Open>) -> io::Result<()> {
         let Some(current) = open.take() else { return Ok(()) };
+        if !self.spreading.is_empty() {
+            // The headers of its first frame are about to change.
+            self.spread_pending(buffer)?;
+        }
         let header = current.run.finish(self.receive.bytes_mut(buffer, current.first));
         self.deliveries.set_header(buffer, header);
         self.write(buffer, current.write)
@@ -205,21 +221,9 @@ impl Shard {
             && let Some(mut handed) = door.inbox.take()
         {
             match self.tables.open(&mut handed.datagram, handed.source) {
-                Ok(Opened::Frame(frame, request)) => {
-                    let bytes = handed.datagram.get(frame.clone()).unwrap_or_default();
-                    let fits = request.is_none()
-                        || Transport::find(bytes).and_then(|at| at.checksum_request()) == request;
-                    if !fits {
-                        self.counters.dropped(DropReason::BadOffload);
-                        door.inbox.give_back(handed.datagram);
-                        continue;
-                    }
-                    match self.handed.put(handed.datagram, frame, header_for(request)) {
-                        Ok(slot) => self.ring.write_handed(&self.handed, slot)?,
-                        Err(datagram) => {
-                            self.counters.dropped(DropReason::DeliveryFull);
-                            door.inbox.give_back(datagram);
-                        }
+                Ok(Opened::Frame(frame)) => {
+                    if let Some(datagram) = self.take_handed(handed.datagram, frame)? {
+                        door.inbox.give_back(datagram);
                     }
                     continue;
                 }
@@ -231,6 +235,36 @@ impl Shard {
             door.inbox.give_back(handed.datagram);
         }
         Ok(())
+    }
+
+    /// Sends on and delivers the frame in a datagram that was handed over; returns
+    /// the datagram unless the tap is yet to take it.
+    fn take_handed(&mut self, datagram: Vec<u8>, frame: Frame) -> io::Result<Option<Vec<u8>>> {
+        let Frame { place, inner, course } = frame;
+        let bytes = datagram.get(place.clone()).unwrap_or_default();
+        match course {
+            Course::Here => {}
+            Course::Relay(link) => {
+                self.relay(link, inner, &Bytes::Held(bytes))?;
+                return Ok(Some(datagram));
+            }
+            Course::Everywhere(spread) => self.spread(spread, inner, &Bytes::Held(bytes))?,
+        }
+        let request = inner.checksum();
+        if request.is_some() && Transport::find(bytes).and_then(|at| at.checksum_request()) != request {
+            self.counters.dropped(DropReason::BadOffload);
+            return Ok(Some(datagram));
+        }
+        match self.handed.put(datagram, place, header_for(request)) {
+            Ok(slot) => {
+                self.ring.write_handed(&self.handed, slot)?;
+                Ok(None)
+            }
+            Err(datagram) => {
+                self.counters.dropped(DropReason::DeliveryFull);
+                Ok(Some(datagram))
+            }
+        }
     }
 }
 

@@ -4,15 +4,37 @@ use super::{ERRORS_IN_A_ROW, LANE_FILE, SLOTS_FOR_A_FRAME, Shard};
 use crate::command::LinkId;
 use crate::counters::DropReason;
 use crate::io::ring::Completion;
+use crate::io::sends::Origin;
 use crate::segment::cut::{Outgoing, classify};
 use crate::tables::{Destination, datagram_len};
 use std::io;
+use std::ops::Range;
 use weave_wire::inner::ChecksumRequest;
 use weave_wire::link::heartbeat::KEEP_ALIVE_LEN;
 use weave_wire::packet::EthernetHeader;
 use weave_wire::vnet::{VNET_LEN, VnetHeader};
 use weave_wire::{DatagramKind, INNER_LEN, InnerHeader, OUTER_LEN, PeerName, TAG_LEN};
 use zerocopy::IntoBytes;
+
+/// Where the bytes of a frame lie.
+pub(super) enum Bytes<'a> {
+    /// In a buffer read from the tap.
+    Read(u16, Range<usize>),
+    /// In a receive buffer.
+    Received(u16, Range<usize>),
+    /// In memory of the caller's.
+    Held(&'a [u8]),
+}
+
+impl Bytes<'_> {
+    /// Their number.
+    pub(super) const fn len(&self) -> usize {
+        match self {
+            Self::Read(_, range) | Self::Received(_, range) => range.end - range.start,
+            Self::Held(bytes) => bytes.len(),
+        }
+    }
+}
 
 impl Shard {
     pub(super) fn on_read(&mut self, completion: Completion) -> io::Result<()> {
@@ -66,9 +88,9 @@ impl Shard {
     /// keeps its buffers, so that the tap's own queue fills: back-pressure.
     fn send_parked(&mut self) -> io::Result<()> {
         while let Some(&(buffer, len)) = self.parked.front() {
-            if self.sends.free() < SLOTS_FOR_A_FRAME {
+            if self.sends.available(Origin::Tap) < SLOTS_FOR_A_FRAME {
                 self.make_room()?;
-                if self.sends.free() < SLOTS_FOR_A_FRAME {
+                if self.sends.available(Origin::Tap) < SLOTS_FOR_A_FRAME {
                     self.counters.back_pressure.add(1);
                     return Ok(());
                 }
@@ -112,7 +134,7 @@ impl Shard {
                 let mut result = Ok(());
                 for place in 0..self.tables.broadcast().len() {
                     let Some(&link) = self.tables.broadcast().get(place) else { break };
-                    if self.sends.free() < SLOTS_FOR_A_FRAME {
+                    if self.sends.available(Origin::Tap) < SLOTS_FOR_A_FRAME {
                         self.make_room()?;
                     }
                     if let Err(reason) = self.send(buffer, len, outgoing, None, link)? {
@@ -132,25 +154,21 @@ impl Shard {
         peer: Option<PeerName>,
         link: LinkId,
     ) -> io::Result<Result<(), DropReason>> {
+        let from = Bytes::Read(buffer, VNET_LEN..len);
         match outgoing {
             Outgoing::Whole(request) => {
                 let inner = self.inner(peer, request);
-                let frame_len = len - VNET_LEN;
-                self.put(link, frame_len, |frame, read| frame.copy_from_slice(read), &inner, buffer, len)
+                self.put(link, Origin::Tap, &inner, &from, len - VNET_LEN, <[u8]>::copy_from_slice)
             }
             Outgoing::Super(plan) => {
                 let complete = self.complete_checksums;
                 let request = if complete { None } else { Some(plan.request()) };
                 let inner = self.inner(peer, request);
                 for index in 0..plan.count() {
-                    let result = self.put(
-                        link,
-                        plan.segment_len(index),
-                        |frame, read| plan.write(read, index, frame, complete),
-                        &inner,
-                        buffer,
-                        len,
-                    )?;
+                    let len = plan.segment_len(index);
+                    let result = self.put(link, Origin::Tap, &inner, &from, len, |frame, read| {
+                        plan.write(read, index, frame, complete);
+                    })?;
                     if let Err(reason) = result {
                         self.counters.dropped_many(reason, (plan.count() - index - 1) as u64);
                         return Ok(Err(reason));
@@ -165,30 +183,39 @@ impl Shard {
         InnerHeader::new(self.tables.own_name(), peer, request)
     }
 
-    /// Builds one datagram in the batch: `fill` writes the frame of `frame_len`
-    /// bytes from what was read from the tap.
+    /// Builds one datagram in the batch: `fill` writes its frame of `frame_len`
+    /// bytes out of what lies at `from`. The outer result is the ring's, the inner
+    /// one says whether the frame was dropped.
     #[inline]
-    fn put(
+    pub(super) fn put(
         &mut self,
         link: LinkId,
+        origin: Origin,
+        inner: &InnerHeader,
+        from: &Bytes<'_>,
         frame_len: usize,
         fill: impl FnOnce(&mut [u8], &[u8]),
-        inner: &InnerHeader,
-        buffer: u16,
-        read_len: usize,
     ) -> io::Result<Result<(), DropReason>> {
+        let full = match origin {
+            Origin::Tap => DropReason::SendQueueFull,
+            Origin::Relay => DropReason::RelayFull,
+        };
         let mode = match self.tables.sender(link) {
             Ok((_, mode)) => mode,
             Err(reason) => return Ok(Err(reason)),
         };
         let len = datagram_len(mode, frame_len);
-        let Some(slot) = self.slot_for(link, len)? else { return Ok(Err(DropReason::SendQueueFull)) };
-        // The borrows of the next lines are of different fields.
-        let read = self.read.bytes(buffer, VNET_LEN..read_len);
-        let Some(datagram) = self.sends.extend(slot, len) else { return Ok(Err(DropReason::SendQueueFull)) };
+        let Some(slot) = self.slot_for(link, origin, len)? else { return Ok(Err(full)) };
+        let Some(datagram) = self.sends.extend(slot, len) else { return Ok(Err(full)) };
+        // The borrows are of different fields.
+        let from = match from {
+            Bytes::Read(buffer, range) => self.read.bytes(*buffer, range.clone()),
+            Bytes::Received(buffer, range) => self.receive.bytes(*buffer, range.clone()),
+            Bytes::Held(bytes) => bytes,
+        };
         let (head, rest) = datagram.split_at_mut(OUTER_LEN + INNER_LEN);
         head[OUTER_LEN..].copy_from_slice(inner.as_bytes());
-        fill(&mut rest[..frame_len], read);
+        fill(&mut rest[..frame_len], from);
         let sealed = match self.tables.link_mut(link) {
             Some(to) => to.sender.as_mut().is_some_and(|sender| sender.finish(datagram).is_ok()),
             None => false,
@@ -206,18 +233,23 @@ impl Shard {
 
     /// The slot in which the next datagram of `len` bytes to `link` belongs.
     #[inline]
-    fn slot_for(&mut self, link: LinkId, len: usize) -> io::Result<Option<u16>> {
+    fn slot_for(&mut self, link: LinkId, origin: Origin, len: usize) -> io::Result<Option<u16>> {
         if let Some(slot) = self.batch {
             if self.sends.link(slot) == link && self.sends.fits(slot, len) {
                 return Ok(Some(slot));
             }
             self.flush()?;
         }
-        if self.sends.free() == 0 {
+        // Asking the kernel once for each frame that is dropped would cost more than the frame.
+        let in_vain = origin == Origin::Relay && self.relay_full;
+        if self.sends.available(origin) == 0 && !in_vain {
             self.make_room()?;
         }
         let Some(to) = self.tables.link_mut(link) else { return Ok(None) };
-        self.batch = self.sends.begin(link, &to.address, len);
+        self.batch = self.sends.begin(link, origin, &to.address, len);
+        if origin == Origin::Relay {
+            self.relay_full = self.batch.is_none();
+        }
         Ok(self.batch)
     }
 
@@ -239,10 +271,10 @@ impl Shard {
     /// Seals and sends an empty datagram on this shard's lane.
     pub(super) fn keep_alive(&mut self, link: LinkId) -> io::Result<()> {
         let len = OUTER_LEN + KEEP_ALIVE_LEN + TAG_LEN;
-        if self.tables.sender(link).is_err() || self.sends.free() < SLOTS_FOR_A_FRAME {
+        if self.tables.sender(link).is_err() || self.sends.available(Origin::Tap) < SLOTS_FOR_A_FRAME {
             return Ok(());
         }
-        let Some(slot) = self.slot_for(link, len)? else { return Ok(()) };
+        let Some(slot) = self.slot_for(link, Origin::Tap, len)? else { return Ok(()) };
         let Some(datagram) = self.sends.extend(slot, len) else { return Ok(()) };
         datagram.fill(0);
         let sealed = self
@@ -277,7 +309,9 @@ impl Shard {
             };
             self.counters.dropped_many(reason, sent.datagrams as u64);
         }
-        self.sends.release(slot);
+        if self.sends.release(slot) {
+            self.relay_full = false;
+        }
         Ok(())
     }
 }

@@ -6,6 +6,8 @@
 #![allow(dead_code, reason = "each test uses a part of it")]
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+pub mod mesh;
+
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::socket::{ControlMessage, MsgFlags, SockaddrIn, sendmsg, setsockopt, sockopt};
 use std::io::IoSlice;
@@ -17,7 +19,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use weave_crypto::{Key, SendKey};
 use weave_forward::{
-    Command, ControlSockets, DropReason, Features, Group, GroupConfig, LinkCounters, LinkId, Mode,
+    Command, ControlSockets, DropReason, Features, Group, GroupConfig, LinkCounters, LinkId, Mode, PeerRoute,
     ReceiveSession, Report, Routes, SendSession, boot_time, probe,
 };
 use weave_host::Netlink;
@@ -75,6 +77,24 @@ impl Default for Options {
     }
 }
 
+impl Options {
+    /// Makes the underlay, for this thread and all it starts: nothing is left behind.
+    fn enter_namespace(&self) {
+        unshare(CloneFlags::CLONE_NEWNET).expect("these tests make network namespaces: run them as root");
+        let mut netlink = Netlink::open().unwrap();
+        netlink.set_loopback_up().unwrap();
+        if let Some(mtu) = self.underlay_mtu {
+            let loopback = netlink.expect_link("lo").unwrap();
+            netlink.set_mtu(&loopback, mtu).unwrap();
+        }
+        if let Some(discipline) = self.discipline {
+            let line = format!("qdisc add dev lo root {discipline}");
+            let done = std::process::Command::new("tc").args(line.split(' ')).status().unwrap();
+            assert!(done.success(), "tc {line}");
+        }
+    }
+}
+
 /// One router's forwarding half.
 pub struct Side {
     pub group: Group,
@@ -102,19 +122,7 @@ impl Rig {
 
     /// Builds both sides and joins them.
     pub fn new(options: Options) -> Self {
-        // For this thread and all it starts: nothing is left behind.
-        unshare(CloneFlags::CLONE_NEWNET).expect("these tests make network namespaces: run them as root");
-        let mut netlink = Netlink::open().unwrap();
-        netlink.set_loopback_up().unwrap();
-        if let Some(mtu) = options.underlay_mtu {
-            let loopback = netlink.expect_link("lo").unwrap();
-            netlink.set_mtu(&loopback, mtu).unwrap();
-        }
-        if let Some(discipline) = options.discipline {
-            let line = format!("qdisc add dev lo root {discipline}");
-            let done = std::process::Command::new("tc").args(line.split(' ')).status().unwrap();
-            assert!(done.success(), "tc {line}");
-        }
+        options.enter_namespace();
         let number = next_rig();
         let rig = Self {
             a: Side::new(number, 1, &options, 8 << 20),
@@ -202,9 +210,19 @@ impl Side {
 
     /// A link to the peer `number` and the keys to receive from it by.
     fn install(&self, number: u8, address: SocketAddr, index: SessionIndex, expires: Duration) {
-        let link = if number == 3 { FORGER_LINK } else { LINK };
+        self.install_on(link_of(number), number, address, index, expires);
+    }
+
+    fn install_on(
+        &self,
+        link: LinkId,
+        number: u8,
+        address: SocketAddr,
+        index: SessionIndex,
+        expires: Duration,
+    ) {
         self.command(|_| Command::SetLink { link, address, counters: Arc::default() });
-        self.command(|_| self.receive_keys(number, address, index, expires));
+        self.command(|_| self.receive_keys_on(link, number, address, index, expires));
         for _ in 0..self.group.shards() {
             self.await_report("installed keys", |report| matches!(report, Report::ReceiveInstalled { .. }));
         }
@@ -218,8 +236,19 @@ impl Side {
         index: SessionIndex,
         expires: Duration,
     ) -> Command {
+        self.receive_keys_on(link_of(number), number, address, index, expires)
+    }
+
+    fn receive_keys_on(
+        &self,
+        link: LinkId,
+        number: u8,
+        address: SocketAddr,
+        index: SessionIndex,
+        expires: Duration,
+    ) -> Command {
         Command::InstallReceive(Box::new(ReceiveSession {
-            link: if number == 3 { FORGER_LINK } else { LINK },
+            link,
             peer: name(number),
             address: address.ip(),
             epoch: 1,
@@ -232,7 +261,7 @@ impl Side {
 
     /// Keys to send by, and routes.
     fn join(&self, number: u8, address: SocketAddr, index: SessionIndex) {
-        let routes = Arc::new(Routes { unicast: vec![(name(number), LINK)], broadcast: vec![LINK] });
+        let routes = Arc::new(Routes { peers: vec![neighbour(number, LINK)], broadcast: vec![LINK] });
         self.command(|_| Command::SetRoutes(Arc::clone(&routes)));
         self.command(|_| Command::SetLink { link: LINK, address, counters: Arc::default() });
         self.command(|shard| self.send_key(LINK, index, shard as u8, boot_time() + LIFETIME));
@@ -327,6 +356,22 @@ impl Side {
     }
 }
 
+/// The link of side B to peer `number`.
+fn link_of(number: u8) -> LinkId {
+    if number == 3 { FORGER_LINK } else { LINK }
+}
+
+/// The route to peer `number` at the other end of `link`.
+pub fn neighbour(number: u8, link: LinkId) -> PeerRoute {
+    PeerRoute {
+        peer: name(number),
+        next: link,
+        unicast_from: vec![link],
+        broadcast_from: vec![link],
+        broadcast_to: Vec::new(),
+    }
+}
+
 /// Takes a frame; a receive with a time limit is not restarted after a signal.
 pub fn receive(tap: &UnixDatagram, buffer: &mut [u8]) -> std::io::Result<usize> {
     loop {
@@ -388,13 +433,18 @@ pub struct Forger {
 impl Forger {
     /// A forger whose session with B lives `lifetime`.
     pub fn with_lifetime(rig: &Rig, lifetime: Duration) -> Self {
+        Self::at(&rig.b, FORGER_LINK, 3, FORGER_SESSION, lifetime)
+    }
+
+    /// A forger that is the peer `number` at the other end of `link` of `side`.
+    pub fn at(side: &Side, link: LinkId, number: u8, session: SessionIndex, lifetime: Duration) -> Self {
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        setsockopt(&socket, sockopt::SndBufForce, &(8 << 20)).unwrap();
         let address = socket.local_addr().unwrap();
-        rig.b.install(3, address, FORGER_SESSION, boot_time() + lifetime);
-        let keys = (0..4).map(|lane| {
-            SendKey::new(&key(rig.b.rig, FORGER_SESSION, lane), FORGER_SESSION, Lane::data(lane).unwrap())
-        });
-        Self { socket, keys: keys.collect(), to: rig.b.address, mode: rig.b.mode }
+        side.install_on(link, number, address, session, boot_time() + lifetime);
+        let keys = (0..4)
+            .map(|lane| SendKey::new(&key(side.rig, session, lane), session, Lane::data(lane).unwrap()));
+        Self { socket, keys: keys.collect(), to: side.address, mode: side.mode }
     }
 
     /// A forger with fresh keys.

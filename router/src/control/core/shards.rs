@@ -118,7 +118,7 @@ impl Core {
     }
 
     pub(super) fn on_mac(&mut self, mac: MacAddr, peer: PeerName, now: Duration) {
-        let mut change = |mac, peer| self.mac_changes.push(MacChange { mac, peer });
+        let mut change = |mac, peer| self.mac_changes.push(MacChange { mac, peer, attached: false });
         match self.stations.seen(mac, peer, now) {
             Seen::Known => {}
             Seen::Changed => change(mac, Some(peer)),
@@ -146,12 +146,27 @@ impl Core {
             self.command_all(|| Command::ChangeMacs(Arc::clone(&changes)));
         }
         if std::mem::take(&mut self.routes_changed) {
-            let established: Vec<_> = self.links.values().filter(|link| link.is_established() && link.carries()).collect();
+            let established: Vec<_> = self.links.values().filter(|link| link.is_established()).collect();
+            let carrying = || established.iter().filter(|link| link.carries());
             let routes = Arc::new(Routes {
-                unicast: established.iter().map(|link| (link.peer.name, link.id)).collect(),
-                broadcast: established.iter().map(|link| link.id).collect(),
+                peers: carrying().map(|link| neighbour(link, &established)).collect(),
+                broadcast: carrying().map(|link| link.id).collect(),
             });
             self.command_all(|| Command::SetRoutes(Arc::clone(&routes)));
         }
+    }
+}
+
+/// The route to the peer at the other end of `link`; nothing is sent on. While one link
+/// follows another, the peer may still use either.
+fn neighbour(link: &Link, established: &[&Link]) -> PeerRoute {
+    let peer = link.peer.name;
+    let both = established.iter().filter(|link| link.peer.name == peer).map(|link| link.id);
+    PeerRoute {
+        peer,
+        next: link.id,
+        unicast_from: vec![link.id],
+        broadcast_from: both.collect(),
+        broadcast_to: Vec::new(),
     }
 }

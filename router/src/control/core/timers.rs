@@ -130,7 +130,7 @@ impl Core {
 
     fn housekeeping(&mut self, now: Duration) {
         for mac in self.stations.expire(now) {
-            self.mac_changes.push(MacChange { mac, peer: None });
+            self.mac_changes.push(MacChange { mac, peer: None, attached: false });
         }
         self.refusals.expire(now);
         self.read_attachments();
@@ -155,7 +155,7 @@ impl Core {
             return;
         }
         for mac in self.stations.set_attached(macs) {
-            self.mac_changes.push(MacChange { mac, peer: None });
+            self.mac_changes.push(MacChange { mac, peer: None, attached: false });
         }
         let local: Arc<Vec<_>> = Arc::new(self.stations.attached().collect());
         self.command_all(|| Command::SetLocalMacs(Arc::clone(&local)));

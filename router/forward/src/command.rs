@@ -114,6 +114,14 @@ pub enum Command {
         /// Where this shard counts what it carries.
         counters: Arc<LinkCounters>,
     },
+    /// What the path of a link passes. Until told, everything.
+    SetPathMtu {
+        /// The link.
+        link: LinkId,
+        /// Longest datagram, bytes of UDP payload. Less than
+        /// [`MIN_DATAGRAM`](crate::MIN_DATAGRAM) counts as that.
+        datagram: u16,
+    },
     /// The link is gone with all its sessions.
     DropLink(LinkId),
     /// Keys to open with; answered by [`Report::ReceiveInstalled`].

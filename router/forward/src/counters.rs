@@ -35,7 +35,7 @@ reasons! {
     NoSendKey = "no_send_key",
     /// The kernel has no room for another datagram (`EAGAIN`, `ENOBUFS`, `ENOMEM`), or all send buffers wait.
     SendQueueFull = "send_queue_full",
-    /// A datagram over the MTU of its path (`EMSGSIZE`).
+    /// A frame or datagram over the MTU of its path: its sender was told, or the kernel refused it (`EMSGSIZE`).
     TooBig = "too_big",
     /// The kernel knows that nobody listens or no route leads there.
     Unreachable = "unreachable",
@@ -69,8 +69,14 @@ reasons! {
     RelayFull = "relay_full",
     /// A station that is attached at another peer than the frame's source.
     MacConflict = "mac_conflict",
-    /// A fragment of a frame.
-    Fragment = "fragment",
+    /// A frame of more fragments than there may be.
+    TooManyFragments = "too_many_fragments",
+    /// A fragment that contradicts others of its frame, and these with it.
+    FragmentInconsistent = "fragment_inconsistent",
+    /// A frame some of whose fragments did not come in time.
+    FragmentTimeout = "fragment_timeout",
+    /// A frame in fragments that had to make room for others.
+    FragmentLimit = "fragment_limit",
     /// A frame of ours that came back.
     Loop = "loop",
     /// The tap refused a frame.
@@ -127,6 +133,16 @@ counters! {
     frames_relayed,
     /// Bytes of these frames.
     bytes_relayed,
+    /// Fragments sent, of frames too big for the path of a link.
+    fragments_sent,
+    /// Fragments received.
+    fragments_received,
+    /// Frames put together out of fragments.
+    frames_reassembled,
+    /// Senders told by ICMP that their packet is too big for a path.
+    icmp_too_big_sent,
+    /// Packets too big whose senders were not told, because many were.
+    icmp_too_big_limited,
     /// Datagrams handed to the shard that owns their lane.
     handed_over,
     /// Turns of the loop.

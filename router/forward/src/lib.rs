@@ -11,6 +11,7 @@
 mod clock;
 mod command;
 mod counters;
+mod fragments;
 mod group;
 mod handover;
 mod io;
@@ -30,5 +31,7 @@ pub use probe::{Features, ProbeError, probe};
 
 /// Shards of one router, at most: one data lane each.
 pub const MAX_SHARDS: usize = weave_wire::Lane::COUNT;
+/// Shortest longest datagram a path may have, bytes of UDP payload: IPv4 alone passes 576.
+pub const MIN_DATAGRAM: u16 = 512;
 /// Links of one router, at most.
 pub const MAX_LINKS: usize = 512;

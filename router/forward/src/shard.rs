@@ -1,5 +1,6 @@
 //! The loop of one shard.
 
+mod oversize;
 mod receive;
 mod relay;
 #[cfg(test)]
@@ -12,11 +13,12 @@ use crate::counters::{Counters, DropReason};
 use crate::handover::Inbox;
 use crate::io::address::{Family, RawAddress};
 use crate::io::buffers::Buffers;
-use crate::io::deliveries::{Deliveries, HandedDelivery};
+use crate::io::deliveries::{Deliveries, HandedDelivery, Home};
 use crate::io::received::RECEIVE_OVERHEAD;
 use crate::io::ring::{Completion, File, Operation, Ring};
 use crate::io::sends::Sends;
 use crate::tables::Tables;
+use oversize::Answers;
 use relay::Spreading;
 use std::collections::VecDeque;
 use std::io;
@@ -99,6 +101,10 @@ pub(crate) struct Shard {
     relay_full: bool,
     /// Frames for everybody that are still to be sent on.
     spreading: Spreading,
+    /// What senders of packets too big were told lately.
+    answers: Answers,
+    /// One segment of a super-frame that is to be cut into fragments.
+    scratch: Vec<u8>,
     receive_armed: bool,
     read_armed: bool,
     wake_armed: bool,
@@ -133,6 +139,8 @@ impl Shard {
             batch: None,
             relay_full: false,
             spreading: Spreading::new(),
+            answers: Answers::default(),
+            scratch: Vec::new(),
             receive_armed: false,
             read_armed: false,
             wake_armed: false,
@@ -160,7 +168,7 @@ impl Shard {
             self.retry_parked()?;
             self.flush()?;
             self.send_reports();
-            self.note_overflow();
+            self.note_losses();
         }
         Ok(())
     }
@@ -204,9 +212,8 @@ impl Shard {
             }
             Operation::WriteHanded(slot) => {
                 self.on_written(completion.result);
-                if let (Some(datagram), Some(door)) = (self.handed.complete(slot), self.doors.get(self.shard))
-                {
-                    door.inbox.give_back(datagram);
+                if let Some((bytes, home)) = self.handed.complete(slot) {
+                    self.give_back(bytes, home);
                 }
                 Ok(())
             }
@@ -226,6 +233,18 @@ impl Shard {
         }
     }
 
+    /// Gives memory of a frame back to whom it belongs.
+    fn give_back(&mut self, bytes: Vec<u8>, home: Home) {
+        match home {
+            Home::Inbox => {
+                if let Some(door) = self.doors.get(self.shard) {
+                    door.inbox.give_back(bytes);
+                }
+            }
+            Home::Reassembly => self.tables.reassembly.give_back(bytes),
+        }
+    }
+
     fn run_commands(&mut self) -> io::Result<()> {
         let doors = Arc::clone(&self.doors);
         let Some(door) = doors.get(self.shard) else { return Ok(()) };
@@ -242,6 +261,7 @@ impl Shard {
                     self.tables.set_link(link, raw, counters);
                 }
             }
+            Command::SetPathMtu { link, datagram } => self.tables.set_path(link, datagram),
             Command::DropLink(link) => self.tables.drop_link(link),
             Command::InstallReceive(session) => self.tables.install_receive(*session),
             Command::DropReceive(index) => self.tables.drop_receive(index),
@@ -291,7 +311,12 @@ impl Shard {
         }
     }
 
-    fn note_overflow(&mut self) {
+    fn note_losses(&mut self) {
+        let (timed_out, displaced) = self.tables.reassembly.take_given_up();
+        if timed_out + displaced > 0 {
+            self.counters.dropped_many(DropReason::FragmentTimeout, timed_out);
+            self.counters.dropped_many(DropReason::FragmentLimit, displaced);
+        }
         let overflows = self.ring.take_overflows();
         if overflows > 0 {
             self.counters.completion_overflow.add(overflows.into());

@@ -7,10 +7,11 @@ mod stations;
 pub use receive::{Frame, Opened};
 pub use routes::{Course, Spread};
 
-use crate::MAX_LINKS;
 use crate::command::{LinkId, MacChange, Mode, Report, Routes, SendSession};
 use crate::counters::{DropReason, LinkCounters};
+use crate::fragments::Reassembly;
 use crate::io::address::RawAddress;
+use crate::{MAX_LINKS, MIN_DATAGRAM};
 use hashbrown::HashMap;
 use receive::Session;
 use routes::RouteTable;
@@ -41,9 +42,22 @@ pub struct Link {
     pub address: RawAddress,
     /// What was carried.
     pub counters: Arc<LinkCounters>,
+    /// Longest datagram its path passes, bytes.
+    path: usize,
     /// Absent until the first keys are there.
     pub sender: Option<Sender>,
     segmentation_pause: Option<Duration>,
+}
+
+/// A link as a frame is put on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Way {
+    /// The link.
+    pub link: LinkId,
+    /// How frames go.
+    pub mode: Mode,
+    /// Longest frame that its path passes whole, bytes.
+    pub room: usize,
 }
 
 /// Where a frame from the tap goes.
@@ -68,6 +82,8 @@ pub struct Tables {
     by_index: HashMap<u64, usize>,
     routes: RouteTable,
     stations: Stations,
+    /// Frames of which fragments are missing.
+    pub reassembly: Reassembly,
     last_session: Option<(SessionIndex, usize)>,
     last_destination: Option<(MacAddr, Destination)>,
     /// Reports for the control core, sent after each turn.
@@ -90,6 +106,7 @@ impl Tables {
             by_index: HashMap::new(),
             routes: RouteTable::new(own_name),
             stations: Stations::default(),
+            reassembly: Reassembly::new(mtu + FRAME_OVERHEAD),
             last_session: None,
             last_destination: None,
             reports: Vec::new(),
@@ -124,8 +141,21 @@ impl Tables {
                 link.counters = counters;
             }
             empty => {
-                *empty = Some(Link { address, counters, sender: None, segmentation_pause: None });
+                *empty = Some(Link {
+                    address,
+                    counters,
+                    path: usize::from(u16::MAX),
+                    sender: None,
+                    segmentation_pause: None,
+                });
             }
+        }
+    }
+
+    /// Says what the path of a link passes, bytes of a datagram.
+    pub fn set_path(&mut self, id: LinkId, datagram: u16) {
+        if let Some(link) = self.link_mut(id) {
+            link.path = usize::from(datagram.max(MIN_DATAGRAM));
         }
     }
 
@@ -216,18 +246,17 @@ impl Tables {
         Some(destination)
     }
 
-    /// The link with a key that may still seal.
+    /// How frames go over a link whose key may still seal.
     ///
     /// # Errors
     /// [`DropReason::NoRoute`] or [`DropReason::NoSendKey`].
     #[inline]
-    pub fn sender(&mut self, id: LinkId) -> Result<(&mut Link, Mode), DropReason> {
-        let now = self.now;
-        let link = self.link_mut(id).ok_or(DropReason::NoRoute)?;
+    pub fn way(&self, id: LinkId) -> Result<Way, DropReason> {
+        let link = self.links.get(usize::from(id.0)).and_then(Option::as_ref).ok_or(DropReason::NoRoute)?;
         match &link.sender {
-            Some(sender) if now < sender.expires => {
+            Some(sender) if self.now < sender.expires => {
                 let mode = sender.mode;
-                Ok((link, mode))
+                Ok(Way { link: id, mode, room: link.path - datagram_len(mode, 0) })
             }
             Some(_) | None => Err(DropReason::NoSendKey),
         }
@@ -276,6 +305,7 @@ impl Tables {
             self.stations.second_passed();
         }
         self.now = now;
+        self.reassembly.expire(now);
     }
 }
 

@@ -103,6 +103,21 @@ impl InnerHeader {
         }
     }
 
+    /// This header of a whole frame, for fragment `index` of it: 0 to 15.
+    #[must_use]
+    pub const fn of_fragment(mut self, index: u8, last: bool) -> Self {
+        self.flags &= !(15 << 3 | LAST_FRAGMENT);
+        self.flags |= (index & 15) << 3 | if last { LAST_FRAGMENT } else { 0 };
+        self
+    }
+
+    /// True if `other` can be the header of another fragment of the same frame. (The
+    /// checksum request counts in fragment 0 only.)
+    #[must_use]
+    pub fn is_of_same_frame(&self, other: &Self) -> bool {
+        (self.source, self.destination, self.hops_kind) == (other.source, other.destination, other.hops_kind)
+    }
+
     /// Splits the opened body of a datagram into header and frame.
     #[must_use]
     pub fn split(body: &[u8]) -> Option<(&Self, &[u8])> {
@@ -202,6 +217,28 @@ mod tests {
         assert_eq!(header.relayed(), None);
         header.hops_kind = 0;
         assert_eq!(header.relayed(), None);
+    }
+
+    #[test]
+    fn fragments_differ_in_their_place_only() {
+        let request = ChecksumRequest { start: 34, field: ChecksumField::Udp };
+        let whole = InnerHeader::new(name(1), Some(name(2)), Some(request));
+        for index in 0..MAX_FRAGMENTS {
+            for last in [false, true] {
+                let part = whole.of_fragment(index, last);
+                assert_eq!((part.fragment(), part.is_last_fragment()), (index, last));
+                assert!(part.is_of_same_frame(&whole) && part.is_ethernet());
+                assert_eq!(part.checksum(), Some(request));
+                assert_eq!(part.of_fragment(0, true), whole);
+            }
+        }
+        for other in [
+            InnerHeader::new(name(3), Some(name(2)), Some(request)),
+            InnerHeader::new(name(1), None, Some(request)),
+            whole.relayed().unwrap(),
+        ] {
+            assert!(!other.is_of_same_frame(&whole));
+        }
     }
 
     proptest! {

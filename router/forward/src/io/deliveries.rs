@@ -120,13 +120,24 @@ fn piece(bytes: &mut [u8]) -> libc::iovec {
     libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() }
 }
 
+/// Whose the memory of a frame is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Home {
+    /// The inbox of the shard.
+    Inbox,
+    /// The reassembly of the shard.
+    Reassembly,
+}
+
 struct HandedSlot {
     header: VnetHeader,
     datagram: Vec<u8>,
+    home: Home,
     pieces: [libc::iovec; 2],
 }
 
-/// Frames on their way from handed-over datagrams to the tap.
+/// Frames on their way to the tap from memory other than receive buffers: handed-over
+/// datagrams, frames put together out of fragments, answers of our own.
 pub struct HandedDelivery {
     slots: Box<[HandedSlot]>,
     free: Vec<u16>,
@@ -140,7 +151,12 @@ impl HandedDelivery {
     /// As many slots as an inbox holds datagrams.
     #[must_use]
     pub fn new() -> Self {
-        let slot = |_| HandedSlot { header: VnetHeader::plain(), datagram: Vec::new(), pieces: [EMPTY; 2] };
+        let slot = |_| HandedSlot {
+            header: VnetHeader::plain(),
+            datagram: Vec::new(),
+            home: Home::Inbox,
+            pieces: [EMPTY; 2],
+        };
         #[expect(clippy::cast_possible_truncation, reason = "256")]
         let count = INBOX as u16;
         Self { slots: (0..count).map(slot).collect(), free: (0..count).collect() }
@@ -159,6 +175,7 @@ impl HandedDelivery {
     pub fn put(
         &mut self,
         datagram: Vec<u8>,
+        home: Home,
         frame: Range<usize>,
         header: VnetHeader,
     ) -> Result<u16, Vec<u8>> {
@@ -169,6 +186,7 @@ impl HandedDelivery {
         let slot = &mut self.slots[usize::from(id)];
         slot.header = header;
         slot.datagram = datagram;
+        slot.home = home;
         slot.pieces = [
             libc::iovec { iov_base: (&raw mut slot.header).cast(), iov_len: VNET_LEN },
             piece(slot.datagram.get_mut(frame).unwrap_or_default()),
@@ -176,12 +194,12 @@ impl HandedDelivery {
         Ok(id)
     }
 
-    /// Takes the datagram of a completed write back.
-    pub fn complete(&mut self, id: u16) -> Option<Vec<u8>> {
+    /// Takes the datagram of a completed write back, to where it belongs.
+    pub fn complete(&mut self, id: u16) -> Option<(Vec<u8>, Home)> {
         let slot = self.slots.get_mut(usize::from(id))?;
         slot.pieces = [EMPTY; 2];
         self.free.push(id);
-        Some(std::mem::take(&mut slot.datagram))
+        Some((std::mem::take(&mut slot.datagram), slot.home))
     }
 
     pub(super) fn parts(&self, id: u16) -> (*const libc::iovec, u32) {

@@ -73,6 +73,8 @@ struct Slot {
     len: usize,
     /// Datagrams in it.
     count: usize,
+    /// The first of these that are not sent (again).
+    skipped: usize,
     /// Sends that are not completed.
     pending: usize,
     segmented: bool,
@@ -119,6 +121,7 @@ impl Sends {
             segment: 0,
             len: 0,
             count: 0,
+            skipped: 0,
             pending: 0,
             segmented: false,
         };
@@ -166,6 +169,7 @@ impl Sends {
         slot.segment = segment;
         slot.len = 0;
         slot.count = 0;
+        slot.skipped = 0;
         Some(id)
     }
 
@@ -225,6 +229,16 @@ impl Sends {
         self.slots[usize::from(id)].count
     }
 
+    /// Gives up all datagrams of a slot but a shorter one at its end, which is sent
+    /// again; returns how many were given up, and whether one is left.
+    pub fn keep_shorter(&mut self, id: u16) -> (usize, bool) {
+        let slot = &mut self.slots[usize::from(id)];
+        let shorter = slot.len < slot.count * slot.segment;
+        slot.skipped = slot.count - usize::from(shorter);
+        slot.segmented = false;
+        (slot.skipped, shorter)
+    }
+
     /// Returns a slot that was not sent.
     pub fn cancel(&mut self, id: u16) {
         debug_assert_eq!(self.slots[usize::from(id)].pending, 0, "a slot under way");
@@ -241,7 +255,7 @@ impl Sends {
         let slot = &mut self.slots[usize::from(id)];
         debug_assert_eq!(slot.pending, 0, "sent twice");
         let base = usize::from(id) * STRIDE;
-        let pieces = if slot.segmented { 1 } else { slot.count };
+        let pieces = if slot.segmented { 1 } else { slot.count - slot.skipped };
         #[expect(clippy::cast_possible_truncation, reason = "a datagram has less than 65,536 bytes")]
         let segment = slot.segment as u16;
         slot.control = Control { len: CONTROL_LEN, level: libc::SOL_UDP, kind: UDP_SEGMENT, value: segment };
@@ -250,7 +264,7 @@ impl Sends {
             let (start, len) = if slot.segmented {
                 (0, slot.len)
             } else {
-                let start = piece * slot.segment;
+                let start = (slot.skipped + piece) * slot.segment;
                 (start, slot.segment.min(slot.len - start))
             };
             // SAFETY: `start` lies within this slot of the mapping.

@@ -110,6 +110,15 @@ impl SuperFrame {
         })
     }
 
+    /// The same packet, to be cut so that no segment is longer than `room` as a frame,
+    /// bytes. `None` if its headers alone are not shorter, or if it is UDP: each of its
+    /// segments is a datagram of the sender's, not to be cut.
+    #[must_use]
+    pub fn cut_to(self, room: usize) -> Option<Self> {
+        let segment = room.checked_sub(self.at.payload).filter(|segment| *segment > 0)?;
+        (self.at.protocol == Protocol::Tcp).then(|| Self { segment: segment.min(self.segment), ..self })
+    }
+
     const fn payload_len(&self) -> usize {
         self.at.end - self.at.payload
     }

@@ -159,6 +159,32 @@ proptest! {
     }
 
     #[test]
+    fn a_super_frame_cut_again_has_short_segments_and_joins_to_the_same_payload(flow in flows(), room in 55usize..1500) {
+        let (mut frame, at) = build(&flow);
+        let header = super_header(&flow, &at);
+        let Ok(Outgoing::Super(plan)) = classify(&header, &mut frame, false) else { panic!("a super-frame") };
+        let again = plan.cut_to(room);
+        if flow.protocol == Protocol::Udp || room <= at.payload {
+            prop_assert!(again.is_none());
+            return Ok(());
+        }
+        let again = again.unwrap();
+        let mut payload = Vec::new();
+        for index in 0..again.count() {
+            prop_assert!(again.segment_len(index) <= room.min(plan.segment_len(0)));
+            let mut segment = vec![0; again.segment_len(index)];
+            again.write(&frame, index, &mut segment, true);
+            let at = Transport::find(&segment).unwrap();
+            prop_assert!(checksum::verify(&segment, &at));
+            let tcp = at.tcp(&segment).unwrap();
+            prop_assert_eq!(tcp.sequence(), flow.sequence.wrapping_add(payload.len() as u32));
+            prop_assert_eq!(tcp.flags() & tcp_flags::PSH != 0, flow.push && index + 1 == again.count());
+            payload.extend_from_slice(&segment[at.payload..]);
+        }
+        prop_assert_eq!(payload, &frame[at.payload..]);
+    }
+
+    #[test]
     fn joining_completed_segments_gives_the_same_frame(flow in flows()) {
         let (frame, segments) = cut(&flow, true);
         for segment in &segments {

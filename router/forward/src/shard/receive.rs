@@ -4,7 +4,7 @@ use super::transmit::Bytes;
 use super::{ERRORS_IN_A_ROW, Shard};
 use crate::command::Report;
 use crate::counters::DropReason;
-use crate::io::deliveries::Write;
+use crate::io::deliveries::{Home, Write};
 use crate::io::received::Received;
 use crate::io::ring::Completion;
 use crate::segment::join::{Checksum, Joined, Run};
@@ -99,6 +99,11 @@ impl Shard {
                     }
                     self.deliver(buffer, place, inner.checksum(), &mut open)?;
                 }
+                Ok(Opened::Reassembled(bytes, frame)) => {
+                    self.finish(buffer, &mut open)?;
+                    self.take_reassembled(bytes, frame)?;
+                }
+                Ok(Opened::Fragment) => self.counters.fragments_received.add(1),
                 Ok(Opened::KeepAlive) => {}
                 Ok(Opened::Foreign(lane)) => self.hand_over(buffer, range, lane, received.source),
                 Err(reason) => self.counters.dropped(reason),
@@ -222,11 +227,11 @@ impl Shard {
         {
             match self.tables.open(&mut handed.datagram, handed.source) {
                 Ok(Opened::Frame(frame)) => {
-                    if let Some(datagram) = self.take_handed(handed.datagram, frame)? {
-                        door.inbox.give_back(datagram);
-                    }
+                    self.take_held(handed.datagram, Home::Inbox, frame)?;
                     continue;
                 }
+                Ok(Opened::Reassembled(bytes, frame)) => self.take_reassembled(bytes, frame)?,
+                Ok(Opened::Fragment) => self.counters.fragments_received.add(1),
                 Ok(Opened::KeepAlive) => {}
                 // Never handed on twice: all shards agree on owners.
                 Ok(Opened::Foreign(_)) => self.counters.dropped(DropReason::UnknownLane),
@@ -237,32 +242,39 @@ impl Shard {
         Ok(())
     }
 
-    /// Sends on and delivers the frame in a datagram that was handed over; returns
-    /// the datagram unless the tap is yet to take it.
-    fn take_handed(&mut self, datagram: Vec<u8>, frame: Frame) -> io::Result<Option<Vec<u8>>> {
+    /// Sends on and delivers a frame put together out of fragments.
+    #[cold]
+    fn take_reassembled(&mut self, bytes: Vec<u8>, frame: Frame) -> io::Result<()> {
+        self.counters.fragments_received.add(1);
+        self.counters.frames_reassembled.add(1);
+        self.take_held(bytes, Home::Reassembly, frame)
+    }
+
+    /// Sends on and delivers the frame in `bytes`, which go back to where they belong.
+    fn take_held(&mut self, bytes: Vec<u8>, home: Home, frame: Frame) -> io::Result<()> {
         let Frame { place, inner, course } = frame;
-        let bytes = datagram.get(place.clone()).unwrap_or_default();
+        let held = bytes.get(place.clone()).unwrap_or_default();
         match course {
             Course::Here => {}
             Course::Relay(link) => {
-                self.relay(link, inner, &Bytes::Held(bytes))?;
-                return Ok(Some(datagram));
+                self.relay(link, inner, &Bytes::Held(held))?;
+                self.give_back(bytes, home);
+                return Ok(());
             }
-            Course::Everywhere(spread) => self.spread(spread, inner, &Bytes::Held(bytes))?,
+            Course::Everywhere(spread) => self.spread(spread, inner, &Bytes::Held(held))?,
         }
         let request = inner.checksum();
-        if request.is_some() && Transport::find(bytes).and_then(|at| at.checksum_request()) != request {
+        if request.is_some() && Transport::find(held).and_then(|at| at.checksum_request()) != request {
             self.counters.dropped(DropReason::BadOffload);
-            return Ok(Some(datagram));
+            self.give_back(bytes, home);
+            return Ok(());
         }
-        match self.handed.put(datagram, place, header_for(request)) {
-            Ok(slot) => {
-                self.ring.write_handed(&self.handed, slot)?;
-                Ok(None)
-            }
-            Err(datagram) => {
+        match self.handed.put(bytes, home, place, header_for(request)) {
+            Ok(slot) => self.ring.write_handed(&self.handed, slot),
+            Err(bytes) => {
                 self.counters.dropped(DropReason::DeliveryFull);
-                Ok(Some(datagram))
+                self.give_back(bytes, home);
+                Ok(())
             }
         }
     }

@@ -50,7 +50,12 @@ impl Shard {
             return Ok(());
         };
         let len = from.len();
-        match self.put(link, Origin::Relay, &inner, from, len, <[u8]>::copy_from_slice)? {
+        let result = match self.tables.way(link) {
+            Err(reason) => Err(reason),
+            Ok(way) if len > way.room => self.fragment(way, Origin::Relay, &inner, from)?,
+            Ok(way) => self.put(way, Origin::Relay, &inner, from, len, <[u8]>::copy_from_slice)?,
+        };
+        match result {
             Ok(()) => {
                 self.counters.frames_relayed.add(1);
                 self.counters.bytes_relayed.add(len as u64);

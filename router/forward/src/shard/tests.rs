@@ -95,9 +95,15 @@ impl Bench {
 
     /// Lets the shard read `count` frames and send them at once; answers the send.
     fn send(&mut self, count: usize, answer: i32) {
-        for number in 0..count {
-            let mut frame = vec![0xff; 60];
-            frame[59] = number as u8;
+        self.send_of(&vec![60; count], answer);
+    }
+
+    /// The same with frames of these lengths.
+    fn send_of(&mut self, lengths: &[usize], answer: i32) {
+        let count = lengths.len();
+        for (number, &len) in lengths.iter().enumerate() {
+            let mut frame = vec![0xff; len];
+            frame[len - 1] = number as u8;
             self.tap.send(&[VnetHeader::plain().as_bytes(), &frame].concat()).unwrap();
         }
         while self.counters.tap_reads.get() < count as u64 {
@@ -204,4 +210,21 @@ fn what_a_route_will_not_segment_goes_out_one_by_one_for_a_minute() {
         assert_eq!(bench.reports.try_recv(), Ok(Report::SegmentationRetried(LINK)));
         assert_eq!(bench.counters.segmentation_refused.get(), 1);
     }
+}
+
+#[test]
+fn a_shorter_datagram_at_the_end_of_a_batch_too_big_goes_out() {
+    let mut bench = Bench::new(4);
+    bench.send_of(&[60, 60, 60, 40], libc::EMSGSIZE);
+    let first = bench.received(4);
+    assert_eq!(bench.counters.drops(DropReason::TooBig), 3);
+    assert_eq!(bench.answer(0), 1);
+    assert_eq!(bench.received(1), first[3..]);
+    assert_eq!(bench.counters.datagrams_sent.get(), 1 + 1);
+    assert_eq!(bench.shard.sends.free(), usize::from(SLOTS));
+    // It may be too big as well.
+    bench.send_of(&[60, 40], libc::EMSGSIZE);
+    bench.answer(libc::EMSGSIZE);
+    assert_eq!(bench.counters.drops(DropReason::TooBig), 5);
+    assert_eq!(bench.shard.sends.free(), usize::from(SLOTS));
 }

@@ -6,7 +6,7 @@ use crate::counters::DropReason;
 use crate::io::ring::Completion;
 use crate::io::sends::Origin;
 use crate::segment::cut::{Outgoing, classify};
-use crate::tables::{Destination, datagram_len};
+use crate::tables::{Destination, Way, datagram_len};
 use std::io;
 use std::ops::Range;
 use weave_wire::inner::ChecksumRequest;
@@ -154,57 +154,102 @@ impl Shard {
         peer: Option<PeerName>,
         link: LinkId,
     ) -> io::Result<Result<(), DropReason>> {
+        let way = match self.tables.way(link) {
+            Ok(way) => way,
+            Err(reason) => return Ok(Err(reason)),
+        };
         let from = Bytes::Read(buffer, VNET_LEN..len);
-        match outgoing {
+        let mut plan = match outgoing {
             Outgoing::Whole(request) => {
-                let inner = self.inner(peer, request);
-                self.put(link, Origin::Tap, &inner, &from, len - VNET_LEN, <[u8]>::copy_from_slice)
-            }
-            Outgoing::Super(plan) => {
-                let complete = self.complete_checksums;
-                let request = if complete { None } else { Some(plan.request()) };
-                let inner = self.inner(peer, request);
-                for index in 0..plan.count() {
-                    let len = plan.segment_len(index);
-                    let result = self.put(link, Origin::Tap, &inner, &from, len, |frame, read| {
-                        plan.write(read, index, frame, complete);
-                    })?;
-                    if let Err(reason) = result {
-                        self.counters.dropped_many(reason, (plan.count() - index - 1) as u64);
-                        return Ok(Err(reason));
-                    }
+                let (inner, len) = (self.inner(peer, request), from.len());
+                if len > way.room {
+                    return self.send_oversize(way, &inner, &from);
                 }
-                Ok(Ok(()))
+                return self.put(way, Origin::Tap, &inner, &from, len, <[u8]>::copy_from_slice);
+            }
+            Outgoing::Super(plan) => plan,
+        };
+        let complete = self.complete_checksums;
+        let inner = self.inner(peer, if complete { None } else { Some(plan.request()) });
+        if plan.segment_len(0) > way.room {
+            match plan.cut_to(way.room) {
+                Some(shorter) => plan = shorter,
+                None => return self.send_oversize_segments(way, &inner, &plan, &from),
             }
         }
+        for index in 0..plan.count() {
+            let len = plan.segment_len(index);
+            let result = self.put(way, Origin::Tap, &inner, &from, len, |frame, read| {
+                plan.write(read, index, frame, complete);
+            })?;
+            if let Err(reason) = result {
+                self.counters.dropped_many(reason, (plan.count() - index - 1) as u64);
+                return Ok(Err(reason));
+            }
+        }
+        Ok(Ok(()))
     }
 
     fn inner(&self, peer: Option<PeerName>, request: Option<ChecksumRequest>) -> InnerHeader {
         InnerHeader::new(self.tables.own_name(), peer, request)
     }
 
-    /// Builds one datagram in the batch: `fill` writes its frame of `frame_len`
-    /// bytes out of what lies at `from`. The outer result is the ring's, the inner
-    /// one says whether the frame was dropped.
+    /// The bytes of a frame.
+    pub(super) fn bytes<'a>(&'a self, at: &'a Bytes<'_>) -> &'a [u8] {
+        match at {
+            Bytes::Read(buffer, range) => self.read.bytes(*buffer, range.clone()),
+            Bytes::Received(buffer, range) => self.receive.bytes(*buffer, range.clone()),
+            Bytes::Held(bytes) => bytes,
+        }
+    }
+
+    /// Builds the datagram of a whole frame, as [`build`](Self::build) does, and
+    /// counts it.
     #[inline]
     pub(super) fn put(
         &mut self,
-        link: LinkId,
+        way: Way,
         origin: Origin,
         inner: &InnerHeader,
         from: &Bytes<'_>,
         frame_len: usize,
         fill: impl FnOnce(&mut [u8], &[u8]),
     ) -> io::Result<Result<(), DropReason>> {
+        let result = self.build(way, origin, inner, from, frame_len, fill)?;
+        if result.is_ok() {
+            self.count_sent(way.link, frame_len);
+        }
+        Ok(result)
+    }
+
+    /// Counts a frame of `len` bytes that was put on a link.
+    #[inline]
+    pub(super) fn count_sent(&mut self, link: LinkId, len: usize) {
+        if let Some(to) = self.tables.link_mut(link) {
+            to.counters.frames_sent.add(1);
+            to.counters.bytes_sent.add(len as u64);
+        }
+    }
+
+    /// Builds one datagram in the batch: `fill` writes its body of `body_len` bytes
+    /// out of what lies at `from`. The outer result is the ring's, the inner one says
+    /// whether it was dropped.
+    #[inline]
+    pub(super) fn build(
+        &mut self,
+        way: Way,
+        origin: Origin,
+        inner: &InnerHeader,
+        from: &Bytes<'_>,
+        body_len: usize,
+        fill: impl FnOnce(&mut [u8], &[u8]),
+    ) -> io::Result<Result<(), DropReason>> {
         let full = match origin {
             Origin::Tap => DropReason::SendQueueFull,
             Origin::Relay => DropReason::RelayFull,
         };
-        let mode = match self.tables.sender(link) {
-            Ok((_, mode)) => mode,
-            Err(reason) => return Ok(Err(reason)),
-        };
-        let len = datagram_len(mode, frame_len);
+        let link = way.link;
+        let len = datagram_len(way.mode, body_len);
         let Some(slot) = self.slot_for(link, origin, len)? else { return Ok(Err(full)) };
         let Some(datagram) = self.sends.extend(slot, len) else { return Ok(Err(full)) };
         // The borrows are of different fields.
@@ -215,7 +260,7 @@ impl Shard {
         };
         let (head, rest) = datagram.split_at_mut(OUTER_LEN + INNER_LEN);
         head[OUTER_LEN..].copy_from_slice(inner.as_bytes());
-        fill(&mut rest[..frame_len], from);
+        fill(&mut rest[..body_len], from);
         let sealed = match self.tables.link_mut(link) {
             Some(to) => to.sender.as_mut().is_some_and(|sender| sender.finish(datagram).is_ok()),
             None => false,
@@ -225,9 +270,6 @@ impl Shard {
             self.sends.retract(slot, len);
             return Ok(Err(DropReason::KeyExpired));
         }
-        let Some(to) = self.tables.link_mut(link) else { return Ok(Err(DropReason::NoRoute)) };
-        to.counters.frames_sent.add(1);
-        to.counters.bytes_sent.add(frame_len as u64);
         Ok(Ok(()))
     }
 
@@ -271,7 +313,7 @@ impl Shard {
     /// Seals and sends an empty datagram on this shard's lane.
     pub(super) fn keep_alive(&mut self, link: LinkId) -> io::Result<()> {
         let len = OUTER_LEN + KEEP_ALIVE_LEN + TAG_LEN;
-        if self.tables.sender(link).is_err() || self.sends.available(Origin::Tap) < SLOTS_FOR_A_FRAME {
+        if self.tables.way(link).is_err() || self.sends.available(Origin::Tap) < SLOTS_FOR_A_FRAME {
             return Ok(());
         }
         let Some(slot) = self.slot_for(link, Origin::Tap, len)? else { return Ok(()) };
@@ -298,6 +340,13 @@ impl Shard {
             self.tables.pause_segmentation(sent.link);
             self.sends.set_segmented(slot, false);
             return self.ring.send(LANE_FILE, &mut self.sends, slot);
+        } else if sent.segmented && -result == libc::EMSGSIZE {
+            // Whether the one at the end is too big is not said yet.
+            let (lost, rest) = self.sends.keep_shorter(slot);
+            self.counters.dropped_many(DropReason::TooBig, lost as u64);
+            if rest {
+                return self.ring.send(LANE_FILE, &mut self.sends, slot);
+            }
         } else {
             let reason = match -result {
                 libc::EAGAIN | libc::ENOBUFS | libc::ENOMEM => DropReason::SendQueueFull,

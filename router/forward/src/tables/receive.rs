@@ -6,6 +6,7 @@ use super::stations::Learned;
 use crate::MAX_LINKS;
 use crate::command::{LinkId, Mode, ReceiveSession, Report};
 use crate::counters::DropReason;
+use crate::fragments::Fragment;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
 use std::time::Duration;
@@ -37,6 +38,10 @@ pub(super) struct Session {
 pub enum Opened {
     /// A frame.
     Frame(Frame),
+    /// The last fragment that was missing of a frame, which lies in the bytes given.
+    Reassembled(Vec<u8>, Frame),
+    /// A fragment of a frame of which others are missing.
+    Fragment,
     /// A keep-alive; taken note of.
     KeepAlive,
     /// A datagram of a lane that this shard does not own.
@@ -160,16 +165,10 @@ impl Tables {
         if keep_alive {
             return Ok(Opened::KeepAlive);
         }
-        let (inner, frame) = InnerHeader::split(body).ok_or(DropReason::Malformed)?;
+        let (&inner, frame) = InnerHeader::split(body).ok_or(DropReason::Malformed)?;
         if !inner.is_ethernet() {
             return Err(DropReason::Malformed);
         }
-        if !inner.is_whole() {
-            return Err(DropReason::Fragment);
-        }
-        let (inner, len) = (*inner, frame.len());
-        let (ethernet, _) = EthernetHeader::split(frame).ok_or(DropReason::FrameTooShort)?;
-        let station = ethernet.source();
         let (link, neighbour) = (session.link, session.peer);
         let source = inner.source().ok_or(DropReason::SourcePeer)?;
         if inner.hop_limit() == 0 {
@@ -177,20 +176,49 @@ impl Tables {
         }
         let arrival = Arrival { link, neighbour, source, destination: inner.destination() };
         let course = self.routes.course(arrival)?;
-        if len > self.max_frame {
+        if inner.is_whole() {
+            self.accept(link, source, course, frame)?;
+            let start = OUTER_LEN + INNER_LEN;
+            return Ok(Opened::Frame(Frame { place: start..start + frame.len(), inner, course }));
+        }
+        let (session, counter) = (header.session(), header.counter());
+        let fragment = Fragment { link, session, lane, counter, inner, bytes: frame };
+        let Some(whole) = self.reassembly.add(fragment, self.now)? else { return Ok(Opened::Fragment) };
+        match self.accept(link, source, course, &whole.bytes) {
+            Ok(()) => {
+                let place = 0..whole.bytes.len();
+                Ok(Opened::Reassembled(whole.bytes, Frame { place, inner: whole.inner, course }))
+            }
+            Err(reason) => {
+                self.reassembly.give_back(whole.bytes);
+                Err(reason)
+            }
+        }
+    }
+
+    /// Looks at a whole frame that came by `link`, and counts it.
+    #[inline]
+    fn accept(
+        &mut self,
+        link: LinkId,
+        source: PeerName,
+        course: Course,
+        frame: &[u8],
+    ) -> Result<(), DropReason> {
+        let (ethernet, _) = EthernetHeader::split(frame).ok_or(DropReason::FrameTooShort)?;
+        if frame.len() > self.max_frame {
             return Err(DropReason::FrameTooLong);
         }
         match course {
-            Course::Here | Course::Everywhere(_) => self.learn(station, source)?,
+            Course::Here | Course::Everywhere(_) => self.learn(ethernet.source(), source)?,
             // Its destination learns it.
             Course::Relay(_) => {}
         }
         if let Some(link) = self.links.get(usize::from(link.0)).and_then(Option::as_ref) {
             link.counters.frames_received.add(1);
-            link.counters.bytes_received.add(len as u64);
+            link.counters.bytes_received.add(frame.len() as u64);
         }
-        let start = OUTER_LEN + INNER_LEN;
-        Ok(Opened::Frame(Frame { place: start..start + len, inner, course }))
+        Ok(())
     }
 
     /// Takes note that `station` is at `peer`.

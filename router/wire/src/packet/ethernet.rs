@@ -1,6 +1,6 @@
 //! Ethernet (IEEE 802.3, 802.1Q) and ARP (RFC 826).
 
-use crate::MacAddr;
+use crate::{ETHERNET_LEN, MacAddr};
 use zerocopy::byteorder::network_endian::U16;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
@@ -82,6 +82,27 @@ impl VlanTag {
     pub fn ethertype(&self) -> u16 {
         self.ethertype.get()
     }
+}
+
+/// VLAN tags a frame may carry and still be looked into.
+const MAX_VLAN_TAGS: usize = 2;
+
+/// EtherType and start of what a frame carries behind its VLAN tags; `None` if
+/// the frame ends before it.
+#[must_use]
+pub fn network_layer(frame: &[u8]) -> Option<(u16, usize)> {
+    let (ethernet, _) = EthernetHeader::split(frame)?;
+    let mut ethertype = ethernet.ethertype();
+    let mut start = ETHERNET_LEN;
+    for _ in 0..MAX_VLAN_TAGS {
+        if ethertype != ethertype::VLAN && ethertype != ethertype::SERVICE_VLAN {
+            break;
+        }
+        let (tag, _) = VlanTag::ref_from_prefix(frame.get(start..)?).ok()?;
+        ethertype = tag.ethertype();
+        start += VlanTag::LEN;
+    }
+    Some((ethertype, start))
 }
 
 /// An ARP packet for IPv4 over Ethernet.

@@ -1,11 +1,14 @@
 //! IPv4 (RFC 791) and IPv6 (RFC 8200) headers.
 
 use crate::checksum::Sum;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use zerocopy::byteorder::network_endian::{U16, U32};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 const DONT_FRAGMENT: u16 = 0x4000;
 const FRAGMENT_MASK: u16 = 0x3fff;
+const OFFSET_MASK: u16 = 0x1fff;
+const HOP_LIMIT: u8 = 64;
 
 /// The fixed 20 bytes of an IPv4 header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
@@ -38,6 +41,44 @@ impl Ipv4Header {
             && header.header_len() <= total
             && total <= packet.len();
         fits.then_some(header)
+    }
+
+    /// A header without options in front of `payload_len` bytes of `protocol`, its
+    /// checksum complete. Its packet is not to be fragmented.
+    #[must_use]
+    pub fn new(source: Ipv4Addr, destination: Ipv4Addr, protocol: u8, payload_len: u16) -> Self {
+        let mut header = Self {
+            version_length: 0x45,
+            tos: 0,
+            total_len: U16::new(payload_len.saturating_add(Self::LEN as u16)),
+            id: U16::ZERO,
+            fragment: U16::new(DONT_FRAGMENT),
+            ttl: HOP_LIMIT,
+            protocol,
+            checksum: [0; 2],
+            source: source.octets(),
+            destination: destination.octets(),
+        };
+        header.complete_checksum();
+        header
+    }
+
+    /// Source address.
+    #[must_use]
+    pub fn source(&self) -> Ipv4Addr {
+        self.source.into()
+    }
+
+    /// Destination address.
+    #[must_use]
+    pub fn destination(&self) -> Ipv4Addr {
+        self.destination.into()
+    }
+
+    /// True for every fragment but the first one.
+    #[must_use]
+    pub fn is_later_fragment(&self) -> bool {
+        self.fragment.get() & OFFSET_MASK != 0
     }
 
     /// Length of the header with options, bytes.
@@ -134,6 +175,31 @@ impl Ipv6Header {
         let (header, rest) = Self::ref_from_prefix(packet).ok()?;
         let fits = header.version_class_flow.get() >> 28 == 6 && header.payload_len() <= rest.len();
         fits.then_some(header)
+    }
+
+    /// A header in front of `payload_len` bytes that begin with `next_header`.
+    #[must_use]
+    pub fn new(source: Ipv6Addr, destination: Ipv6Addr, next_header: u8, payload_len: u16) -> Self {
+        Self {
+            version_class_flow: U32::new(6 << 28),
+            payload_len: U16::new(payload_len),
+            next_header,
+            hop_limit: HOP_LIMIT,
+            source: source.octets(),
+            destination: destination.octets(),
+        }
+    }
+
+    /// Source address.
+    #[must_use]
+    pub fn source(&self) -> Ipv6Addr {
+        self.source.into()
+    }
+
+    /// Destination address.
+    #[must_use]
+    pub fn destination(&self) -> Ipv6Addr {
+        self.destination.into()
     }
 
     /// Length of what follows this header, bytes.

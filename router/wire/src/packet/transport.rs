@@ -1,15 +1,12 @@
 //! TCP (RFC 9293) and UDP (RFC 768) headers, and where they are in a frame.
 
-use super::ethernet::{EthernetHeader, VlanTag, ethertype};
+use super::ethernet::{ethertype, network_layer};
 use super::ip::{Ipv4Header, Ipv6Header};
-use crate::ETHERNET_LEN;
 use crate::inner::{ChecksumField, ChecksumRequest};
 use std::ops::Range;
 use zerocopy::byteorder::network_endian::{U16, U32};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-/// VLAN tags a frame may carry and still be looked into.
-const MAX_VLAN_TAGS: usize = 2;
 /// IPv6 extension headers looked through before the transport header.
 const MAX_EXTENSIONS: usize = 8;
 
@@ -182,17 +179,7 @@ impl Transport {
     /// TCP or UDP over IP, is a fragment, or has lengths that do not fit.
     #[must_use]
     pub fn find(frame: &[u8]) -> Option<Self> {
-        let (ethernet, _) = EthernetHeader::split(frame)?;
-        let mut ethertype = ethernet.ethertype();
-        let mut l3 = ETHERNET_LEN;
-        for _ in 0..MAX_VLAN_TAGS {
-            if ethertype != ethertype::VLAN && ethertype != ethertype::SERVICE_VLAN {
-                break;
-            }
-            let (tag, _) = VlanTag::ref_from_prefix(frame.get(l3..)?).ok()?;
-            ethertype = tag.ethertype();
-            l3 += VlanTag::LEN;
-        }
+        let (ethertype, l3) = network_layer(frame)?;
         let packet = frame.get(l3..)?;
         match ethertype {
             ethertype::IPV4 => Self::find_v4(frame, packet, l3),
@@ -358,7 +345,9 @@ impl Transport {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::ETHERNET_LEN;
     use crate::checksum;
+    use crate::packet::VlanTag;
     use proptest::prelude::*;
 
     /// Frames that parse: Ethernet, tags, IP, TCP or UDP, `payload` bytes.

@@ -5,6 +5,19 @@
 //! ```
 //!
 //! Two hosts are joined by one veth pair, more by a switch (a bridge in a namespace of its own).
+//! Hosts may also be on several segments with a router between them, or behind address
+//! translation ([`LabOptions::places`]):
+//!
+//! ```text
+//! host 1 ── eth0 ═══ segment 0 ═╗
+//! host 2 ── eth0 ═══ segment 1 ═╬═ router (an MTU for each path, or none: Lab::set_way)
+//!        └─ eth1 ═══════════════╣
+//! host 3 ── eth0 ── translator ═╝ segment 2
+//! ```
+//!
+//! At run time paths between hosts are cut and healed ([`Lab::cut`]), addresses change
+//! ([`Lab::change_address`]) and hosts move to other segments ([`Lab::move_to`]).
+//!
 //! Every host has addresses of both families on the underlay ([`Host::v4`], [`Host::v6`]) and its
 //! own run and state directories, so that a router in it is like one on another machine. Nothing
 //! of a lab has a name on the machine (unless asked for with [`LabOptions::named`]), so labs run
@@ -13,26 +26,39 @@
 //! Dropping a [`Lab`] kills every process in it and removes it. A program that may end in another
 //! way (signal, panic that aborts) calls [`cleanup`] on that way.
 
+mod cuts;
 mod error;
 mod host;
+mod layout;
+mod nat;
 mod process;
 mod registry;
+mod roaming;
+mod segments;
 mod sysfs;
 #[cfg(test)]
 mod tests;
+mod tool;
 mod underlay;
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::id;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use weave_host::{Namespace, NamespaceId, Netlink, named};
 
+use cuts::Cut;
+pub use cuts::Traffic;
 pub use error::{Error, Result};
 pub use host::Host;
+pub use layout::{NAT_FORGETS, Nat, Place, SEGMENTS_MAX, v4, v6};
 pub use process::Process;
 pub use registry::cleanup;
+use segments::Segments;
+pub use segments::Way;
 pub use underlay::{UNDERLAY, Underlay};
 
 /// Most hosts of a lab: their numbers are the last byte of their IPv4 addresses.
@@ -45,6 +71,8 @@ pub struct LabOptions {
     pub hosts: usize,
     /// The network between them.
     pub underlay: Underlay,
+    /// Where each of them is, from the first; the others are on segment 0.
+    pub places: Vec<Place>,
     /// Give hosts and containers names in /run/netns, so that `ip netns` and `weave attach
     /// netns:NAME` know them. Needs a writable /run.
     pub named: bool,
@@ -52,7 +80,7 @@ pub struct LabOptions {
 
 impl Default for LabOptions {
     fn default() -> Self {
-        Self { hosts: 2, underlay: Underlay::default(), named: false }
+        Self { hosts: 2, underlay: Underlay::default(), places: Vec::new(), named: false }
     }
 }
 
@@ -63,8 +91,10 @@ pub struct Lab {
     directory: PathBuf,
     named: bool,
     hosts: Vec<Host>,
-    /// Holds the switch between more than two hosts.
-    _switch: Option<Namespace>,
+    segments: Option<Segments>,
+    /// Holds the translators of hosts.
+    _translators: Vec<Namespace>,
+    cuts: Mutex<BTreeSet<Cut>>,
 }
 
 /// A container: a namespace, nothing else.
@@ -107,13 +137,26 @@ impl Lab {
             return Err(Error::Hosts { given: options.hosts });
         }
         let (name, directory) = own_directory()?;
-        let mut lab = Self { name, directory, named: options.named, hosts: Vec::new(), _switch: None };
+        let mut lab = Self {
+            name,
+            directory,
+            named: options.named,
+            hosts: Vec::new(),
+            segments: None,
+            _translators: Vec::new(),
+            cuts: Mutex::default(),
+        };
         for number in 1..=options.hosts {
             let namespace = lab.namespace(&format!("host{number}"))?;
             let directory = lab.directory.join(format!("host{number}"));
-            lab.hosts.push(Host::new(number, namespace, directory)?);
+            let place = options.places.get(number - 1).cloned().unwrap_or_default();
+            lab.hosts.push(Host::new(number, namespace, directory, place)?);
         }
-        lab._switch = underlay::connect(&lab.hosts, &options.underlay)?;
+        let between = underlay::connect(&lab.hosts, &options.underlay)?;
+        for namespace in between.segments.iter().map(Segments::namespace).chain(&between.translators) {
+            registry::add_namespace(&lab.directory, namespace.id());
+        }
+        (lab.segments, lab._translators) = (between.segments, between.translators);
         Ok(lab)
     }
 

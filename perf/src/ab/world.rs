@@ -130,7 +130,7 @@ impl World {
     /// Builds hosts, underlay and (unless the layer is [`Layer::Own`]) bridges and containers.
     pub fn build(layer: Layer, mtu: u32, underlay: Underlay) -> Result<Self> {
         interrupt::check()?;
-        let lab = Lab::new(&LabOptions { hosts: 2, underlay, named: true })?;
+        let lab = Lab::new(&LabOptions { underlay, named: true, ..LabOptions::default() })?;
         let containers = [lab.container("a")?, lab.container("b")?];
         let world = Self { daemons: Vec::new(), containers, lab, layer };
         if layer != Layer::Own {

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::HOSTS_MAX;
+use super::layout::{Place, SEGMENTS_MAX};
 
 /// Result of this module.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -49,6 +50,28 @@ pub enum Error {
     Hosts {
         /// What was asked for.
         given: usize,
+    },
+    /// A place that no host can have.
+    #[error(
+        "no host can be at {given:?}: name distinct segments below {SEGMENTS_MAX}, one with address translation"
+    )]
+    Place {
+        /// What was asked for.
+        given: Place,
+    },
+    /// Something that only an underlay of another form has.
+    #[error("{what} is not in this lab")]
+    Absent {
+        /// What was asked for.
+        what: String,
+    },
+    /// A program of the system that refused.
+    #[error("{line}: {said}")]
+    Tool {
+        /// The command line.
+        line: String,
+        /// What it said.
+        said: String,
     },
 }
 

@@ -2,17 +2,20 @@
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 use std::time::Duration;
 
-use weave_host::Namespace;
+use ipnet::IpNet;
+use weave_host::{Namespace, Netlink};
 
 use super::error::{Error, Result};
+use super::layout::{self, Place, TRANSLATED};
 use super::process::{Process, name_of};
 use super::registry;
+use super::underlay::UNDERLAY;
 
 /// Variables of the caller that would change what `weave` does in a host.
 const CLEARED: [&str; 5] =
@@ -24,15 +27,21 @@ pub struct Host {
     number: u8,
     namespace: Namespace,
     directory: PathBuf,
+    place: Place,
+    /// Where its first device is now.
+    segment: AtomicU8,
     outputs: AtomicU32,
 }
 
 impl Host {
-    pub(super) fn new(number: usize, namespace: Namespace, directory: PathBuf) -> Result<Self> {
+    pub(super) fn new(number: usize, namespace: Namespace, directory: PathBuf, place: Place) -> Result<Self> {
+        place.check()?;
         let host = Self {
             number: u8::try_from(number).map_err(|_| Error::Hosts { given: number })?,
             namespace,
             directory,
+            segment: AtomicU8::new(place.segments.first().copied().unwrap_or_default()),
+            place,
             outputs: AtomicU32::new(0),
         };
         for directory in [&host.directory, &host.run_dir(), &host.state_dir()] {
@@ -47,16 +56,82 @@ impl Host {
         self.number
     }
 
-    /// Its address on the underlay: 10.99.0.N.
+    /// Its address on the segment of its first device, 10.99.SEGMENT.N; behind a translator
+    /// 192.168.N.2.
     #[must_use]
     pub fn v4(&self) -> Ipv4Addr {
-        Ipv4Addr::new(10, 99, 0, self.number)
+        match self.place.nat {
+            Some(_) => layout::v4_behind(self.number, TRANSLATED),
+            None => layout::v4(self.segment(), self.number),
+        }
     }
 
-    /// Its address on the underlay: fd99::N.
+    /// The same of IPv6: fd99:0:0:SEGMENT::N; behind a translator fdc0:0:0:N::2.
     #[must_use]
     pub fn v6(&self) -> Ipv6Addr {
-        Ipv6Addr::new(0xfd99, 0, 0, 0, 0, 0, 0, u16::from(self.number))
+        match self.place.nat {
+            Some(_) => layout::v6_behind(self.number, TRANSLATED),
+            None => layout::v6(self.segment(), self.number),
+        }
+    }
+
+    /// Where it was put.
+    #[must_use]
+    pub fn place(&self) -> &Place {
+        &self.place
+    }
+
+    /// The addresses that others see its packets come from: all that its devices on the underlay
+    /// have now, or those of its translator.
+    ///
+    /// # Errors
+    /// When the kernel does not list them.
+    pub fn seen_as(&self) -> Result<Vec<IpAddr>> {
+        if self.place.nat.is_some() {
+            return Ok(layout::on_segment(self.segment(), self.number)?.map(|net| net.addr()).to_vec());
+        }
+        let devices = 0..self.place.segments.len();
+        let mut addresses = Vec::new();
+        for device in devices {
+            addresses.extend(self.addresses_on(&device_name(device))?.iter().map(IpNet::addr));
+        }
+        Ok(addresses)
+    }
+
+    /// Addresses of a device, without link-local ones.
+    pub(super) fn addresses_on(&self, device: &str) -> Result<Vec<IpNet>> {
+        let mut netlink = Netlink::in_namespace(&self.namespace)?;
+        let index = netlink.expect_link(device)?.index;
+        let found = netlink.addresses()?.into_iter();
+        let found = found.filter(|address| address.index == index && !address.link_local);
+        Ok(found.map(|address| address.cidr).collect())
+    }
+
+    /// Changes the addresses of the first device.
+    pub(super) fn change_addresses(&self, old: &[IpNet], new: &[IpNet]) -> Result<()> {
+        let mut netlink = Netlink::in_namespace(&self.namespace)?;
+        let index = netlink.expect_link(UNDERLAY)?.index;
+        // First the old ones: with the first address of a subnet the kernel deletes all others.
+        for address in old {
+            netlink.delete_address(index, *address)?;
+        }
+        for address in new {
+            netlink.add_address(index, *address)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn segment(&self) -> u8 {
+        self.segment.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_segment(&self, segment: u8) {
+        self.segment.store(segment, Ordering::Relaxed);
+    }
+
+    /// Name of the far end of its device number `device`, counted from 0.
+    pub(super) fn port(&self, device: usize) -> String {
+        format!("host{}-{device}", self.number)
     }
 
     /// Its namespace.
@@ -152,4 +227,9 @@ impl Host {
             .map_err(|cause| Error::Program { step: "start", program: program.clone(), cause })?;
         Ok(Process::new(child, program))
     }
+}
+
+/// Name of a host's device number `device` on the underlay, counted from 0.
+pub(super) fn device_name(device: usize) -> String {
+    format!("eth{device}")
 }

@@ -10,6 +10,8 @@ use weave_host::{Netlink, PidFd, ethtool};
 
 use super::*;
 
+mod underlays;
+
 const LIMIT: Duration = Duration::from_secs(10);
 
 fn reaches(from: &Host, to: &Host, address: IpAddr) {

@@ -1,17 +1,14 @@
-//! `weave demo` shows everything, and leaves nothing however it ends.
+//! `weave demo` leaves nothing when it is interrupted. What it shows is tested with all else that
+//! runs real routers.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod common;
 
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, Stdio};
-use std::time::{Duration, Instant};
 
 use common::World;
 use rustix::process::{Pid, Signal, kill_process};
-
-/// Time the demonstration may take, with room for a busy machine.
-const WITHIN: Duration = Duration::from_secs(40);
 
 /// A started demonstration whose files all lie in a directory of this test.
 struct Demo {
@@ -59,29 +56,6 @@ fn processes_of(world: &World) -> Vec<String> {
         .filter(|path| is_ours(path))
         .map(|path| path.display().to_string())
         .collect()
-}
-
-#[test]
-fn the_demonstration_shows_an_encrypted_link_and_what_it_carries() {
-    let begin = Instant::now();
-    let mut demo = Demo::start();
-    let mut shown = String::new();
-    demo.child.stdout.take().unwrap().read_to_string(&mut shown).unwrap();
-    let (code, stderr) = demo.ended();
-    assert_eq!((code, stderr.as_str()), (Some(0), ""), "{shown}");
-    for part in [
-        "established and encrypted",
-        "ping IPv4",
-        "ping IPv6",
-        "Gbit/s",
-        "s per GB",
-        "p99",
-        "delivered",
-        "removed",
-    ] {
-        assert!(shown.contains(part), "{part}: {shown}");
-    }
-    assert!(begin.elapsed() < WITHIN);
 }
 
 #[test]

@@ -18,7 +18,7 @@ use crate::wait_until;
 /// How long after the last datagram a straggler is waited for.
 const STRAGGLERS: Duration = Duration::from_millis(500);
 /// How often a receiver looks whether it is to end.
-const END_CHECK: Duration = Duration::from_millis(50);
+pub(crate) const END_CHECK: Duration = Duration::from_millis(50);
 /// Bytes of each datagram.
 const DATAGRAM: usize = 64;
 /// Longest silence of a TCP conversation before it counts as broken.
@@ -55,10 +55,14 @@ impl Flow {
     #[must_use]
     pub fn start(from: &Container, to: &Container, address: IpAddr, rate: u32) -> Self {
         let inbox = to.run(|| UdpSocket::bind((address, 0)).unwrap()).unwrap();
-        inbox.set_read_timeout(Some(END_CHECK)).unwrap();
         let target = inbox.local_addr().unwrap();
-        let any: SocketAddr = if address.is_ipv4() { ([0; 4], 0).into() } else { ([0_u16; 8], 0).into() };
-        let outbox = from.run(|| UdpSocket::bind(any).unwrap()).unwrap();
+        let outbox = from.run(|| UdpSocket::bind(unspecified(address)).unwrap()).unwrap();
+        Self::between(outbox, inbox, target, rate)
+    }
+
+    /// Sends from `outbox` to `target`, from where the datagrams come to `inbox`.
+    pub(crate) fn between(outbox: UdpSocket, inbox: UdpSocket, target: SocketAddr, rate: u32) -> Self {
+        inbox.set_read_timeout(Some(END_CHECK)).unwrap();
         let shared = Arc::new(Shared::default());
         shared.sending.store(true, Ordering::Relaxed);
         shared.receiving.store(true, Ordering::Relaxed);
@@ -110,6 +114,11 @@ impl Flow {
     }
 }
 
+/// Any address of the same family, any port.
+pub(crate) fn unspecified(like: IpAddr) -> SocketAddr {
+    if like.is_ipv4() { ([0; 4], 0).into() } else { ([0_u16; 8], 0).into() }
+}
+
 fn send(shared: &Shared, socket: &UdpSocket, target: SocketAddr, rate: u32) {
     let interval = Duration::from_secs(1) / rate;
     let mut due = Instant::now();
@@ -156,6 +165,18 @@ impl Flowed {
         (0..).zip(counts).filter(|(_, count)| *count > 1).map(|(number, _)| number).collect()
     }
 
+    /// The longest time from the sending of one datagram that arrived to that of the next one that
+    /// did; the first and the last count as if they had arrived. With nothing lost it is the time
+    /// between two datagrams.
+    #[must_use]
+    pub fn longest_gap(&self) -> Duration {
+        let counts = self.counts();
+        let last = self.sent.len().saturating_sub(1);
+        let kept = self.sent.iter().enumerate().filter(|(at, _)| counts[*at] > 0 || *at == 0 || *at == last);
+        let times: Vec<Instant> = kept.map(|(_, sent)| *sent).collect();
+        times.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap_or_default()
+    }
+
     fn counts(&self) -> Vec<u32> {
         let mut counts = vec![0; self.sent.len()];
         for (number, _) in &self.arrived {
@@ -178,10 +199,11 @@ impl fmt::Debug for Flowed {
         let named = |list: &[u64]| list.iter().take(NAMED).map(at).collect::<Vec<_>>();
         write!(
             f,
-            "{} sent, {} lost: {:?}, {} doubled: {:?}",
+            "{} sent, {} lost: {:?}, longest gap {:?}, {} doubled: {:?}",
             self.sent.len(),
             lost.len(),
             named(&lost),
+            self.longest_gap(),
             doubled.len(),
             named(&doubled)
         )

@@ -4,22 +4,21 @@
 //! tests need root: they make network namespaces.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr)]
 
-pub mod bulk;
 pub mod checksums;
 pub mod descriptors;
 pub mod flow;
 pub mod hostile;
-pub mod hosts;
 pub mod insider;
 pub mod losses;
 pub mod numbered;
 pub mod packets;
+pub mod pings;
 pub mod random;
 pub mod raw;
 pub mod relay;
 pub mod traffic;
 pub mod world;
 
-pub use hosts::Hosts;
 pub use packets::PacketSocket;
+pub use pings::Pings;
 pub use world::{Options, Ran, World, wait_until};

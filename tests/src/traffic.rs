@@ -1,7 +1,7 @@
 //! Traffic between the containers of a world that is compared byte for byte.
 
 use std::io::{Read, Write};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsRawFd;
 use std::process::Command;
 use std::thread;
@@ -15,9 +15,16 @@ use weave_host::Namespace;
 
 use crate::World;
 use crate::checksums::sum;
+use crate::flow::unspecified;
+use crate::world::{Spot, addresses};
 
 /// Time for anything here to arrive on a busy machine.
 pub const WITHIN: Duration = Duration::from_secs(15);
+/// Most datagrams of one send: 128 since Linux 6.9, 64 before (`UDP_MAX_SEGMENTS`).
+const BATCH_MAX: usize = 128;
+const BATCH_MAX_OLD: usize = 64;
+/// Most payload of one send, bytes.
+const SEND_MAX: usize = 65_000;
 /// Receive buffer for datagrams, bytes: nothing may be lost at the receiving socket.
 const BUFFER: usize = 8 << 20;
 
@@ -37,11 +44,16 @@ pub fn pattern(length: usize, seed: u32) -> Vec<u8> {
     bytes
 }
 
-/// Sends `length` bytes over one TCP connection from the container of host `from` to `address` in
-/// the other, and as many back at the same time; compares both.
+/// Runs `work` on a thread inside the container that has `address`.
+fn inside<T: Send>(world: &World, address: IpAddr, work: impl FnOnce() -> T + Send) -> T {
+    world.container_at(Spot::of(address)).run(work).unwrap()
+}
+
+/// Sends `length` bytes over one TCP connection from the container of host `from` to that which
+/// has `address`, and as many back at the same time; compares both.
 #[track_caller]
 pub fn tcp(world: &World, from: usize, address: IpAddr, length: usize) {
-    let listener = world.inside(1 - from, || TcpListener::bind((address, 0)).unwrap());
+    let listener = inside(world, address, || TcpListener::bind((address, 0)).unwrap());
     let target = listener.local_addr().unwrap();
     let stream = world.inside(from, || TcpStream::connect_timeout(&target, WITHIN)).unwrap();
     let (accepted, _) = listener.accept().unwrap();
@@ -53,10 +65,12 @@ pub fn tcp(world: &World, from: usize, address: IpAddr, length: usize) {
                     stream.set_read_timeout(Some(WITHIN)).unwrap();
                     stream.set_write_timeout(Some(WITHIN)).unwrap();
                 }
-                let sending = scope.spawn(move || sender.write_all(&pattern(length, seed)));
+                let sending = scope.spawn(move || {
+                    sender.write_all(&pattern(length, seed)).and_then(|()| sender.shutdown(Shutdown::Write))
+                });
                 let receiving = scope.spawn(move || {
-                    let mut heard = vec![0; length];
-                    receiver.read_exact(&mut heard).map(|()| heard)
+                    let mut heard = Vec::with_capacity(length);
+                    receiver.read_to_end(&mut heard).map(|_| heard)
                 });
                 (sending, receiving)
             });
@@ -78,35 +92,83 @@ fn compare(heard: &[u8], sent: &[u8], what: &str) {
     }
 }
 
-/// Sends datagrams of `segment` bytes, up to `count` of them by one call (`UDP_SEGMENT`), the last
-/// of each call one byte shorter; waits for each burst to arrive whole and in order.
-#[track_caller]
-pub fn udp_segments(world: &World, from: usize, address: IpAddr, segment: u16, count: usize, bursts: u32) {
-    let receiver = world.inside(1 - from, || UdpSocket::bind((address, 0)).unwrap());
-    let target = receiver.local_addr().unwrap();
-    setsockopt(&receiver, sockopt::RcvBufForce, &BUFFER).unwrap();
-    receiver.set_read_timeout(Some(WITHIN)).unwrap();
-    let sender = world.inside(from, || UdpSocket::bind((unspecified(address), 0)).unwrap());
-    setsockopt(&sender, sockopt::UdpGsoSegment, &i32::from(segment)).unwrap();
-    sender.connect(target).unwrap();
-    let mut heard = vec![0; 65_536];
-    for burst in 0..bursts {
-        let sent = pattern(usize::from(segment) * count - 1, burst + 1);
-        sender.send(&sent).unwrap_or_else(|error| panic!("{count} datagrams of {segment} bytes: {error}"));
-        for (number, datagram) in sent.chunks(usize::from(segment)).enumerate() {
-            let what = format!("datagram {number} of burst {burst}, {segment} bytes each, to {address}");
-            let length = receiver.recv(&mut heard).unwrap_or_else(|error| panic!("{what}: {error}"));
+/// Two sockets and the size of the datagrams that many of go out by one call (`UDP_SEGMENT`).
+struct Segments {
+    sender: UdpSocket,
+    receiver: UdpSocket,
+    size: usize,
+    to: SocketAddr,
+}
+
+impl Segments {
+    fn open(world: &World, from: usize, address: IpAddr, size: u16) -> Self {
+        let receiver = inside(world, address, || UdpSocket::bind((address, 0)).unwrap());
+        let to = receiver.local_addr().unwrap();
+        setsockopt(&receiver, sockopt::RcvBufForce, &BUFFER).unwrap();
+        receiver.set_read_timeout(Some(WITHIN)).unwrap();
+        let sender = world.inside(from, || UdpSocket::bind(unspecified(address)).unwrap());
+        setsockopt(&sender, sockopt::UdpGsoSegment, &i32::from(size)).unwrap();
+        sender.connect(to).unwrap();
+        Self { sender, receiver, size: usize::from(size), to }
+    }
+
+    /// Waits for a burst to arrive whole and in order.
+    #[track_caller]
+    fn receive(&self, sent: &[u8], burst: usize) {
+        let mut heard = vec![0; 65_536];
+        for (number, datagram) in sent.chunks(self.size).enumerate() {
+            let what =
+                format!("datagram {number} of burst {burst}, {} bytes each, to {}", self.size, self.to);
+            let length = self.receiver.recv(&mut heard).unwrap_or_else(|error| panic!("{what}: {error}"));
             compare(&heard[..length], datagram, &what);
         }
+    }
+}
+
+/// Sends datagrams of `segment` bytes, `count` of them by one call, the last of each call one byte
+/// shorter; waits for each burst to arrive whole and in order.
+#[track_caller]
+pub fn udp_segments(world: &World, from: usize, address: IpAddr, segment: u16, count: usize, bursts: u32) {
+    let segments = Segments::open(world, from, address, segment);
+    for burst in 0..bursts {
+        let sent = pattern(segments.size * count - 1, burst + 1);
+        segments
+            .sender
+            .send(&sent)
+            .unwrap_or_else(|error| panic!("{count} datagrams of {segment} bytes: {error}"));
+        segments.receive(&sent, burst as usize);
+    }
+}
+
+/// The same with as many datagrams by one call as the kernel takes, the last of each call of
+/// another length each time.
+#[track_caller]
+pub fn udp_batches(world: &World, from: usize, address: IpAddr, segment: u16, batches: usize) {
+    let segments = Segments::open(world, from, address, segment);
+    let size = segments.size;
+    let mut most = BATCH_MAX;
+    for batch in 0..batches {
+        let last = 1 + batch * 7 % size;
+        let build = |most: usize| pattern(size * (most.min(SEND_MAX / size) - 1) + last, batch as u32 + 3);
+        let mut sent = build(most);
+        match segments.sender.send(&sent) {
+            Err(error) if most == BATCH_MAX && error.raw_os_error() == Some(libc::EINVAL) => {
+                most = BATCH_MAX_OLD;
+                sent = build(most);
+                segments.sender.send(&sent).unwrap();
+            }
+            other => assert_eq!(other.unwrap(), sent.len()),
+        }
+        segments.receive(&sent, batch);
     }
 }
 
 /// Sends one datagram of `length` bytes, which the kernel cuts into fragments where it must.
 #[track_caller]
 pub fn udp(world: &World, from: usize, address: IpAddr, length: usize) {
-    let receiver = world.inside(1 - from, || UdpSocket::bind((address, 0)).unwrap());
+    let receiver = inside(world, address, || UdpSocket::bind((address, 0)).unwrap());
     receiver.set_read_timeout(Some(WITHIN)).unwrap();
-    let sender = world.inside(from, || UdpSocket::bind((unspecified(address), 0)).unwrap());
+    let sender = world.inside(from, || UdpSocket::bind(unspecified(address)).unwrap());
     let sent = pattern(length, length as u32);
     sender.send_to(&sent, receiver.local_addr().unwrap()).unwrap();
     let mut heard = vec![0; 65_536];
@@ -149,16 +211,14 @@ pub fn ping(world: &World, from: usize, address: IpAddr, length: usize) {
     panic!("no right answer to {length} bytes of ICMP echo from {address}");
 }
 
-fn unspecified(like: IpAddr) -> IpAddr {
-    if like.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() }
-}
-
-/// Something of every kind between both containers, both ways, by IPv4 and IPv6: streams, single
+/// Something of every kind between the first containers of all hosts, both ways, by IPv4 and IPv6: streams, single
 /// and many datagrams, fragments, echoes.
 #[track_caller]
 pub fn everything(world: &World, stream: usize) {
-    for from in [0, 1] {
-        for address in crate::world::addresses(1 - from) {
+    let hosts = world.indices();
+    let ways = hosts.iter().flat_map(|from| hosts.iter().map(move |to| (*from, *to)));
+    for (from, to) in ways.filter(|(from, to)| from != to) {
+        for address in addresses(to) {
             world.wait_ping(from, address, WITHIN);
             tcp(world, from, address, stream);
             udp_segments(world, from, address, 1300, 40, 4);

@@ -6,8 +6,8 @@ use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use weave_api::Client;
-use weave_tests::Hosts;
-use weave_tests::world::{PASSWORD, wait_until};
+use weave_tests::world::wait_until;
+use weave_tests::{Options, World};
 
 /// Most clients at once.
 const CLIENTS: usize = weave_api::server::CLIENTS_MAX;
@@ -18,14 +18,14 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(1);
 
 /// One host with a router.
 struct Router {
-    hosts: Hosts,
+    hosts: World,
     pid: u32,
 }
 
 impl Router {
     fn start() -> Self {
-        let hosts = Hosts::new(1);
-        hosts.launch(0, Some(PASSWORD), &[]).ok();
+        let hosts = World::new(Options::encrypted().bare(1));
+        hosts.launch(0, &[]);
         let pid = hosts.status(0).pid;
         Self { hosts, pid }
     }

@@ -5,8 +5,8 @@ use std::sync::Barrier;
 use std::time::Duration;
 
 use weave_api::status::ConnectionState;
-use weave_tests::world::{LINK_WITHIN, PASSWORD};
-use weave_tests::{Hosts, wait_until};
+use weave_tests::world::LINK_WITHIN;
+use weave_tests::{Options, World, wait_until};
 
 /// Rounds.
 const ROUNDS: usize = 20;
@@ -14,7 +14,7 @@ const ROUNDS: usize = 20;
 const SETTLED: Duration = Duration::from_millis(300);
 
 /// Established links as the router of `index` shows them, with the run they lead to.
-fn links(hosts: &Hosts, index: usize) -> usize {
+fn links(hosts: &World, index: usize) -> usize {
     let connections = hosts.status(index).connections;
     connections
         .iter()
@@ -24,9 +24,9 @@ fn links(hosts: &Hosts, index: usize) -> usize {
 
 #[test]
 fn alone_two_hosts_that_dial_each_other_at_once_end_with_one_link_twenty_times() {
-    let hosts = Hosts::new(2);
+    let hosts = World::new(Options::encrypted().bare(2));
     for index in [0, 1] {
-        hosts.launch(index, Some(PASSWORD), &["--no-discovery"]).ok();
+        hosts.launch(index, &["--no-discovery"]);
     }
     let mut crossed = 0;
     for round in 1..=ROUNDS {
@@ -40,13 +40,13 @@ fn alone_two_hosts_that_dial_each_other_at_once_end_with_one_link_twenty_times()
                     let mut client =
                         weave_api::Client::connect(&hosts.host(index).run_dir(), Duration::from_secs(5))
                             .unwrap();
-                    let target = hosts.address(1 - index).into();
+                    let target = hosts.underlay(1 - index).into();
                     barrier.wait();
                     client.connect_peers(vec![target], true).unwrap();
                 });
             }
         });
-        hosts.wait_established(0, 1, LINK_WITHIN);
+        hosts.wait_linked(0, 1, LINK_WITHIN);
         // Nothing tells that no second link will come.
         std::thread::sleep(SETTLED);
         for index in [0, 1] {
@@ -64,10 +64,10 @@ fn alone_two_hosts_that_dial_each_other_at_once_end_with_one_link_twenty_times()
         }
         // From the start again, without a target to dial.
         for index in [0, 1] {
-            hosts.weave(index, &["forget", &hosts.address(1 - index).to_string()]).ok();
+            hosts.weave(index, &["forget", &hosts.underlay(1 - index).to_string()]).ok();
         }
         hosts.stop(round % 2);
-        hosts.launch(round % 2, Some(PASSWORD), &["--no-discovery"]).ok();
+        hosts.launch(round % 2, &["--no-discovery"]);
         wait_until(
             LINK_WITHIN,
             || format!("the link outlives one of its ends; {}", hosts.connections(&[0, 1])),

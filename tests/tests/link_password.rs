@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use weave_api::status::{Connection, ConnectionState};
 use weave_tests::world::{LINK_WITHIN, PASSWORD};
-use weave_tests::{Hosts, wait_until};
+use weave_tests::{Options, World, wait_until};
 
 /// From the moment both routers are up to the link, as promised.
 const ESTABLISHED_WITHIN: Duration = Duration::from_secs(2);
@@ -19,8 +19,8 @@ const REFUSED_WITHIN: Duration = Duration::from_secs(10);
 
 /// Both ends hold the link, the clock runs from the return of the later launch.
 #[track_caller]
-fn assert_linked_in_time(hosts: &Hosts, up: Instant, what: &str) {
-    hosts.wait_established(0, 1, LINK_WITHIN);
+fn assert_linked_in_time(hosts: &World, up: Instant, what: &str) {
+    hosts.wait_linked(0, 1, LINK_WITHIN);
     let took = up.elapsed();
     assert!(took < ESTABLISHED_WITHIN, "{what}: established after {took:?}; {}", hosts.connections(&[0, 1]));
     for (index, other) in [(0, 1), (1, 0)] {
@@ -33,16 +33,16 @@ fn assert_linked_in_time(hosts: &Hosts, up: Instant, what: &str) {
 
 #[test]
 fn the_right_password_links_within_two_seconds_when_the_dialled_host_is_up_first() {
-    let hosts = Hosts::new(2);
-    hosts.launch(0, Some(PASSWORD), &[]).ok();
-    hosts.launch(1, Some(PASSWORD), &[&hosts.address(0).to_string()]).ok();
+    let hosts = World::new(Options::encrypted().bare(2));
+    hosts.launch(0, &[]);
+    hosts.launch(1, &[&hosts.underlay(0).to_string()]);
     assert_linked_in_time(&hosts, Instant::now(), "dialled host first");
 }
 
 #[test]
 fn the_right_password_links_within_two_seconds_when_the_dialling_host_is_up_first() {
-    let hosts = Hosts::new(2);
-    hosts.launch(1, Some(PASSWORD), &[&hosts.address(0).to_string()]).ok();
+    let hosts = World::new(Options::encrypted().bare(2));
+    hosts.launch(1, &[&hosts.underlay(0).to_string()]);
     // It has failed at least once when the other one comes up.
     wait_until(
         LINK_WITHIN,
@@ -50,13 +50,13 @@ fn the_right_password_links_within_two_seconds_when_the_dialling_host_is_up_firs
         || hosts.connection(1, 0).is_some_and(|dial| dial.state == ConnectionState::Retrying),
     );
     assert!(hosts.connection(1, 0).unwrap().reason.is_some(), "{}", hosts.connections(&[1]));
-    hosts.launch(0, Some(PASSWORD), &[]).ok();
+    hosts.launch(0, &[]);
     assert_linked_in_time(&hosts, Instant::now(), "dialling host first");
 }
 
 /// Waits until both ends show the attempt as failed.
 #[track_caller]
-fn wait_refused(hosts: &Hosts, dialler: usize, dialled: usize) -> (Connection, Connection) {
+fn wait_refused(hosts: &World, dialler: usize, dialled: usize) -> (Connection, Connection) {
     let refused =
         |index, other| hosts.connection(index, other).filter(|dial| dial.state == ConnectionState::Failed);
     wait_until(
@@ -73,14 +73,14 @@ fn reason(connection: &Connection) -> &str {
 
 #[test]
 fn a_wrong_password_is_refused_with_the_reason_retried_slowly_and_costs_other_peers_nothing() {
-    let hosts = Hosts::new(3);
-    let target = hosts.address(0).to_string();
-    hosts.launch(0, Some(PASSWORD), &[]).ok();
-    hosts.launch(2, Some(PASSWORD), &[&target]).ok();
-    hosts.wait_established(0, 2, LINK_WITHIN);
+    let hosts = World::new(Options::encrypted().bare(3));
+    let target = hosts.underlay(0).to_string();
+    hosts.launch(0, &[]);
+    hosts.launch(2, &[&target]);
+    hosts.wait_linked(0, 2, LINK_WITHIN);
     let before = [0, 2].map(|host| hosts.status(host).counters["links_made"]);
 
-    hosts.launch(1, Some("another password"), &[&target]).ok();
+    hosts.launch_with(1, Some("another password"), &[&target]).ok();
     let (dialled, accepted) = wait_refused(&hosts, 1, 0);
     for end in [&dialled, &accepted] {
         assert!(reason(end).contains("password"), "{end:?}");
@@ -111,16 +111,16 @@ fn a_wrong_password_is_refused_with_the_reason_retried_slowly_and_costs_other_pe
     }
     // With the password put right it gets in.
     hosts.stop(1);
-    hosts.launch(1, Some(PASSWORD), &[]).ok();
-    hosts.wait_established(0, 1, LINK_WITHIN);
+    hosts.launch(1, &[]);
+    hosts.wait_linked(0, 1, LINK_WITHIN);
 }
 
 #[test]
 fn clear_and_encrypted_hosts_never_link_and_both_say_why() {
     for (dialler, dialled) in [(None, Some(PASSWORD)), (Some(PASSWORD), None)] {
-        let hosts = Hosts::new(2);
-        hosts.launch(0, dialled, &[]).ok();
-        hosts.launch(1, dialler, &[&hosts.address(0).to_string()]).ok();
+        let hosts = World::new(Options::encrypted().bare(2));
+        hosts.launch_with(0, dialled, &[]).ok();
+        hosts.launch_with(1, dialler, &[&hosts.underlay(0).to_string()]).ok();
         let (there, here) = wait_refused(&hosts, 1, 0);
         for (end, has_password) in [(&there, dialler.is_some()), (&here, dialled.is_some())] {
             let expected = if has_password { "clear network" } else { "encrypted network" };
@@ -145,7 +145,7 @@ struct Snapshot {
 }
 
 impl Snapshot {
-    fn of(hosts: &Hosts, index: usize) -> Self {
+    fn of(hosts: &World, index: usize) -> Self {
         // Duplicate address detection ends by itself.
         let interfaces = hosts.tool(index, "ip address show").replace(" tentative", "");
         let host = hosts.host(index);
@@ -160,7 +160,7 @@ impl Snapshot {
 
     /// The same, once the kernel has taken down what the last router left in its rings.
     #[track_caller]
-    fn settled(hosts: &Hosts, index: usize) -> Self {
+    fn settled(hosts: &World, index: usize) -> Self {
         let tap = || hosts.tool(index, "ip -details link show weave-tap");
         wait_until(LINK_WITHIN, tap, || tap().contains(" numqueues 0 "));
         Self::of(hosts, index)
@@ -184,9 +184,9 @@ fn read_all(directory: &Path, into: &mut Vec<(String, String)>) {
 }
 
 #[track_caller]
-fn assert_refuses_to_launch_in_clear(hosts: &Hosts) {
+fn assert_refuses_to_launch_in_clear(hosts: &World) {
     let before = Snapshot::settled(hosts, 0);
-    let ran = hosts.launch(0, None, &[&hosts.address(1).to_string()]);
+    let ran = hosts.launch_with(0, None, &[&hosts.underlay(1).to_string()]);
     assert_eq!(ran.code, Some(1), "{ran:?}");
     for way_on in ["password", "--clear", "reset"] {
         assert!(ran.stderr.contains(way_on), "the way on by {way_on} is not named: {}", ran.stderr);
@@ -198,27 +198,27 @@ fn assert_refuses_to_launch_in_clear(hosts: &Hosts) {
 
 #[test]
 fn a_host_of_an_encrypted_network_does_not_launch_in_clear_by_mistake() {
-    let hosts = Hosts::new(2);
-    hosts.launch(0, Some(PASSWORD), &[]).ok();
+    let hosts = World::new(Options::encrypted().bare(2));
+    hosts.launch(0, &[]);
     hosts.stop(0);
     assert_refuses_to_launch_in_clear(&hosts);
     // The password is one way on, and a killed router is like a stopped one.
-    hosts.launch(0, Some(PASSWORD), &[]).ok();
+    hosts.launch(0, &[]);
     assert!(hosts.status(0).encrypted);
     hosts.kill(0);
     assert_refuses_to_launch_in_clear(&hosts);
     // Another is to say it.
-    hosts.launch(0, None, &["--clear"]).ok();
+    hosts.launch_with(0, None, &["--clear"]).ok();
     assert!(!hosts.status(0).encrypted);
     hosts.stop(0);
     // Said once, it stands.
-    hosts.launch(0, None, &[]).ok();
+    hosts.launch_with(0, None, &[]).ok();
     hosts.stop(0);
     // The last way is to forget everything.
-    hosts.launch(0, Some(PASSWORD), &[]).ok();
+    hosts.launch(0, &[]);
     hosts.stop(0);
     assert_refuses_to_launch_in_clear(&hosts);
     hosts.weave(0, &["reset"]).ok();
-    hosts.launch(0, None, &[]).ok();
+    hosts.launch_with(0, None, &[]).ok();
     assert!(!hosts.status(0).encrypted);
 }

@@ -3,7 +3,7 @@
 
 use weave_perf::lab::Underlay;
 use weave_tests::world::{Family, addresses};
-use weave_tests::{Options, World, bulk};
+use weave_tests::{Options, World, traffic};
 
 const MB: usize = 1 << 20;
 
@@ -14,15 +14,15 @@ fn all(options: Options) -> World {
             // Several streams at once, so that every shard has some.
             std::thread::scope(|scope| {
                 for _ in 0..4 {
-                    scope.spawn(|| bulk::tcp(&world, from, address, 2 * MB + 1));
+                    scope.spawn(|| traffic::tcp(&world, from, address, 2 * MB + 1));
                 }
             });
             for size in [1, 7, 512, 1200, 1328] {
-                bulk::udp(&world, from, address, size, 25);
+                traffic::udp_batches(&world, from, address, size, 25);
             }
             std::thread::scope(|scope| {
-                scope.spawn(|| bulk::udp(&world, from, address, 1300, 100));
-                scope.spawn(|| bulk::udp(&world, from, address, 64, 100));
+                scope.spawn(|| traffic::udp_batches(&world, from, address, 1300, 100));
+                scope.spawn(|| traffic::udp_batches(&world, from, address, 64, 100));
             });
         }
     }

@@ -110,7 +110,7 @@ fn without_what_nothing_replaces_launch_refuses_and_leaves_nothing() {
         assert_eq!(world.lab().processes(), Vec::<u32>::new(), "{feature}: a process was left");
         // Nothing of the failed run is in the way of the next.
         let mut world = world;
-        world.options_mut().environment = [vec![], vec![]];
+        world.options_mut().hosts[0].environment.clear();
         world.launch(0, &[]);
     }
 }

@@ -13,7 +13,7 @@ use weave_host::ethtool::{self, GSO, TSO4, TSO6, USO};
 use weave_tests::checksums::sum;
 use weave_tests::packets::{Capture, Frame, PacketSocket};
 use weave_tests::world::{Family, INTERFACE, addresses, v4};
-use weave_tests::{Options, World, bulk};
+use weave_tests::{Options, World, traffic};
 
 const WITHIN: Duration = Duration::from_secs(10);
 /// Frames sent at once.
@@ -331,7 +331,7 @@ fn segments_that_may_be_fragmented_have_identifications_of_their_own() {
         cut_before(&world, 1);
         let capture = world.inside(1, || Capture::start(INTERFACE));
         // One send: the kernel counts on by one from send to send, whatever the number of segments.
-        bulk::udp(&world, 0, v4(1).into(), 1000, 1);
+        traffic::udp_batches(&world, 0, v4(1).into(), 1000, 1);
         let frames = capture.finish();
         let datagrams =
             frames.iter().filter(|f| !f.outgoing && f.bytes[12..14] == [8, 0] && f.bytes[23] == 17);

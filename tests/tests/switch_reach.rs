@@ -9,7 +9,7 @@ use std::time::Duration;
 use weave_host::bridge::BRIDGE;
 use weave_host::tap::TAP;
 use weave_tests::world::{Family, INTERFACE, addresses, v4, v6};
-use weave_tests::{Options, PacketSocket, World, bulk, wait_until};
+use weave_tests::{Options, PacketSocket, World, traffic, wait_until};
 
 /// Time for a frame to arrive on a busy machine.
 const WITHIN: Duration = Duration::from_secs(10);
@@ -274,7 +274,7 @@ fn interfaces_for_vlans_on_both_containers_carry_traffic() {
         for network in [40, 41] {
             let address: IpAddr = Ipv4Addr::new(10, network, 0, 2 - from as u8).into();
             world.wait_ping(from, address, WITHIN);
-            bulk::tcp(&world, from, address, 1 << 20);
+            traffic::tcp(&world, from, address, 1 << 20);
         }
     }
 }

@@ -7,7 +7,7 @@ use tempfile::TempDir;
 use weave_host::ethtool;
 use weave_perf::lab::{UNDERLAY, Underlay};
 use weave_tests::world::{Family, v4};
-use weave_tests::{Options, World, bulk, descriptors, traffic, wait_until};
+use weave_tests::{Options, World, descriptors, traffic, wait_until};
 
 const STREAM: usize = 2 << 20;
 /// Time for a state to be seen in the status on a busy machine.
@@ -85,8 +85,8 @@ fn a_route_that_suddenly_refuses_loses_nothing_and_is_named() {
         refuse(&world, end, true);
     }
     // Each batch is compared whole: one that was refused and not sent again would be missed.
-    bulk::udp(&world, 0, v4(1).into(), 1200, 20);
-    bulk::udp(&world, 1, v4(0).into(), 1200, 20);
+    traffic::udp_batches(&world, 0, v4(1).into(), 1200, 20);
+    traffic::udp_batches(&world, 1, v4(0).into(), 1200, 20);
     traffic::everything(&world, STREAM);
     refused(&world);
 }
@@ -115,15 +115,15 @@ fn long_a_device_that_cuts_again_is_used_again_within_a_minute() {
     for end in [0, 1] {
         refuse(&world, end, true);
     }
-    bulk::udp(&world, 0, v4(1).into(), 1200, 2);
-    bulk::udp(&world, 1, v4(0).into(), 1200, 2);
+    traffic::udp_batches(&world, 0, v4(1).into(), 1200, 2);
+    traffic::udp_batches(&world, 1, v4(0).into(), 1200, 2);
     refused(&world);
     // While it still refuses, the state outlives a try.
     let refused_at = Instant::now();
     let before = world.counter(0, "segmentation_refused");
     while world.counter(0, "segmentation_refused") == before {
         assert!(refused_at.elapsed() < TRIED_AGAIN_WITHIN + SHOWN_WITHIN, "not tried again");
-        bulk::udp(&world, 0, v4(1).into(), 1200, 1);
+        traffic::udp_batches(&world, 0, v4(1).into(), 1200, 1);
         std::thread::sleep(Duration::from_millis(100));
     }
     wait_until(
@@ -137,8 +137,8 @@ fn long_a_device_that_cuts_again_is_used_again_within_a_minute() {
     let cured_at = Instant::now();
     while [0, 1].iter().any(|end| world.degraded(*end).iter().any(|state| state == STATE)) {
         assert!(cured_at.elapsed() < TRIED_AGAIN_WITHIN + SHOWN_WITHIN, "not tried again");
-        bulk::udp(&world, 0, v4(1).into(), 1200, 1);
-        bulk::udp(&world, 1, v4(0).into(), 1200, 1);
+        traffic::udp_batches(&world, 0, v4(1).into(), 1200, 1);
+        traffic::udp_batches(&world, 1, v4(0).into(), 1200, 1);
         std::thread::sleep(Duration::from_millis(100));
     }
     let before = [0, 1].map(|end| world.counter(end, "segmentation_refused"));

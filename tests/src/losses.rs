@@ -14,10 +14,13 @@ impl KernelDrops {
     #[must_use]
     pub fn read(world: &World) -> Self {
         let mut counters = BTreeMap::new();
-        for index in [0, 1] {
-            let host = world.on_host(index, of_this_namespace);
-            let container = world.inside(index, of_this_namespace);
-            for (place, found) in [("host", host), ("container", container)] {
+        for index in world.indices() {
+            let mut found = vec![("host".to_owned(), world.on_host(index, of_this_namespace))];
+            for (number, container) in world.containers_of(index).iter().enumerate() {
+                found
+                    .push((format!("container {number} of host"), container.run(of_this_namespace).unwrap()));
+            }
+            for (place, found) in found {
                 counters.extend(found.into_iter().map(|(name, n)| (format!("{place} {index} {name}"), n)));
             }
         }

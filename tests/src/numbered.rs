@@ -76,7 +76,7 @@ pub fn send_complete(world: &World, streams: &[Stream], duration: Duration) {
     assert!(
         lost <= kernel.total() && lost * 100 <= sent,
         "{lost} of {sent} lost; dropped by the kernel: {kernel:#?}\nby routers: {:?}\n{deliveries:#?}",
-        [0, 1].map(|index| all_drops(world, index))
+        world.indices().iter().map(|index| all_drops(world, *index)).collect::<Vec<_>>()
     );
     if lost > 0 {
         eprintln!("{lost} of {sent} lost; dropped by the kernel: {kernel:?}");

@@ -122,6 +122,14 @@ pub enum Command {
         /// [`MIN_DATAGRAM`](crate::MIN_DATAGRAM) counts as that.
         datagram: u16,
     },
+    /// Whether the datagrams of a link are sent from the mesh port, because those of
+    /// the lanes' own ports do not pass. Lane, key and numbers stay. At first: no.
+    SetOnePort {
+        /// The link.
+        link: LinkId,
+        /// True for the mesh port.
+        one_port: bool,
+    },
     /// The link is gone with all its sessions.
     DropLink(LinkId),
     /// Keys to open with; answered by [`Report::ReceiveInstalled`].

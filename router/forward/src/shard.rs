@@ -15,7 +15,7 @@ use crate::io::address::{Family, RawAddress};
 use crate::io::buffers::Buffers;
 use crate::io::deliveries::{Deliveries, HandedDelivery, Home};
 use crate::io::received::RECEIVE_OVERHEAD;
-use crate::io::ring::{Completion, File, Operation, Ring};
+use crate::io::ring::{Completion, Operation, Ring};
 use crate::io::sends::Sends;
 use crate::tables::Tables;
 use oversize::Answers;
@@ -262,6 +262,7 @@ impl Shard {
                 }
             }
             Command::SetPathMtu { link, datagram } => self.tables.set_path(link, datagram),
+            Command::SetOnePort { link, one_port } => self.tables.set_one_port(link, one_port),
             Command::DropLink(link) => self.tables.drop_link(link),
             Command::InstallReceive(session) => self.tables.install_receive(*session),
             Command::DropReceive(index) => self.tables.drop_receive(index),
@@ -353,6 +354,3 @@ impl Shard {
         }
     }
 }
-
-/// The file from which this shard's lane is sent.
-const LANE_FILE: File = File::Send;

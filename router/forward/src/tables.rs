@@ -44,6 +44,8 @@ pub struct Link {
     pub counters: Arc<LinkCounters>,
     /// Longest datagram its path passes, bytes.
     path: usize,
+    /// True if its datagrams are sent from the mesh port.
+    one_port: bool,
     /// Absent until the first keys are there.
     pub sender: Option<Sender>,
     segmentation_pause: Option<Duration>,
@@ -145,6 +147,7 @@ impl Tables {
                     address,
                     counters,
                     path: usize::from(u16::MAX),
+                    one_port: false,
                     sender: None,
                     segmentation_pause: None,
                 });
@@ -157,6 +160,19 @@ impl Tables {
         if let Some(link) = self.link_mut(id) {
             link.path = usize::from(datagram.max(MIN_DATAGRAM));
         }
+    }
+
+    /// Says whether the datagrams of a link are sent from the mesh port.
+    pub fn set_one_port(&mut self, id: LinkId, one_port: bool) {
+        if let Some(link) = self.link_mut(id) {
+            link.one_port = one_port;
+        }
+    }
+
+    /// True if the datagrams of a link are sent from the mesh port.
+    #[must_use]
+    pub fn is_one_port(&self, id: LinkId) -> bool {
+        self.links.get(usize::from(id.0)).and_then(Option::as_ref).is_some_and(|link| link.one_port)
     }
 
     /// The link, if it is there.

@@ -17,10 +17,10 @@ pub const COMPLETIONS: u32 = 8192;
 pub enum File {
     /// The tap queue.
     Tap = 0,
-    /// The socket on the mesh port.
-    Receive = 1,
+    /// The socket on the mesh port: it receives, and sends for links of one port.
+    Mesh = 1,
     /// The socket whose port is the lane's source.
-    Send = 2,
+    Lane = 2,
     /// The eventfd behind which commands wait.
     Wake = 3,
 }
@@ -186,7 +186,7 @@ impl Ring {
     /// The kernel's, from a submission in between.
     pub fn arm_receive(&mut self, group: u16) -> io::Result<()> {
         let header: *const libc::msghdr = &raw const *self.receive_header;
-        let entry = opcode::RecvMsgMulti::new(types::Fixed(File::Receive as u32), header, group)
+        let entry = opcode::RecvMsgMulti::new(types::Fixed(File::Mesh as u32), header, group)
             .build()
             .user_data(Operation::Receive.to_user_data());
         self.push(&entry)

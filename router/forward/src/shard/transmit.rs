@@ -1,9 +1,9 @@
 //! From the tap to the underlay.
 
-use super::{ERRORS_IN_A_ROW, LANE_FILE, SLOTS_FOR_A_FRAME, Shard};
+use super::{ERRORS_IN_A_ROW, SLOTS_FOR_A_FRAME, Shard};
 use crate::command::LinkId;
 use crate::counters::DropReason;
-use crate::io::ring::Completion;
+use crate::io::ring::{Completion, File};
 use crate::io::sends::Origin;
 use crate::segment::cut::{Outgoing, classify};
 use crate::tables::{Destination, Way, datagram_len};
@@ -307,7 +307,14 @@ impl Shard {
         let segmented = self.segmentation && self.tables.may_segment(link);
         self.sends.set_segmented(slot, segmented);
         self.counters.sends.add(1);
-        self.ring.send(LANE_FILE, &mut self.sends, slot)
+        self.submit_slot(slot)
+    }
+
+    /// Sends a slot from the port its link wants.
+    fn submit_slot(&mut self, slot: u16) -> io::Result<()> {
+        let one_port = self.tables.is_one_port(self.sends.link(slot));
+        let file = if one_port { File::Mesh } else { File::Lane };
+        self.ring.send(file, &mut self.sends, slot)
     }
 
     /// Seals and sends an empty datagram on this shard's lane.
@@ -339,13 +346,13 @@ impl Shard {
             self.counters.segmentation_refused.add(1);
             self.tables.pause_segmentation(sent.link);
             self.sends.set_segmented(slot, false);
-            return self.ring.send(LANE_FILE, &mut self.sends, slot);
+            return self.submit_slot(slot);
         } else if sent.segmented && -result == libc::EMSGSIZE {
             // Whether the one at the end is too big is not said yet.
             let (lost, rest) = self.sends.keep_shorter(slot);
             self.counters.dropped_many(DropReason::TooBig, lost as u64);
             if rest {
-                return self.ring.send(LANE_FILE, &mut self.sends, slot);
+                return self.submit_slot(slot);
             }
         } else {
             let reason = match -result {

@@ -104,6 +104,30 @@ impl<A: Aead> SendKey<A> {
         Ok(())
     }
 
+    /// Finishes a datagram of a trusted subnet: `datagram` is room for the outer header
+    /// ([`OUTER_LEN`]), the body, and room for the tag ([`TAG_LEN`]). The header is
+    /// written; the tag covers it and the body, which stays in clear (AES-GMAC: all of
+    /// it is associated data, nothing is encrypted).
+    ///
+    /// # Errors
+    /// [`KeyExhausted`] after 2^28 datagrams; the buffer is untouched.
+    ///
+    /// # Panics
+    /// If `datagram` has no room for header and tag: a fault of the caller.
+    #[inline]
+    pub fn authenticate(&mut self, datagram: &mut [u8]) -> Result<(), KeyExhausted> {
+        assert!(datagram.len() >= OUTER_LEN + TAG_LEN, "a datagram without room for header and tag");
+        let counter = self.counter.take()?;
+        let nonce = nonce(counter);
+        #[cfg(any(debug_assertions, feature = "nonce-audit"))]
+        self.audit.record(&nonce);
+        let header = OuterHeader::new(DatagramKind::Authenticated, self.lane, self.session, counter);
+        datagram[..OUTER_LEN].copy_from_slice(header.as_bytes());
+        let (covered, tag) = datagram.split_at_mut(datagram.len() - TAG_LEN);
+        tag.copy_from_slice(&self.aead.seal(&nonce, covered, &mut []));
+        Ok(())
+    }
+
     /// Writes the outer header of a datagram of a clear network and counts it.
     /// `datagram` is room for the header and the body; there is no tag.
     ///
@@ -121,7 +145,7 @@ impl<A: Aead> SendKey<A> {
         Ok(())
     }
 
-    /// Datagrams sealed or framed so far: 0 to 2^28.
+    /// Datagrams sealed, authenticated or framed so far: 0 to 2^28.
     #[must_use]
     pub const fn counter(&self) -> u32 {
         self.counter.0
@@ -178,6 +202,34 @@ impl<A: Aead> ReceiveKey<A> {
         self.window.commit(counter);
         let len = sealed.len() - TAG_LEN;
         Ok(&mut sealed[..len])
+    }
+
+    /// Takes a datagram of a trusted subnet and returns its body, which was in clear.
+    /// `header` is its outer header, by which the caller found this key. The order is
+    /// that of [`open`](Self::open).
+    ///
+    /// # Errors
+    /// [`OpenError`]; the window is as before, and the buffer must not be used. A
+    /// datagram of another kind counts as forged.
+    #[inline]
+    pub fn accept_authenticated<'a>(
+        &mut self,
+        header: OuterHeader,
+        datagram: &'a mut [u8],
+    ) -> Result<&'a mut [u8], OpenError> {
+        if datagram.len() < OUTER_LEN + TAG_LEN {
+            return Err(OpenError::TooShort);
+        }
+        let counter = header.counter();
+        self.window.peek(counter)?;
+        let (covered, tag) = datagram.split_at_mut(datagram.len() - TAG_LEN);
+        // The tag covers the bytes in the buffer: they must be those that were looked at.
+        if header.kind() != Some(DatagramKind::Authenticated) || !covered.starts_with(header.as_bytes()) {
+            return Err(OpenError::Forged(Forged));
+        }
+        self.aead.open(&nonce(counter), covered, tag)?;
+        self.window.commit(counter);
+        Ok(&mut covered[OUTER_LEN..])
     }
 
     /// Takes a datagram of a clear network and returns its body. Only the

@@ -23,6 +23,8 @@ pub struct LinkId(pub u16);
 pub enum Mode {
     /// Sealed.
     Sealed,
+    /// In clear with a tag: what a trusted subnet takes away is secrecy alone.
+    Authenticated,
     /// Clear, from this address only.
     Clear,
 }

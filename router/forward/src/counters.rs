@@ -51,7 +51,7 @@ reasons! {
     UnknownSession = "unknown_session",
     /// A lane the session has no key for.
     UnknownLane = "unknown_lane",
-    /// A clear datagram where sealed ones are due, or the reverse, or from a foreign address.
+    /// A datagram sealed, authenticated or clear where another kind is due, or a clear one from a foreign address.
     WrongMode = "wrong_mode",
     /// A session older than keys may be.
     KeyExpired = "key_expired",

@@ -332,7 +332,7 @@ pub const fn datagram_len(mode: Mode, len: usize) -> usize {
         + INNER_LEN
         + len
         + match mode {
-            Mode::Sealed => TAG_LEN,
+            Mode::Sealed | Mode::Authenticated => TAG_LEN,
             Mode::Clear => 0,
         }
 }
@@ -346,6 +346,7 @@ impl Sender {
     pub fn finish(&mut self, datagram: &mut [u8]) -> Result<(), KeyExhausted> {
         match self.mode {
             Mode::Sealed => self.key.seal(DatagramKind::Sealed, datagram),
+            Mode::Authenticated => self.key.authenticate(datagram),
             Mode::Clear => self.key.frame_clear(datagram),
         }
     }

@@ -37,7 +37,7 @@ fn garbage_is_malformed() {
         forger.send(&good[..len]);
     }
     // Kinds and versions that are none, reserved bytes, lanes that are none, room for no tag.
-    for (place, value) in [(0, 0x00), (0, 0x14), (0, 0x20), (0, 0xff), (2, 1), (3, 1), (1, 64), (1, 254)] {
+    for (place, value) in [(0, 0x00), (0, 0x15), (0, 0x20), (0, 0xff), (2, 1), (3, 1), (1, 64), (1, 254)] {
         let mut bad = good.clone();
         bad[place] = value;
         forger.send(&bad);
@@ -85,22 +85,57 @@ fn a_clear_datagram_of_a_sealed_session_is_dropped() {
     let mut rig = Rig::usual();
     let mut forger = Forger::new(&rig);
     let mut datagram = forger.honest(&frame(1, 100));
-    // Clear, and of the control lane.
-    for kind in [0x11, 0x13] {
+    // Clear, of the control lane, and authenticated.
+    for kind in [0x11, 0x13, 0x14] {
+        datagram[0] = kind;
+        forger.send(&datagram);
+    }
+    rig.dropped_at_b(DropReason::WrongMode, 3);
+}
+
+#[test]
+fn only_authenticated_datagrams_pass_in_an_authenticated_session() {
+    let mut rig = Rig::new(Options { mode: Mode::Authenticated, ..Options::default() });
+    let mut forger = Forger::new(&rig);
+    let genuine = forger.honest(&frame(1, 100));
+    // The frame can be read, and not changed.
+    assert_eq!(genuine[OUTER_LEN + 16..OUTER_LEN + 116], frame(1, 100));
+    for kind in [0x10, 0x11, 0x13] {
+        let mut bad = genuine.clone();
+        bad[0] = kind;
+        forger.send(&bad);
+    }
+    rig.b.dropped(DropReason::WrongMode, 3);
+    for place in OUTER_LEN..genuine.len() {
+        let mut bad = genuine.clone();
+        bad[place] ^= 1;
+        forger.send(&bad);
+    }
+    let changed = (genuine.len() - OUTER_LEN) as u64;
+    wait(|| rig.b.state(), || rig.b.drops(DropReason::Forged) == changed);
+    // A keep-alive is a sealed datagram: nothing else passes as one.
+    let mut bad = genuine.clone();
+    bad[0] = 0x12;
+    forger.send(&bad);
+    wait(|| rig.b.state(), || rig.b.drops(DropReason::Forged) == changed + 1);
+    // From anywhere, once.
+    forger.send_from(Ipv4Addr::new(127, 0, 0, 2).into(), &genuine);
+    assert_eq!(rig.b.receive(), frame(1, 100));
+    forger.send(&genuine);
+    wait(|| rig.b.state(), || rig.b.drops(DropReason::Replayed) == 1);
+    rig.works();
+}
+
+#[test]
+fn a_datagram_with_a_tag_of_a_clear_session_is_dropped() {
+    let mut rig = Rig::new(Options { mode: Mode::Clear, ..Options::default() });
+    let mut forger = Forger::new(&rig);
+    let mut datagram = forger.honest(&frame(1, 100));
+    for kind in [0x10, 0x14] {
         datagram[0] = kind;
         forger.send(&datagram);
     }
     rig.dropped_at_b(DropReason::WrongMode, 2);
-}
-
-#[test]
-fn a_sealed_datagram_of_a_clear_session_is_dropped() {
-    let mut rig = Rig::new(Options { mode: Mode::Clear, ..Options::default() });
-    let mut forger = Forger::new(&rig);
-    let mut datagram = forger.honest(&frame(1, 100));
-    datagram[0] = 0x10;
-    forger.send(&datagram);
-    rig.dropped_at_b(DropReason::WrongMode, 1);
 }
 
 #[test]

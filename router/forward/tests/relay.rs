@@ -35,7 +35,7 @@ fn take(mesh: &Mesh, side: u8, count: u64) {
 #[test]
 fn a_line_of_three_carries_every_frame_whole() {
     const COUNT: u64 = 3000;
-    for mode in [Mode::Sealed, Mode::Clear] {
+    for mode in [Mode::Sealed, Mode::Authenticated, Mode::Clear] {
         let mesh = Mesh::line(&Options { mode, ..Options::default() }, 3);
         mesh.carries(1, 3, 7, 60);
         mesh.carries(3, 1, 8, MAX_FRAME);

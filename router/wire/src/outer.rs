@@ -51,6 +51,9 @@ pub enum DatagramKind {
     KeepAlive,
     /// A message of the control lane: sealed.
     Control,
+    /// A frame (or fragment of one) on a link of a trusted subnet: inner header and
+    /// frame in clear, then a tag over them and the outer header.
+    Authenticated,
 }
 
 impl DatagramKind {
@@ -62,6 +65,7 @@ impl DatagramKind {
             0x11 => Some(Self::Clear),
             0x12 => Some(Self::KeepAlive),
             0x13 => Some(Self::Control),
+            0x14 => Some(Self::Authenticated),
             _ => None,
         }
     }
@@ -74,6 +78,7 @@ impl DatagramKind {
             Self::Clear => 0x11,
             Self::KeepAlive => 0x12,
             Self::Control => 0x13,
+            Self::Authenticated => 0x14,
         }
     }
 }

@@ -140,12 +140,17 @@ impl Tables {
         let seen = key.seen();
         let body = match (kind, session.mode) {
             (DatagramKind::Sealed, Mode::Sealed) | (DatagramKind::KeepAlive, _) => key.open(header, datagram),
+            (DatagramKind::Authenticated, Mode::Authenticated) => key.accept_authenticated(header, datagram),
             (DatagramKind::Clear, Mode::Clear) if source.ip() == session.address => {
                 key.accept_clear(header, datagram)
             }
-            (DatagramKind::Sealed | DatagramKind::Clear | DatagramKind::Control, _) => {
-                return Err(DropReason::WrongMode);
-            }
+            (
+                DatagramKind::Sealed
+                | DatagramKind::Clear
+                | DatagramKind::Authenticated
+                | DatagramKind::Control,
+                _,
+            ) => return Err(DropReason::WrongMode),
         };
         let body = body.map_err(|error| match error {
             OpenError::TooShort => DropReason::Malformed,

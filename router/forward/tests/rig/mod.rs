@@ -459,13 +459,14 @@ impl Forger {
 
     /// A datagram as B expects it from its sender.
     pub fn datagram(&mut self, lane: usize, inner: [u8; INNER_LEN], frame: &[u8]) -> Vec<u8> {
-        let tag = if self.mode == Mode::Sealed { TAG_LEN } else { 0 };
+        let tag = if self.mode == Mode::Clear { 0 } else { TAG_LEN };
         let mut datagram = vec![0; OUTER_LEN];
         datagram.extend(inner);
         datagram.extend(frame);
         datagram.resize(datagram.len() + tag, 0);
         match self.mode {
             Mode::Sealed => self.keys[lane].seal(DatagramKind::Sealed, &mut datagram).unwrap(),
+            Mode::Authenticated => self.keys[lane].authenticate(&mut datagram).unwrap(),
             Mode::Clear => self.keys[lane].frame_clear(&mut datagram).unwrap(),
         }
         datagram

@@ -71,6 +71,8 @@ enum Command {
         #[arg(value_name = "PEER[:PORT]", required = true)]
         peers: Vec<Target>,
     },
+    /// Read the password file again: two lines, current and previous, while hosts change over
+    Reload,
     /// Show the state of the router
     Status(status::Arguments),
     /// Show the whole state of the router as JSON
@@ -160,6 +162,7 @@ pub fn run(arguments: &[OsString]) -> Result<()> {
         Command::Detach(arguments) => commands::detach::run(&arguments, &environment),
         Command::Connect { replace, peers } => commands::connect::run(peers, replace, &environment),
         Command::Forget { peers } => commands::forget::run(peers, &environment),
+        Command::Reload => commands::reload::run(&environment),
         Command::Status(arguments) => status::run(&arguments, &environment),
         Command::Ps { containers } => commands::ps::run(&containers, &environment),
         Command::Reset => commands::reset::run(&environment),

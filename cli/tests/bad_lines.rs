@@ -38,7 +38,7 @@ fn wrong_usage_is_exit_code_2_and_changes_nothing() {
         ("launch -explode", &["'-explode'", "weave launch --help"]),
         ("launch -h", &["'-h'"]),
         ("status --output yaml", &["yaml", "text, json"]),
-        ("status everything", &["everything", "peers, connections, targets, macs"]),
+        ("status everything", &["everything", "peers, connections, targets, routes, macs"]),
         ("stop now", &["'now'"]),
         ("completions", &["<SHELL>"]),
         // Addresses.

@@ -16,7 +16,9 @@ use weave_wire::{Nickname, PeerName};
 
 pub use cores::{CoreList, MAX_CORES, ParseCoresError};
 pub use offload::{Offloads, ParseOffloadsError};
-pub use password::{PASSWORD_MAX, PASSWORD_SHORT, ParsePasswordsError, Password};
+pub use password::{
+    PASSWORD_MAX, PASSWORD_SHORT, ParsePasswordsError, Password, PasswordFile, ReadPasswordsError,
+};
 pub use test_knobs::{Feature, TestKnobError, TestKnobs};
 pub use weave_api::target::{Target, TargetHost};
 
@@ -70,6 +72,8 @@ pub struct Config {
     pub offload: Offloads,
     /// Network passwords, current first, at most two; empty: a clear network.
     pub passwords: Vec<Password>,
+    /// Where they were read, an absolute path: read again on `weave reload` and SIGHUP.
+    pub password_file: Option<PathBuf>,
     /// Start in clear although the state remembers an encrypted network.
     pub clear: bool,
     /// Peers to dial, replacing the remembered ones; empty: the remembered ones.

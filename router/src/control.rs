@@ -6,6 +6,7 @@
 mod core;
 mod greeting;
 mod link;
+mod ports;
 mod server;
 mod status;
 
@@ -28,6 +29,7 @@ const EVENTS: usize = 1024;
 pub(crate) struct Setup {
     pub(crate) local: Arc<LocalPeer>,
     pub(crate) nickname: Nickname,
+    pub(crate) run: u32,
     pub(crate) config: Arc<crate::Config>,
     pub(crate) targets: Vec<Target>,
     pub(crate) recent: Vec<Target>,
@@ -45,6 +47,8 @@ pub(crate) struct Setup {
 pub(crate) enum Signal {
     /// End.
     Stop,
+    /// Read the password file again.
+    Reload,
 }
 
 /// Runs the control core on this thread until it is told to stop; `ready` is
@@ -62,13 +66,19 @@ pub(crate) fn run(setup: Setup, ready: impl FnOnce() + 'static) -> Result<(), St
             .send
             .set_nonblocking(true)
             .map_err(|error| format!("cannot use the socket of the control lane: {error}"))?;
+        let mesh_port_socket = sockets
+            .receive
+            .try_clone()
+            .map_err(|error| format!("cannot send from the mesh port: {error}"))?;
         let mut core = core::Core::new(
             core::Parts {
                 local: setup.local,
                 nickname: setup.nickname,
+                run: setup.run,
                 config: setup.config,
                 group: setup.group,
                 heartbeats: sockets.send,
+                mesh_port_socket,
                 saver: setup.saver,
                 degraded: setup.degraded,
                 events: events.clone(),

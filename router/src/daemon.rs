@@ -2,6 +2,7 @@
 
 use crate::config::{Config, Feature, ReadyInfo};
 use crate::control::{self, Setup, Signal};
+use crate::secrets;
 use crate::state::{self, Saver, StateError};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -11,7 +12,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use weave_crypto::{Identity, LocalPeer, Password, Secrets, StretchError};
+use weave_crypto::{Identity, LocalPeer, Secrets, StretchError};
 use weave_forward::{Features, Group, GroupConfig, ProbeError, StartError, check_port, probe};
 use weave_host::{Netlink, bridge, tap};
 use weave_wire::Uid;
@@ -189,6 +190,7 @@ fn start(config: Config) -> Result<Started, RunError> {
     let setup = Setup {
         local,
         nickname: config.nickname.clone(),
+        run: state.run,
         config,
         targets: state.targets,
         recent: state.recent,
@@ -250,15 +252,8 @@ fn listen(config: &Config) -> Result<TcpListener, RunError> {
 /// Stretches the passwords on a thread of their own, whose memory goes with it.
 fn stretch(config: &Config) -> Result<Secrets, RunError> {
     let passwords = config.passwords.clone();
-    let stretched = std::thread::spawn(move || {
-        passwords.iter().map(|password| Password::stretch(password.as_bytes())).collect::<Result<Vec<_>, _>>()
-    });
-    let mut stretched =
-        stretched.join().map_err(|_| RunError::Ended("stretching the password failed".into()))??.into_iter();
-    Ok(match stretched.next() {
-        None => Secrets::Clear,
-        Some(current) => Secrets::Encrypted { current, previous: stretched.next() },
-    })
+    let stretched = std::thread::spawn(move || secrets::stretch(&passwords));
+    Ok(stretched.join().map_err(|_| RunError::Ended("stretching the password failed".into()))??)
 }
 
 fn open_tap(config: &Config, degraded: &mut Vec<(&'static str, String)>) -> Result<tap::TapQueues, RunError> {
@@ -324,7 +319,9 @@ fn catch_signals() -> io::Result<async_channel::Receiver<Signal>> {
                 SIGTERM | SIGINT => {
                     let _ = sender.try_send(Signal::Stop);
                 }
-                _ => tracing::info!("SIGHUP: nothing to read again in this version"),
+                _ => {
+                    let _ = sender.try_send(Signal::Reload);
+                }
             }
         }
     })?;

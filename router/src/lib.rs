@@ -9,6 +9,7 @@ pub mod config;
 mod control;
 mod daemon;
 mod rt;
+mod secrets;
 mod state;
 
 pub use config::Config;

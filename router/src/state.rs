@@ -13,6 +13,7 @@ const IDENTITY: &str = "identity.json";
 const NETWORK: &str = "network.json";
 const TARGETS: &str = "targets.json";
 const RECENT: &str = "recent.json";
+const RUNS: &str = "runs.json";
 
 /// Name and key of this host.
 #[derive(Serialize, Deserialize)]
@@ -54,6 +55,16 @@ impl StateFile for Recent {
     const VERSION: u32 = 1;
 }
 
+/// How often this state was launched: what this host tells of itself is newer than
+/// what it told in any run before.
+#[derive(Debug, Serialize, Deserialize)]
+struct Runs(u32);
+
+impl StateFile for Runs {
+    const KIND: &'static str = "number of runs";
+    const VERSION: u32 = 1;
+}
+
 /// The state as it was found.
 pub(crate) struct State {
     directory: StateDir,
@@ -61,6 +72,8 @@ pub(crate) struct State {
     pub(crate) seed: Zeroizing<[u8; IDENTITY_LEN]>,
     pub(crate) targets: Vec<Target>,
     pub(crate) recent: Vec<Target>,
+    /// Number of this run, from 1.
+    pub(crate) run: u32,
     /// Files that could not be read and were kept aside, one line each.
     pub(crate) warnings: Vec<String>,
 }
@@ -141,7 +154,11 @@ pub(crate) fn open(
     let (recent, aside) = directory.read_own::<Recent>(RECENT)?;
     note(aside);
     let recent = recent.map(|Recent(list)| list).unwrap_or_default();
-    Ok(State { directory, name, seed, targets, recent, warnings })
+    let (runs, aside) = directory.read_own::<Runs>(RUNS)?;
+    note(aside);
+    let run = runs.map_or(0, |Runs(number)| number).saturating_add(1);
+    directory.write(RUNS, &Runs(run))?;
+    Ok(State { directory, name, seed, targets, recent, run, warnings })
 }
 
 impl State {

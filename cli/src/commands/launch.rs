@@ -27,14 +27,14 @@ pub fn run(options: LaunchOptions, environment: &Environment, tokens: &[Token]) 
     Ok(())
 }
 
-/// The arguments of `launch` without the passwords: those of the router.
+/// The arguments of `launch` without the password: those of the router. The path
+/// of a password file stays: it is read again on `reload`.
 fn router_arguments(tokens: &[Token]) -> impl Iterator<Item = OsString> {
-    let secret = |id: &String| id == "password" || id == "password_file";
     tokens
         .iter()
-        .filter(move |token| match &token.part {
+        .filter(|token| match &token.part {
             Part::Program | Part::Command => false,
-            Part::Option(id) | Part::Value(id) => !secret(id),
+            Part::Option(id) | Part::Value(id) => id != "password",
             Part::Other => true,
         })
         .map(|token| token.text.clone())
@@ -61,6 +61,9 @@ mod tests {
             token("--", Part::Other),
             token("host2", Part::Other),
         ];
-        assert_eq!(router_arguments(&tokens).collect::<Vec<_>>(), ["--port", "7000", "--", "host2"]);
+        assert_eq!(
+            router_arguments(&tokens).collect::<Vec<_>>(),
+            ["--password-file=f", "--port", "7000", "--", "host2"]
+        );
     }
 }

@@ -11,6 +11,7 @@ pub mod forget;
 pub mod former;
 pub mod launch;
 pub mod ps;
+pub mod reload;
 pub mod report;
 pub mod reset;
 pub mod router;

@@ -27,6 +27,8 @@ enum Part {
     Connections,
     /// What this router is told to connect to
     Targets,
+    /// The way to each peer
+    Routes,
     /// Stations and the peers they are at
     Macs,
 }
@@ -52,6 +54,8 @@ pub fn run(arguments: &Arguments, environment: &Environment) -> Result<()> {
         (Some(Part::Connections), Format::Json) => output::print_json(&status.connections),
         (Some(Part::Targets), Format::Text) => output::print(text::targets(&status.targets)),
         (Some(Part::Targets), Format::Json) => output::print_json(&status.targets),
+        (Some(Part::Routes), Format::Text) => output::print(text::routes(&status.routes)),
+        (Some(Part::Routes), Format::Json) => output::print_json(&status.routes),
         (Some(Part::Macs), Format::Text) => output::print(text::macs(&status.macs)),
         (Some(Part::Macs), Format::Json) => output::print_json(&status.macs),
     }

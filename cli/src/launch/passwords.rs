@@ -2,21 +2,15 @@
 
 use std::convert::Infallible;
 use std::fmt;
-use std::fs::File;
-use std::io::Read;
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::str::FromStr;
 
-use weave_router::config::{PASSWORD_MAX, PASSWORD_SHORT, Password};
+use weave_router::config::{PASSWORD_SHORT, Password, PasswordFile};
 use zeroize::Zeroizing;
 
 use super::options::LaunchOptions;
 use crate::environment::Environment;
 use crate::failure::{Failure, Result};
-
-/// Longest password file, bytes: two passwords with their line ends.
-const FILE_MAX: u64 = 2 * (PASSWORD_MAX as u64 + 2);
 
 /// A password as it was typed, zeroed when dropped, never printed.
 #[derive(Clone)]
@@ -77,19 +71,11 @@ pub fn find(
 
 fn read_file(path: &Path, warnings: &mut Vec<String>) -> Result<Vec<Password>> {
     let remedy = "name a file with the password on its first line, readable by this user";
-    let failed = |why: &dyn fmt::Display| {
-        Failure::new(format_args!("cannot read the password file {}", path.display()), why, remedy)
-    };
-    let file = File::open(path).map_err(|error| failed(&error))?;
-    let metadata = file.metadata().map_err(|error| failed(&error))?;
-    if metadata.is_dir() {
-        return Err(failed(&"it is a directory"));
-    }
-    if metadata.is_file() && metadata.mode() & 0o077 != 0 {
+    let file = PasswordFile::read(path).map_err(|error| {
+        Failure::new(format_args!("cannot read the password file {}", path.display()), error, remedy)
+    })?;
+    if file.open_to_others {
         warnings.push(format!("other users may reach {}; `chmod 600` it", path.display()));
     }
-    let mut text = Zeroizing::new(Vec::with_capacity(FILE_MAX as usize + 1));
-    file.take(FILE_MAX + 1).read_to_end(&mut text).map_err(|error| failed(&error))?;
-    let text = std::str::from_utf8(&text).map_err(|_| failed(&"it is not UTF-8 text"))?;
-    Password::lines(text).map_err(|why| failed(&why))
+    Ok(file.passwords)
 }

@@ -37,6 +37,10 @@ pub fn resolve(options: LaunchOptions, environment: &Environment, role: Role) ->
         Role::Front => passwords::find(&options, environment, &mut warnings)?,
         Role::Launched(passwords) => passwords,
     };
+    let password_file = options.password_file.as_deref().map(std::path::absolute).transpose();
+    let password_file = password_file.map_err(|error| {
+        Failure::new("cannot find the password file", error, "name it by a path that begins with /")
+    })?;
     let test = TestKnobs::read(|name| environment.text(name).ok().flatten())
         .map_err(|why| Failure::usage("cannot use a test switch", why, "unset it"))?;
     for name in TestKnobs::VARIABLES.into_iter().filter(|name| environment.has(name)) {
@@ -71,6 +75,7 @@ pub fn resolve(options: LaunchOptions, environment: &Environment, role: Role) ->
         discovery: !options.no_discovery,
         offload: options.offload.unwrap_or_default(),
         passwords,
+        password_file,
         clear: options.clear,
         targets: options.targets,
         log_level: if options.debug { LogLevel::Debug } else { options.log_level.unwrap_or_default() },

@@ -8,7 +8,7 @@ mod tables;
 pub use connections::connections;
 pub use peers::peers;
 pub use summary::summary;
-pub use tables::{macs, targets};
+pub use tables::{macs, routes, targets};
 
 use weave_wire::{Nickname, PeerName};
 

@@ -42,6 +42,12 @@ const SAMPLE: &str = r#"{
       {"direction": "outbound", "address": "[fd00:99::3]:6800", "peer": "02:1f:3a:00:c4:09", "nickname": "host6",
        "established": false, "encrypted": false}]}
   ],
+  "routes": [
+    {"peer": "02:1f:3a:00:c4:08", "nickname": "host2", "via": "02:1f:3a:00:c4:08", "via_nickname": "host2",
+     "hops": 1, "encrypted": true, "broadcast_from": true},
+    {"peer": "02:1f:3a:00:c4:09", "nickname": "host6.example", "via": "02:1f:3a:00:c4:08", "via_nickname": "host2",
+     "hops": 2, "encrypted": false, "broadcast_from": true, "broadcast_to": ["02:1f:3a:00:c4:08"]}
+  ],
   "macs": [
     {"mac": "02:aa:00:00:00:01", "peer": "02:1f:3a:00:c4:07", "nickname": "host1", "source": "attached", "idle_s": 0},
     {"mac": "02:aa:00:00:00:02", "peer": "02:1f:3a:00:c4:08", "nickname": "host2.example", "source": "learned", "idle_s": 599}
@@ -116,6 +122,14 @@ fn targets_are_lines_of_what_was_typed_and_how_it_stands() {
 }
 
 #[test]
+fn routes_are_lines_of_peer_and_way() {
+    insta::assert_snapshot!(super::routes(&sample().routes), @r"
+    02:1f:3a:00:c4:08(host2)         direct                        1 hop  encrypted
+    02:1f:3a:00:c4:09(host6.example) via 02:1f:3a:00:c4:08(host2)  2 hops unencrypted
+    ");
+}
+
+#[test]
 fn macs_are_lines_of_station_and_peer() {
     insta::assert_snapshot!(super::macs(&sample().macs), @r"
     02:aa:00:00:00:01 02:1f:3a:00:c4:07(host1)         attached 0 s
@@ -125,6 +139,12 @@ fn macs_are_lines_of_station_and_peer() {
 
 #[test]
 fn nothing_is_shown_of_nothing() {
-    let shown = [super::connections(&[]), super::peers(&[]), super::targets(&[]), super::macs(&[])];
-    assert_eq!(shown, ["", "", "", ""]);
+    let shown = [
+        super::connections(&[]),
+        super::peers(&[]),
+        super::targets(&[]),
+        super::routes(&[]),
+        super::macs(&[]),
+    ];
+    assert_eq!(shown, ["", "", "", "", ""]);
 }

@@ -1,9 +1,9 @@
-//! `status targets` and `status macs`.
+//! `status targets`, `status routes` and `status macs`.
 
 use std::fmt::Write;
 
 use weave_api::OneLine;
-use weave_api::status::{MacEntry, MacSource, TargetState, TargetStatus};
+use weave_api::status::{MacEntry, MacSource, Route, TargetState, TargetStatus};
 
 use super::{next_try, peer};
 
@@ -26,6 +26,24 @@ pub fn targets(list: &[TargetStatus]) -> String {
         let _ = writeln!(text, "{target:width$} {state:10}{separator}{}{retry}", OneLine(reason));
     }
     trim_ends(&text)
+}
+
+/// A line for each peer: who is next on the way, how many links it has, its weakest.
+pub fn routes(list: &[Route]) -> String {
+    let width = list.iter().map(|one| peer(one.peer, Some(&one.nickname)).len()).max().unwrap_or(0);
+    let via = |one: &Route| match one.via == one.peer {
+        true => "direct".to_owned(),
+        false => format!("via {}", peer(one.via, Some(&one.via_nickname))),
+    };
+    let via_width = list.iter().map(|one| via(one).len()).max().unwrap_or(0);
+    let mut text = String::new();
+    for one in list {
+        let name = peer(one.peer, Some(&one.nickname));
+        let sealed = if one.encrypted { "encrypted" } else { "unencrypted" };
+        let hops = if one.hops == 1 { "hop " } else { "hops" };
+        let _ = writeln!(text, "{name:width$} {:via_width$} {:2} {hops} {sealed}", via(one), one.hops);
+    }
+    text
 }
 
 /// A line for each station: address, peer, how it is known, how long ago it spoke.

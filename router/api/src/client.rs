@@ -134,6 +134,14 @@ impl Client {
         self.command(&Request::AttachmentsChanged)
     }
 
+    /// Tells the router to read its password file again.
+    ///
+    /// # Errors
+    /// When the router cannot be asked or refuses.
+    pub fn reload(&mut self) -> Result<(), ClientError> {
+        self.command(&Request::Reload)
+    }
+
     fn command(&mut self, request: &Request) -> Result<(), ClientError> {
         self.ask(request, |_| Ok(()))
     }

@@ -70,6 +70,8 @@ pub enum Request {
     Stop,
     /// The attachment records changed: read them again.
     AttachmentsChanged,
+    /// Read the password file again.
+    Reload,
     /// Reserved: events as they happen, many responses to one id.
     Subscribe,
 }
@@ -108,6 +110,7 @@ impl Request {
             Self::Forget { .. } => "forget",
             Self::Stop => "stop",
             Self::AttachmentsChanged => "attachments-changed",
+            Self::Reload => "reload",
             Self::Subscribe => "subscribe",
         }
     }
@@ -125,7 +128,7 @@ impl Request {
             Self::Forget { peers } => {
                 Some(serde_json::value::to_raw_value(&ForgetArguments { peers: peers.clone() })?)
             }
-            Self::Status | Self::Stop | Self::AttachmentsChanged | Self::Subscribe => None,
+            Self::Status | Self::Stop | Self::AttachmentsChanged | Self::Reload | Self::Subscribe => None,
         };
         Ok(Envelope { id, command: self.command().into(), arguments })
     }
@@ -147,6 +150,7 @@ impl Request {
             }
             "stop" => Ok(Self::Stop),
             "attachments-changed" => Ok(Self::AttachmentsChanged),
+            "reload" => Ok(Self::Reload),
             "subscribe" => Ok(Self::Subscribe),
             other => Err(Problem::new(
                 Code::UnknownCommand,
@@ -240,6 +244,7 @@ mod tests {
             Request::Forget { peers },
             Request::Stop,
             Request::AttachmentsChanged,
+            Request::Reload,
             Request::Subscribe,
         ] {
             assert_eq!(through_a_frame(&request), request);

@@ -15,7 +15,7 @@ use crate::target::Target;
 /// [`crate::REPLY_MAX`].
 pub const PAGE_ENTRIES: usize = 256;
 /// Most pages that a client collects: 16,384 MACs and 4,096 peers fit.
-pub const PAGES_MAX: usize = 256;
+pub const PAGES_MAX: usize = 1024;
 
 /// Everything a router tells about itself. Secrets are no part of it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -56,6 +56,9 @@ pub struct Status {
     /// Peers it knows, itself first.
     #[serde(default)]
     pub peers: Vec<Peer>,
+    /// The way to each reachable peer.
+    #[serde(default)]
+    pub routes: Vec<Route>,
     /// Stations it knows.
     #[serde(default)]
     pub macs: Vec<MacEntry>,
@@ -223,6 +226,28 @@ pub struct PeerConnection {
     pub encrypted: bool,
 }
 
+/// The way to a peer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Route {
+    /// The peer.
+    pub peer: PeerName,
+    /// What its operators call it.
+    pub nickname: Nickname,
+    /// The peer that frames are sent to first: itself where there is a direct link.
+    pub via: PeerName,
+    /// What that one's operators call it.
+    pub via_nickname: Nickname,
+    /// Links on the way.
+    pub hops: u8,
+    /// True if every link on the way is sealed.
+    pub encrypted: bool,
+    /// True if frames for everybody come from it by the same link.
+    pub broadcast_from: bool,
+    /// Peers that its frames for everybody are relayed to.
+    #[serde(default)]
+    pub broadcast_to: Vec<PeerName>,
+}
+
 /// A station and where it is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MacEntry {
@@ -269,24 +294,25 @@ impl Status {
     /// spread over them, everything else stands in each.
     #[must_use]
     pub fn into_pages(mut self) -> Vec<Self> {
-        let longest =
-            self.macs.len().max(self.peers.len()).max(self.connections.len()).max(self.targets.len());
-        let mut rest = (
-            std::mem::take(&mut self.macs),
-            std::mem::take(&mut self.peers),
-            std::mem::take(&mut self.connections),
-            std::mem::take(&mut self.targets),
-        );
+        let mut macs = std::mem::take(&mut self.macs);
+        let mut peers = std::mem::take(&mut self.peers);
+        let mut connections = std::mem::take(&mut self.connections);
+        let mut targets = std::mem::take(&mut self.targets);
+        let mut routes = std::mem::take(&mut self.routes);
         let mut pages = Vec::new();
-        for _ in 0..longest.div_ceil(PAGE_ENTRIES).max(1) {
+        loop {
             let mut page = self.clone();
-            page.macs = take(&mut rest.0);
-            page.peers = take(&mut rest.1);
-            page.connections = take(&mut rest.2);
-            page.targets = take(&mut rest.3);
+            page.macs = take(&mut macs, |_| 1);
+            page.peers = take(&mut peers, |peer| 1 + peer.connections.len() / 4);
+            page.connections = take(&mut connections, |_| 1);
+            page.targets = take(&mut targets, |_| 1);
+            page.routes = take(&mut routes, |route| 1 + route.broadcast_to.len() / 8);
             pages.push(page);
+            let rest = macs.len() + peers.len() + connections.len() + targets.len() + routes.len();
+            if rest == 0 {
+                return pages;
+            }
         }
-        pages
     }
 
     /// Adds the lists of the next page.
@@ -295,11 +321,22 @@ impl Status {
         self.peers.extend(page.peers);
         self.connections.extend(page.connections);
         self.targets.extend(page.targets);
+        self.routes.extend(page.routes);
     }
 }
 
-fn take<T>(list: &mut Vec<T>) -> Vec<T> {
-    let rest = list.split_off(list.len().min(PAGE_ENTRIES));
+/// Takes entries off the front until they weigh as much as a page holds; one at least.
+fn take<T>(list: &mut Vec<T>, weight: impl Fn(&T) -> usize) -> Vec<T> {
+    let mut total = 0;
+    let count = list
+        .iter()
+        .take_while(|entry| {
+            let fits = total == 0 || total + weight(entry) <= PAGE_ENTRIES;
+            total += weight(entry);
+            fits
+        })
+        .count();
+    let rest = list.split_off(count);
     std::mem::replace(list, rest)
 }
 
@@ -346,6 +383,18 @@ mod tests {
                     connections: vec![connection.clone(); 8],
                 })
                 .collect(),
+            routes: (0..4096)
+                .map(|_| Route {
+                    peer: name,
+                    nickname: nickname.clone(),
+                    via: name,
+                    via_nickname: nickname.clone(),
+                    hops: 1,
+                    encrypted: true,
+                    broadcast_from: true,
+                    broadcast_to: vec![name; 4],
+                })
+                .collect(),
             macs: (0..16_384)
                 .map(|n| MacEntry {
                     mac: mac(n),
@@ -382,13 +431,19 @@ mod tests {
         let mut status = large();
         status.peers.clear();
         status.macs.clear();
+        status.routes.clear();
         assert_eq!(status.clone().into_pages(), [status]);
     }
 
     #[test]
     fn a_status_of_a_newer_router_is_read() {
-        let mut value =
-            serde_json::to_value(Status { peers: Vec::new(), macs: Vec::new(), ..large() }).unwrap();
+        let mut value = serde_json::to_value(Status {
+            peers: Vec::new(),
+            macs: Vec::new(),
+            routes: Vec::new(),
+            ..large()
+        })
+        .unwrap();
         value["weather"] = "fine".into();
         assert!(serde_json::from_value::<Status>(value).is_ok());
     }

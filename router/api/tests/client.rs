@@ -88,6 +88,7 @@ fn requests_follow_each_other_and_a_refusal_is_a_typed_error() {
         | Request::Connect { .. }
         | Request::Stop
         | Request::AttachmentsChanged
+        | Request::Reload
         | Request::Subscribe => Ok(Reply::Done),
     });
     let mut client = Client::connect(run.path(), LONG).unwrap();

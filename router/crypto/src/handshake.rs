@@ -365,7 +365,7 @@ impl Handshake {
         if !same(&expected, &theirs.mac) {
             return Err(Failure::WrongPassword.into());
         }
-        if !peer.identity.verify(self.role.other(), &transcript, &theirs.signature) {
+        if !crate::identity::verify(&peer.identity, self.role.other(), &transcript, &theirs.signature) {
             return Err(Failure::BadSignature.into());
         }
         self.transcript.received(message);

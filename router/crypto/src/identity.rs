@@ -5,8 +5,11 @@ use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
 use std::fmt;
 use weave_wire::link::handshake::{Role, SIGNATURE_LEN};
 
-/// Length of an identity's seed and of its public key, bytes.
-pub const IDENTITY_LEN: usize = 32;
+pub use weave_wire::{IDENTITY_LEN, IdentityKey};
+
+/// What the signature of a part covers before the part: no signature of a
+/// handshake is one of a part.
+const PART_LABEL: &[u8] = b"weave 1 signature part";
 
 /// The private half: signs what the host says. Wiped when dropped.
 pub struct Identity(SigningKey);
@@ -21,11 +24,22 @@ impl Identity {
     /// The public half.
     #[must_use]
     pub fn public(&self) -> IdentityKey {
-        IdentityKey(self.0.verifying_key().to_bytes())
+        IdentityKey::from_bytes(self.0.verifying_key().to_bytes())
+    }
+
+    pub(crate) fn duplicate(&self) -> Self {
+        Self(self.0.clone())
     }
 
     pub(crate) fn sign(&self, role: Role, transcript: &[u8]) -> [u8; SIGNATURE_LEN] {
         self.0.sign(&signed(role, transcript)).to_bytes()
+    }
+
+    /// Signs a part of this host's state
+    /// ([`weave_wire::link::gossip::SignedPart::signed_bytes`]).
+    #[must_use]
+    pub fn sign_part(&self, bytes: &[u8]) -> [u8; SIGNATURE_LEN] {
+        self.0.sign(&[PART_LABEL, bytes].concat()).to_bytes()
     }
 }
 
@@ -35,43 +49,27 @@ impl fmt::Debug for Identity {
     }
 }
 
-/// The public half: who a host is to its peers, whatever it is called.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct IdentityKey([u8; IDENTITY_LEN]);
-
-impl IdentityKey {
-    /// The key as a peer or the state wrote it. Whether it is one shows in the
-    /// handshake, where its owner must sign.
-    #[must_use]
-    pub const fn from_bytes(bytes: [u8; IDENTITY_LEN]) -> Self {
-        Self(bytes)
-    }
-
-    /// The bytes of the key.
-    #[must_use]
-    pub const fn to_bytes(self) -> [u8; IDENTITY_LEN] {
-        self.0
-    }
-
-    /// True if the owner of this key signed `transcript` in `role`. Keys and
-    /// signatures with more than one reading (small order, unreduced) fail.
-    pub(crate) fn verify(&self, role: Role, transcript: &[u8], signature: &[u8; SIGNATURE_LEN]) -> bool {
-        let signature = Signature::from_bytes(signature);
-        VerifyingKey::from_bytes(&self.0)
-            .is_ok_and(|key| key.verify_strict(&signed(role, transcript), &signature).is_ok())
-    }
+/// True if the owner of `key` signed `transcript` in `role`.
+pub(crate) fn verify(
+    key: &IdentityKey,
+    role: Role,
+    transcript: &[u8],
+    signature: &[u8; SIGNATURE_LEN],
+) -> bool {
+    verify_strictly(key, &signed(role, transcript), signature)
 }
 
-impl fmt::Display for IdentityKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
-    }
+/// True if the owner of `key` signed these bytes of a part of its state
+/// ([`weave_wire::link::gossip::SignedPart::signed_bytes`]).
+#[must_use]
+pub fn verify_part(key: &IdentityKey, bytes: &[u8], signature: &[u8; SIGNATURE_LEN]) -> bool {
+    verify_strictly(key, &[PART_LABEL, bytes].concat(), signature)
 }
 
-impl fmt::Debug for IdentityKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
+/// Keys and signatures with more than one reading (small order, unreduced) fail.
+fn verify_strictly(key: &IdentityKey, message: &[u8], signature: &[u8; SIGNATURE_LEN]) -> bool {
+    let signature = Signature::from_bytes(signature);
+    VerifyingKey::from_bytes(&key.to_bytes()).is_ok_and(|key| key.verify_strict(message, &signature).is_ok())
 }
 
 /// What a signature covers: the use and role, then the hash of the transcript.
@@ -98,12 +96,12 @@ mod tests {
     fn a_signature_holds_for_one_key_role_and_transcript() {
         let (ours, other) = (Identity::from_seed(&[1; 32]), Identity::from_seed(&[2; 32]));
         let mut signature = ours.sign(Role::Initiator, b"t");
-        assert!(ours.public().verify(Role::Initiator, b"t", &signature));
-        assert!(!ours.public().verify(Role::Responder, b"t", &signature));
-        assert!(!ours.public().verify(Role::Initiator, b"u", &signature));
-        assert!(!other.public().verify(Role::Initiator, b"t", &signature));
+        assert!(verify(&ours.public(), Role::Initiator, b"t", &signature));
+        assert!(!verify(&ours.public(), Role::Responder, b"t", &signature));
+        assert!(!verify(&ours.public(), Role::Initiator, b"u", &signature));
+        assert!(!verify(&other.public(), Role::Initiator, b"t", &signature));
         signature[63] ^= 1;
-        assert!(!ours.public().verify(Role::Initiator, b"t", &signature));
+        assert!(!verify(&ours.public(), Role::Initiator, b"t", &signature));
     }
 
     #[test]
@@ -114,6 +112,17 @@ mod tests {
         neutral[0] = 1;
         let mut signature = [0; 64];
         signature[0] = 1;
-        assert!(!IdentityKey::from_bytes(neutral).verify(Role::Initiator, b"t", &signature));
+        assert!(!verify(&IdentityKey::from_bytes(neutral), Role::Initiator, b"t", &signature));
+    }
+
+    #[test]
+    fn a_signature_of_a_part_holds_for_nothing_else() {
+        let (ours, other) = (Identity::from_seed(&[1; 32]), Identity::from_seed(&[2; 32]));
+        let signature = ours.sign_part(b"p");
+        assert!(verify_part(&ours.public(), b"p", &signature));
+        assert!(!verify_part(&ours.public(), b"q", &signature));
+        assert!(!verify_part(&other.public(), b"p", &signature));
+        assert!(!verify(&ours.public(), Role::Initiator, b"p", &signature));
+        assert!(!verify_part(&ours.public(), b"p", &ours.sign(Role::Initiator, b"p")));
     }
 }

@@ -43,7 +43,7 @@ pub use aead::{Aead, DataAead, Forged, NONCE_LEN, Portable, Ring};
 pub use crossing::{Crossing, Dialler, which_survives};
 pub use entropy::Entropy;
 pub use handshake::{Established, Failure, Handshake, HandshakeError, Step};
-pub use identity::{IDENTITY_LEN, Identity, IdentityKey, new_seed};
+pub use identity::{IDENTITY_LEN, Identity, IdentityKey, new_seed, verify_part};
 pub use key::{KEY_LEN, Key};
 pub use limits::{KEY_DATAGRAMS, KEY_LIFETIME, REKEY_AFTER, REKEY_DATAGRAMS};
 pub use password::{Password, PasswordOffer, Secrets, StretchError};

@@ -25,6 +25,14 @@ pub struct LocalPeer {
     pub features: u64,
 }
 
+impl LocalPeer {
+    /// The same host with other secrets of the same network: for the links to come.
+    #[must_use]
+    pub fn with_secrets(&self, secrets: Secrets) -> Self {
+        Self { identity: self.identity.duplicate(), secrets, ..*self }
+    }
+}
+
 /// What is chosen anew for each link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LinkChoice {

@@ -123,6 +123,18 @@ pub enum Command {
         /// Longest datagram, bytes of UDP payload. Less than
         /// [`MIN_DATAGRAM`](crate::MIN_DATAGRAM) counts as that.
         datagram: u16,
+        /// False while the limit is still searched for: then senders are not told
+        /// of it, for they would remember it for minutes.
+        advise: bool,
+    },
+    /// Send a probe of the path on this shard's lane, a keep-alive of that length.
+    Probe {
+        /// The link.
+        link: LinkId,
+        /// The probe's number.
+        number: u64,
+        /// Its length, bytes of UDP payload.
+        len: u16,
     },
     /// Whether the datagrams of a link are sent from the mesh port, because those of
     /// the lanes' own ports do not pass. Lane, key and numbers stay. At first: no.
@@ -147,7 +159,13 @@ pub enum Command {
     /// MACs attached on this host: frames that bring them back are dropped.
     SetLocalMacs(Arc<Vec<MacAddr>>),
     /// Send a keep-alive on this shard's lane of the link.
-    KeepAlive(LinkId),
+    KeepAlive {
+        /// The link.
+        link: LinkId,
+        /// From the lane's own port also where the link is to use the mesh port
+        /// only: to learn whether it passes by now.
+        own_port: bool,
+    },
 }
 
 /// From a shard to the control core.
@@ -172,6 +190,18 @@ pub enum Report {
         epoch: u64,
         /// True for a keep-alive, false for data.
         keep_alive: bool,
+        /// True if it came from another port than the link's datagrams go to: the
+        /// lane's own.
+        own_port: bool,
+    },
+    /// A probe of the path arrived.
+    ProbeSeen {
+        /// The link.
+        link: LinkId,
+        /// The probe's number.
+        number: u64,
+        /// Its length, bytes of UDP payload.
+        len: u16,
     },
     /// A station was seen at a peer: new there, moved, or still there after a minute.
     MacSeen {

@@ -109,6 +109,8 @@ pub(crate) struct Shard {
     read_armed: bool,
     wake_armed: bool,
     socket_drops: u32,
+    /// The slot of the probe of a path that is being sent.
+    probe_slot: Option<u16>,
     /// Errors of tap and socket without a success in between.
     read_errors: u32,
     receive_errors: u32,
@@ -145,6 +147,7 @@ impl Shard {
             read_armed: false,
             wake_armed: false,
             socket_drops: 0,
+            probe_slot: None,
             read_errors: 0,
             receive_errors: 0,
         }
@@ -261,8 +264,8 @@ impl Shard {
                     self.tables.set_link(link, raw, counters);
                 }
             }
-            Command::SetPathMtu { link, datagram } => self.tables.set_path(link, datagram),
-            Command::SetOnePort { link, one_port } => self.tables.set_one_port(link, one_port),
+            Command::SetPathMtu { link, datagram, advise } => self.tables.set_path(link, datagram, advise),
+            Command::Probe { link, number, len } => self.probe(link, number, len)?,
             Command::DropLink(link) => self.tables.drop_link(link),
             Command::InstallReceive(session) => self.tables.install_receive(*session),
             Command::DropReceive(index) => self.tables.drop_receive(index),
@@ -271,13 +274,17 @@ impl Shard {
                 self.flush()?;
                 let link = session.link;
                 if self.tables.set_send(&session) {
-                    self.keep_alive(link)?;
+                    self.keep_alive(link, false)?;
                 }
             }
             Command::SetRoutes(routes) => self.tables.set_routes(routes),
             Command::ChangeMacs(changes) => self.tables.change_macs(&changes),
             Command::SetLocalMacs(macs) => self.tables.set_local_macs(&macs),
-            Command::KeepAlive(link) => self.keep_alive(link)?,
+            Command::KeepAlive { link, own_port } => self.keep_alive(link, own_port)?,
+            Command::SetOnePort { link, one_port } => {
+                self.flush()?;
+                self.tables.set_one_port(link, one_port);
+            }
         }
         Ok(())
     }
@@ -298,7 +305,10 @@ impl Shard {
                     self.counters.dropped(DropReason::ReportFull);
                     self.tables.forget(mac);
                 }
-                Report::LaneSeen { .. } | Report::ControlDatagram { .. } | Report::Ended { .. } => {
+                Report::LaneSeen { .. }
+                | Report::ProbeSeen { .. }
+                | Report::ControlDatagram { .. }
+                | Report::Ended { .. } => {
                     self.counters.dropped(DropReason::ReportFull);
                 }
             }

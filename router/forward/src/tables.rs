@@ -44,10 +44,12 @@ pub struct Link {
     pub counters: Arc<LinkCounters>,
     /// Longest datagram its path passes, bytes.
     path: usize,
-    /// True if its datagrams are sent from the mesh port.
-    one_port: bool,
+    /// Whether senders are told of it.
+    advise: bool,
     /// Absent until the first keys are there.
     pub sender: Option<Sender>,
+    /// Only the mesh port passes: lanes share it.
+    one_port: bool,
     segmentation_pause: Option<Duration>,
 }
 
@@ -60,6 +62,8 @@ pub struct Way {
     pub mode: Mode,
     /// Longest frame that its path passes whole, bytes.
     pub room: usize,
+    /// Whether senders are told of it.
+    pub advise: bool,
 }
 
 /// Where a frame from the tap goes.
@@ -147,8 +151,9 @@ impl Tables {
                     address,
                     counters,
                     path: usize::from(u16::MAX),
-                    one_port: false,
+                    advise: true,
                     sender: None,
+                    one_port: false,
                     segmentation_pause: None,
                 });
             }
@@ -156,9 +161,10 @@ impl Tables {
     }
 
     /// Says what the path of a link passes, bytes of a datagram.
-    pub fn set_path(&mut self, id: LinkId, datagram: u16) {
+    pub fn set_path(&mut self, id: LinkId, datagram: u16, advise: bool) {
         if let Some(link) = self.link_mut(id) {
             link.path = usize::from(datagram.max(MIN_DATAGRAM));
+            link.advise = advise;
         }
     }
 
@@ -272,7 +278,8 @@ impl Tables {
         match &link.sender {
             Some(sender) if self.now < sender.expires => {
                 let mode = sender.mode;
-                Ok(Way { link: id, mode, room: link.path - datagram_len(mode, 0) })
+                let room = link.path - datagram_len(mode, 0);
+                Ok(Way { link: id, mode, room, advise: link.advise })
             }
             Some(_) | None => Err(DropReason::NoSendKey),
         }

@@ -59,7 +59,7 @@ const DONT_FRAGMENT: u8 = 0x40;
 
 /// Tells side A that its link passes frames of `len` bytes.
 fn narrow(rig: &Rig, len: usize) {
-    rig.a.command(|_| Command::SetPathMtu { link: LINK, datagram: datagram(len) });
+    rig.a.command(|_| Command::SetPathMtu { link: LINK, datagram: datagram(len), advise: true });
 }
 
 #[test]
@@ -74,7 +74,7 @@ fn what_the_path_passes_goes_whole_and_one_byte_more_in_two_fragments() {
     assert_eq!((rig.b.counter("fragments_received"), rig.b.counter("frames_reassembled")), (4, 2));
     assert_eq!(rig.a.counter("icmp_too_big_sent"), 0);
     // The path has grown.
-    rig.a.command(|_| Command::SetPathMtu { link: LINK, datagram: u16::MAX });
+    rig.a.command(|_| Command::SetPathMtu { link: LINK, datagram: u16::MAX, advise: true });
     rig.a.send(0, &frame(8, MAX_FRAME));
     assert_eq!(rig.b.receive(), frame(8, MAX_FRAME));
     assert_eq!(rig.a.counter("fragments_sent"), 4);
@@ -85,7 +85,7 @@ fn what_the_path_passes_goes_whole_and_one_byte_more_in_two_fragments() {
 fn a_path_is_never_taken_for_narrower_than_any_is() {
     let mut rig = Rig::new(Options { mode: Mode::Clear, ..Options::default() });
     for datagram in [0, 1, 48, 511, 512] {
-        rig.a.command(|_| Command::SetPathMtu { link: LINK, datagram });
+        rig.a.command(|_| Command::SetPathMtu { link: LINK, datagram, advise: true });
         rig.a.send(0, &frame(7, MAX_FRAME));
         assert_eq!(rig.b.receive(), frame(7, MAX_FRAME));
     }
@@ -209,7 +209,7 @@ fn a_relay_fragments_and_puts_together() {
     let mesh = Mesh::line(&Options::default(), 4);
     let narrow = |from: u8, to: u8, len| {
         let (link, datagram) = (LinkId(to.into()), datagram(len));
-        mesh.side(from).command(|_| Command::SetPathMtu { link, datagram });
+        mesh.side(from).command(|_| Command::SetPathMtu { link, datagram, advise: true });
     };
     // Three fragments, then two, then whole.
     narrow(1, 2, 600);

@@ -153,7 +153,7 @@ fn the_hop_limit_goes_down_by_one_and_ends() {
     forger.send(&datagram);
     assert_eq!(mesh.side(2).receive(), frame);
     mesh.side(2).dropped(DropReason::HopLimit, 2);
-    assert_eq!(mesh.side(3).counter("tap_writes"), 3, "{}", mesh.state());
+    wait(|| mesh.state(), || mesh.side(3).counter("tap_writes") == 3);
 }
 
 #[test]

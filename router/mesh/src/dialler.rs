@@ -1,8 +1,10 @@
 //! Which peers to dial, and when.
 
 use crate::backoff::Backoff;
-use std::net::SocketAddr;
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
+use weave_wire::PeerName;
 
 /// Dials under way, at most.
 pub const DIALS: usize = 20;
@@ -10,6 +12,14 @@ pub const DIALS: usize = 20;
 pub const TARGETS: usize = 512;
 /// Recent peers, at most.
 pub const RECENT: usize = 512;
+/// Peers learned from others that are dialled, at most, and addresses of each.
+pub const DISCOVERED: usize = 4_096;
+const DISCOVERED_ADDRESSES: usize = 8;
+/// Longest wait between dials of a peer that is reached over others: a direct link
+/// replaces the relay that soon.
+const DISCOVERED_WAIT: Duration = Duration::from_secs(10);
+/// The larger name of two waits this much longer, so that they do not dial at once.
+const YIELD: Duration = Duration::from_millis(500);
 /// Recent peers that never answered are forgotten after this time.
 const RECENT_KEPT: Duration = Duration::from_secs(600);
 
@@ -24,6 +34,8 @@ pub enum Origin {
     Target,
     /// There was a link to it.
     Recent,
+    /// Others told that a peer is there.
+    Discovered(PeerName),
 }
 
 /// How an entry stands.
@@ -114,7 +126,7 @@ impl<T: Clone + PartialEq> Dialler<T> {
         if targets.len() > TARGETS {
             return false;
         }
-        self.entries.retain(|entry| entry.origin == Origin::Recent || targets.contains(&entry.target));
+        self.entries.retain(|entry| entry.origin != Origin::Target || targets.contains(&entry.target));
         self.add_targets(targets, now)
     }
 
@@ -128,6 +140,31 @@ impl<T: Clone + PartialEq> Dialler<T> {
         let recent = self.entries.iter().filter(|entry| entry.origin == Origin::Recent).count();
         if recent < RECENT && !self.entries.iter().any(|entry| entry.target == target) {
             self.insert(target, Origin::Recent, now);
+        }
+    }
+
+    /// Exactly these peers are reached over others and have no link to `ourselves`:
+    /// their addresses are dialled, besides targets and recent peers. What is not
+    /// among them any more is linked, or gone.
+    pub fn set_discovered(&mut self, peers: Vec<(PeerName, Vec<T>)>, ourselves: PeerName, now: Duration) {
+        let mut wanted: BTreeMap<PeerName, Vec<T>> = peers.into_iter().take(DISCOVERED).collect();
+        wanted.values_mut().for_each(|addresses| addresses.truncate(DISCOVERED_ADDRESSES));
+        self.entries.retain(|entry| match (entry.origin, &entry.stand) {
+            (Origin::Discovered(name), Stand::Waiting(_)) => {
+                wanted.get(&name).is_some_and(|addresses| addresses.contains(&entry.target))
+            }
+            // A dial under way ends by itself; a link is why its peer is not wanted.
+            (Origin::Discovered(_), Stand::Dialling(_)) => true,
+            (Origin::Discovered(_), Stand::Linked(_)) => false,
+            (Origin::Target | Origin::Recent, _) => true,
+        });
+        for (name, addresses) in wanted {
+            let first = if name < ourselves { now.saturating_add(YIELD) } else { now };
+            for address in addresses {
+                if !self.entries.iter().any(|entry| entry.target == address) {
+                    self.insert(address, Origin::Discovered(name), first);
+                }
+            }
         }
     }
 
@@ -156,7 +193,7 @@ impl<T: Clone + PartialEq> Dialler<T> {
     /// dialled from now on.
     pub fn due(&mut self, now: Duration) -> Vec<(DialId, T, u32)> {
         self.entries.retain(|entry| {
-            entry.origin == Origin::Target
+            entry.origin != Origin::Recent
                 || !matches!(entry.stand, Stand::Waiting(_))
                 || now.saturating_sub(entry.since) < RECENT_KEPT
         });
@@ -190,7 +227,11 @@ impl<T: Clone + PartialEq> Dialler<T> {
             entry.failures += 1;
             entry.reason = Some(reason);
             entry.refused = refused;
-            entry.stand = Stand::Waiting(now.saturating_add(entry.backoff.fail(refused, now, jitter)));
+            let mut wait = entry.backoff.fail(refused, now, jitter);
+            if matches!(entry.origin, Origin::Discovered(_)) {
+                wait = wait.min(DISCOVERED_WAIT.mul_f64(1.0 - 0.25 * jitter.clamp(0.0, 1.0)));
+            }
+            entry.stand = Stand::Waiting(now.saturating_add(wait));
         }
     }
 
@@ -260,6 +301,26 @@ impl<T: Clone + PartialEq> Dialler<T> {
         let under_way = self.entries.iter().filter(|entry| matches!(entry.stand, Stand::Dialling(_))).count();
         if under_way >= DIALS { None } else { waiting.min() }
     }
+}
+
+/// True for addresses told by others that may be dialled: those of one host
+/// elsewhere.
+#[must_use]
+pub fn may_dial(address: SocketAddr) -> bool {
+    let elsewhere = match address.ip().to_canonical() {
+        IpAddr::V4(ip) => {
+            !(ip.is_loopback()
+                || ip.is_multicast()
+                || ip.is_unspecified()
+                || ip.is_broadcast()
+                || ip.octets()[0] == 0)
+        }
+        IpAddr::V6(ip) => {
+            // A link-local address means nothing without its interface.
+            !(ip.is_loopback() || ip.is_multicast() || ip.is_unspecified() || ip.is_unicast_link_local())
+        }
+    };
+    elsewhere && address.port() != 0
 }
 
 #[cfg(test)]
@@ -369,6 +430,69 @@ mod tests {
         }
         assert_eq!(dialler.entries().len(), 1);
         assert_eq!(dialler.entries()[0].target, "t");
+    }
+
+    fn name(last: u8) -> PeerName {
+        PeerName::new([2, 0, 0, 0, 0, last]).unwrap_or_else(|| unreachable!("not zero"))
+    }
+
+    #[test]
+    fn a_discovered_peer_is_dialled_until_it_is_linked_or_gone() {
+        let mut dialler = Dialler::default();
+        dialler.set_discovered(vec![(name(9), vec!["a"]), (name(1), vec!["b"])], name(5), seconds(0));
+        let due = dialler.due(seconds(0));
+        assert_eq!(due.iter().map(|due| due.1).collect::<Vec<_>>(), ["a"], "the smaller name dials first");
+        assert_eq!(dialler.due(YIELD).len(), 1);
+        dialler.linked(7, Some(due[0].0), address(1));
+        dialler.set_discovered(vec![], name(5), seconds(1));
+        dialler.lost(7, "gone", true, seconds(2), 0.0);
+        assert_eq!(dialler.entries().len(), 1, "only the dial under way is left");
+        assert!(dialler.due(seconds(100)).is_empty());
+    }
+
+    #[test]
+    fn a_discovered_peer_that_does_not_answer_is_dialled_every_ten_seconds_for_ever() {
+        let mut dialler = Dialler::default();
+        dialler.set_discovered(vec![(name(9), vec!["a"])], name(5), seconds(0));
+        let mut dials = Vec::new();
+        for second in 0..3_600 {
+            for (id, ..) in dialler.due(seconds(second)) {
+                dials.push(second);
+                dialler.failed(id, "no answer".into(), true, seconds(second), 0.0);
+            }
+        }
+        assert!(dials.windows(2).all(|two| two[1] - two[0] <= 11), "{dials:?}");
+        assert!(dials.len() > 300);
+    }
+
+    #[test]
+    fn a_target_is_not_a_second_time_an_entry_when_it_is_discovered() {
+        let mut dialler = Dialler::default();
+        assert!(dialler.add_targets(&["a"], seconds(0)));
+        dialler.set_discovered(vec![(name(9), vec!["a"])], name(5), seconds(0));
+        assert_eq!(dialler.entries().len(), 1);
+        dialler.set_discovered(vec![], name(5), seconds(1));
+        assert_eq!(dialler.targets().count(), 1);
+    }
+
+    #[test]
+    fn only_addresses_of_hosts_elsewhere_may_be_dialled() {
+        for (text, may) in [
+            ("10.0.0.1:6783", true),
+            ("[fd00::1]:6783", true),
+            ("127.0.0.1:6783", false),
+            ("[::ffff:127.0.0.1]:6783", false),
+            ("0.0.0.0:6783", false),
+            ("0.1.2.3:6783", false),
+            ("224.0.0.1:6783", false),
+            ("255.255.255.255:6783", false),
+            ("[::1]:6783", false),
+            ("[ff02::1]:6783", false),
+            ("[fe80::1]:6783", false),
+            ("10.0.0.1:0", false),
+        ] {
+            assert_eq!(may_dial(text.parse().unwrap_or_else(|_| unreachable!("{text}"))), may, "{text}");
+        }
     }
 
     #[test]

@@ -7,14 +7,34 @@
 
 pub mod admission;
 pub mod backoff;
+pub mod counters;
 pub mod dialler;
+mod directory;
 pub mod liveness;
+pub mod mesh;
+pub mod output;
+mod own;
+pub mod path_mtu;
+mod paths;
+mod random;
 pub mod roaming;
+pub mod routes;
 pub mod stations;
+pub mod store;
+mod topology;
+pub mod wants;
 
 pub use admission::{Admission, Refusal, Ticket};
 pub use backoff::Backoff;
-pub use dialler::{DialId, Dialler, Origin};
+pub use counters::MeshCounters;
+pub use dialler::{DialId, Dialler, Origin, may_dial};
 pub use liveness::{Beat, Liveness};
+pub use mesh::{Mesh, PeerView};
+pub use output::{LinkInfo, LinkNumber, MeshConfig, Output, OwnStation, Refused, Signer, Timer};
+pub use path_mtu::{PathMtu, Probe};
 pub use roaming::{Challenge, Roaming};
+pub use routes::{PeerRoute, Routes};
 pub use stations::{Seen, Stations};
+
+#[cfg(test)]
+mod tests;

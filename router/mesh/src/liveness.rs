@@ -11,6 +11,9 @@ use std::time::Duration;
 
 /// Time between heartbeats that are answered.
 pub const INTERVAL: Duration = Duration::from_secs(2);
+/// The same where something on the way forgets a flow that is silent: address
+/// translators do after as little as 2 s.
+pub const SHORT_INTERVAL: Duration = Duration::from_secs(1);
 /// Time between heartbeats while an answer is missing.
 pub const FAST_INTERVAL: Duration = Duration::from_millis(250);
 /// Silence after which an established link is dead.
@@ -37,6 +40,7 @@ pub enum Beat {
 #[derive(Debug, Clone)]
 pub struct Liveness {
     begun: Duration,
+    interval: Duration,
     last_answer: Option<Duration>,
     next_beat: Duration,
     sequence: u64,
@@ -52,6 +56,7 @@ impl Liveness {
     pub const fn new(now: Duration) -> Self {
         Self {
             begun: now,
+            interval: INTERVAL,
             last_answer: None,
             next_beat: now,
             sequence: 0,
@@ -71,6 +76,19 @@ impl Liveness {
     #[must_use]
     pub const fn rtt(&self) -> Option<Duration> {
         self.rtt
+    }
+
+    /// Time between heartbeats from the next one on.
+    pub fn set_interval(&mut self, interval: Duration, now: Duration) {
+        self.interval = interval;
+        self.next_beat = self.next_beat.min(now.saturating_add(interval));
+    }
+
+    /// For how long no heartbeat has been answered.
+    #[must_use]
+    pub fn unanswered(&self, now: Duration) -> Duration {
+        let oldest = self.outstanding.front().map_or(now, |(_, sent)| *sent);
+        now.saturating_sub(oldest)
     }
 
     /// TCP ended: probe.
@@ -101,7 +119,7 @@ impl Liveness {
         self.rtt = Some(now.saturating_sub(sent));
         let first = self.last_answer.is_none();
         self.last_answer = Some(now);
-        self.next_beat = sent.saturating_add(INTERVAL).max(now);
+        self.next_beat = sent.saturating_add(self.interval).max(now);
         first
     }
 

@@ -176,10 +176,7 @@ mod tests {
     fn a_peer_that_moved_is_followed_when_it_answers_from_there_and_not_from_the_old_place() {
         let mut roaming = proven();
         let sent = roaming.on_datagram(0, 5, at(2), ms(0), [7, 8]);
-        assert_eq!(
-            sent,
-            [Challenge { address: at(2), nonce: 7 }, Challenge { address: at(1), nonce: 8 }]
-        );
+        assert_eq!(sent, [Challenge { address: at(2), nonce: 7 }, Challenge { address: at(1), nonce: 8 }]);
         assert!(!roaming.on_answer(7, at(2), ms(20)), "the old place has its time");
         assert_eq!(roaming.address(), at(1));
         assert_eq!(roaming.deadline(), Some(ms(520)));

@@ -101,6 +101,15 @@ impl Stations {
         Some(mac)
     }
 
+    /// Forgets where a station was learned: it is attached somewhere else now.
+    pub fn forget(&mut self, mac: MacAddr) {
+        if let Some(station) = self.learned.remove(&mac)
+            && let Some(order) = self.by_peer.get_mut(&station.peer)
+        {
+            order.remove(&(station.seen, mac));
+        }
+    }
+
     /// Forgets stations that were silent too long; returns them.
     pub fn expire(&mut self, now: Duration) -> Vec<MacAddr> {
         let mut gone = Vec::new();

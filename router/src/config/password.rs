@@ -1,11 +1,17 @@
 //! The network password in memory: zeroed when dropped, never printed.
 
 use std::fmt;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 /// Longest password, bytes.
 pub const PASSWORD_MAX: usize = 1024;
+/// Longest password file, bytes: two passwords with their line ends.
+const FILE_MAX: u64 = 2 * (PASSWORD_MAX as u64 + 2);
 /// A password of fewer characters is warned about: it can be guessed.
 pub const PASSWORD_SHORT: usize = 12;
 
@@ -28,6 +34,52 @@ pub enum ParsePasswordsError {
     /// More than the current and the previous password.
     #[error("it has more than two lines (the current password, then the previous one)")]
     TooManyLines,
+}
+
+/// A password file could not be read. Never shows its content.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadPasswordsError {
+    /// The file system's answer.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// A directory.
+    #[error("it is a directory")]
+    Directory,
+    /// Not text.
+    #[error("it is not UTF-8 text")]
+    NotText,
+    /// Text that holds no passwords.
+    #[error(transparent)]
+    Content(#[from] ParsePasswordsError),
+}
+
+/// What a password file holds.
+#[derive(Debug)]
+pub struct PasswordFile {
+    /// The current password, and perhaps the previous one.
+    pub passwords: Vec<Password>,
+    /// True if users other than the owner may read or change it.
+    pub open_to_others: bool,
+}
+
+impl PasswordFile {
+    /// Reads the file at `path`, at most a little over two kilobytes of it.
+    ///
+    /// # Errors
+    /// [`ReadPasswordsError`].
+    pub fn read(path: &Path) -> Result<Self, ReadPasswordsError> {
+        let file = File::open(path)?;
+        let metadata = file.metadata()?;
+        if metadata.is_dir() {
+            return Err(ReadPasswordsError::Directory);
+        }
+        let open_to_others = metadata.is_file() && metadata.mode() & 0o077 != 0;
+        // No reallocation leaves a copy behind that nobody wipes.
+        let mut text = Zeroizing::new(Vec::with_capacity(FILE_MAX as usize + 1));
+        file.take(FILE_MAX + 1).read_to_end(&mut text)?;
+        let text = std::str::from_utf8(&text).map_err(|_| ReadPasswordsError::NotText)?;
+        Ok(Self { passwords: Password::lines(text)?, open_to_others })
+    }
 }
 
 impl Password {

@@ -1,8 +1,10 @@
 //! The state of the control core and what each event does to it.
 
 mod datagrams;
+mod gossip;
 mod greeted;
 mod messages;
+mod paths;
 mod shards;
 mod tasks;
 mod timers;
@@ -10,14 +12,15 @@ mod timers;
 pub(super) use tasks::{accept, receive, reports, signals};
 
 use super::greeting::{Greeted, GreetingError, Outcome, Resumptions, entropy};
-use super::link::{Connection, Incoming, Link, SEND_QUEUE_MESSAGES, ShardWork, Superseded};
+use super::link::{Connection, Incoming, Link, SEND_QUEUE_MESSAGES, ShardWork};
 use super::server::Answer;
 use super::status::Refusals;
 use super::{Signal, status};
 use crate::config::Config;
 use crate::rt::{self, TcpStream};
+use crate::secrets::ReloadError;
 use crate::state::Saver;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -27,13 +30,15 @@ use weave_api::request::{Reply, Request};
 use weave_api::target::Target;
 use weave_crypto::{
     Crossing, Dialler as Side, Established, IdentityKey, KEY_LIFETIME, LinkKeys, LocalPeer, Rekey,
-    RekeyPolicy, Resumed, which_survives,
+    RekeyPolicy, Resumed, Secrets, which_survives,
 };
 use weave_forward::{
-    Command, Group, LinkId, MAX_LINKS, MacChange, PeerRoute, ReceiveSession, Report, Routes, SendSession,
-    boot_time,
+    Command, Group, LinkId, MAX_LINKS, MacChange, ReceiveSession, Report, Routes, SendSession, boot_time,
 };
-use weave_mesh::{Admission, DialId, Dialler, Liveness, Seen, Stations, Ticket};
+use weave_mesh::{
+    Admission, DialId, Dialler, LinkInfo, LinkNumber, Liveness, Mesh, MeshConfig, Roaming, Seen, Stations,
+    Ticket,
+};
 use weave_wire::link::heartbeat::{ControlMessage, Heartbeat};
 use weave_wire::link::message::{Describe, Message};
 use weave_wire::link::resume::LinkId as LinkName;
@@ -41,17 +46,11 @@ use weave_wire::{Lane, MacAddr, Nickname, OuterHeader, PeerName, SessionIndex};
 
 /// Events handled before timers are looked at again.
 const EVENTS_AT_ONCE: usize = 256;
-/// Names bound to identity keys, at most.
-const BINDINGS: usize = 4096;
-/// How long a binding outlives the peer's last link.
-const BINDING_KEPT: Duration = Duration::from_secs(3600);
 /// How often attachments are read again and stations expire.
 const HOUSEKEEPING: Duration = Duration::from_secs(30);
 /// How often shards are told of stations, at most: a flood of new ones must not
 /// become a flood of commands.
 const MACS_EVERY: Duration = Duration::from_millis(10);
-/// How long a link that another one follows is still listened to.
-const SUPERSEDED_KEPT: Duration = Duration::from_secs(2);
 /// How long a link may live without TCP: its keys end then.
 const TCP_LOST_LIMIT: Duration = KEY_LIFETIME;
 
@@ -61,14 +60,16 @@ pub(super) enum Event {
     Accepted(TcpStream, SocketAddr),
     /// An accepted connection is greeted, or not.
     Answered(Ticket, SocketAddr, Result<Greeted, GreetingError>),
-    /// A dial ended.
-    Dialled(DialId, Option<SocketAddr>, Result<Greeted, GreetingError>),
+    /// A dial ended; how many had failed before it.
+    Dialled(DialId, u32, Option<SocketAddr>, Result<Greeted, GreetingError>),
     /// A redial of a link's TCP connection ended.
     Redialled(u64, SocketAddr, Result<Greeted, GreetingError>),
     /// Bytes came over a connection.
     Bytes(u64, Vec<u8>),
     /// A connection ended.
     Closed(u64, String),
+    /// A connection that was full took most of what waited for it.
+    Drained(u64),
     /// A datagram of the control lane.
     Datagram(Vec<u8>, SocketAddr),
     /// A shard reports.
@@ -77,23 +78,23 @@ pub(super) enum Event {
     Asked(Request, Answer),
     /// A signal came.
     Signal(Signal),
+    /// The password file was read again, for this client if one asked.
+    Reloaded(Result<Secrets, ReloadError>, Option<Answer>),
 }
 
 /// What the core is made of.
 pub(super) struct Parts {
     pub(super) local: Arc<LocalPeer>,
     pub(super) nickname: Nickname,
+    /// How often this state was launched.
+    pub(super) run: u32,
     pub(super) config: Arc<Config>,
     pub(super) group: Group,
     pub(super) heartbeats: UdpSocket,
+    pub(super) mesh_port_socket: UdpSocket,
     pub(super) saver: Saver,
     pub(super) degraded: Vec<(&'static str, String)>,
     pub(super) events: rt::Sender<Event>,
-}
-
-struct Binding {
-    key: IdentityKey,
-    seen: Duration,
 }
 
 /// Counters of the control core.
@@ -106,6 +107,7 @@ pub(super) struct CoreCounters {
     pub(super) links_lost: u64,
     pub(super) rekeys: u64,
     pub(super) resumptions: u64,
+    pub(super) moves: u64,
     pub(super) heartbeats_sent: u64,
     pub(super) heartbeats_dropped: u64,
     pub(super) keep_alives_dropped: u64,
@@ -119,7 +121,10 @@ pub(super) struct Core {
     pub(super) nickname: Nickname,
     pub(super) config: Arc<Config>,
     pub(super) group: Group,
+    /// Sends the control lane from a port of its own.
     heartbeats: UdpSocket,
+    /// Sends it from the mesh port.
+    mesh_port_socket: UdpSocket,
     saver: Saver,
     events: rt::Sender<Event>,
     started: Instant,
@@ -131,7 +136,9 @@ pub(super) struct Core {
     admission: Admission,
     answering: HashMap<Ticket, rt::Sender<()>>,
     pub(super) stations: Stations,
-    bindings: HashMap<PeerName, Binding>,
+    pub(super) mesh: Mesh<gossip::HostSigner>,
+    /// Stations attached here that another host claims with better right.
+    pub(super) withdrawn: BTreeSet<MacAddr>,
     pub(super) refusals: Refusals,
     pub(super) degraded: Vec<(&'static str, String)>,
     pub(super) counters: CoreCounters,
@@ -141,19 +148,33 @@ pub(super) struct Core {
     /// When the shards may be told of them.
     macs_at: Duration,
     routes_changed: bool,
+    peers_changed: bool,
     next_number: u64,
+    reloading: bool,
     housekeeping_at: Duration,
     end: Option<Result<(), String>>,
 }
 
 impl Core {
     pub(super) fn new(parts: Parts, targets: &[Target], recent: Vec<Target>) -> Self {
+        let mesh_config = MeshConfig {
+            name: parts.local.name,
+            uid: parts.local.uid,
+            nickname: parts.nickname.clone(),
+            port: parts.group.port(),
+            addresses: Vec::new(),
+            run: parts.run,
+            seed: super::random_u64(),
+        };
+        let signer = gossip::HostSigner(Arc::clone(&parts.local));
+        let mesh = Mesh::new(mesh_config, signer, Duration::ZERO);
         let mut core = Self {
             local: parts.local,
             nickname: parts.nickname,
             config: parts.config,
             group: parts.group,
             heartbeats: parts.heartbeats,
+            mesh_port_socket: parts.mesh_port_socket,
             saver: parts.saver,
             events: parts.events,
             started: Instant::now(),
@@ -164,7 +185,8 @@ impl Core {
             admission: Admission::new(Duration::ZERO),
             answering: HashMap::new(),
             stations: Stations::default(),
-            bindings: HashMap::new(),
+            mesh,
+            withdrawn: BTreeSet::new(),
             refusals: Refusals::default(),
             degraded: parts.degraded,
             counters: CoreCounters::default(),
@@ -172,7 +194,9 @@ impl Core {
             mac_changes: Vec::new(),
             macs_at: Duration::ZERO,
             routes_changed: false,
+            peers_changed: false,
             next_number: 0,
+            reloading: false,
             housekeeping_at: Duration::ZERO,
             end: None,
         };
@@ -185,6 +209,7 @@ impl Core {
             }
             core.recent = recent;
         }
+        core.tell_addresses();
         core
     }
 
@@ -201,6 +226,7 @@ impl Core {
     pub(super) async fn run(&mut self, inbox: rt::Receiver<Event>) -> Result<(), String> {
         loop {
             self.on_timers();
+            self.run_mesh();
             self.flush();
             if let Some(end) = self.end.take() {
                 return end;
@@ -220,14 +246,17 @@ impl Core {
         match event {
             Event::Accepted(stream, address) => self.on_accepted(stream, address),
             Event::Answered(ticket, address, result) => self.on_answered(ticket, address, result),
-            Event::Dialled(dial, address, result) => self.on_dialled(dial, address, result),
+            Event::Dialled(dial, attempt, address, result) => self.on_dialled(dial, attempt, address, result),
             Event::Redialled(number, address, result) => self.on_redialled(number, address, result),
             Event::Bytes(connection, bytes) => self.on_bytes(connection, &bytes),
             Event::Closed(connection, reason) => self.on_closed(connection, &reason),
+            Event::Drained(connection) => self.on_drained(connection),
             Event::Datagram(datagram, source) => self.on_datagram(datagram, source),
             Event::Report(report) => self.on_report(report),
             Event::Asked(request, answer) => self.on_asked(request, answer),
             Event::Signal(Signal::Stop) => self.stop(),
+            Event::Signal(Signal::Reload) => self.reload(None),
+            Event::Reloaded(result, answer) => self.on_reloaded(result, answer),
         }
     }
 
@@ -249,16 +278,6 @@ impl Core {
         let (number, address, established) = (link.number, link.address, link.is_established());
         tracing::warn!(peer = %link.peer.name, "link lost: {reason}");
         self.counters.links_lost += 1;
-        let peer = link.peer.name;
-        let older = self.links.values_mut().find(|older| {
-            older.peer.name == peer && older.number < number && older.superseded == Some(Superseded::Serving)
-        });
-        if let Some(older) = older {
-            // The one it was to follow goes on.
-            older.superseded = None;
-            self.dialler.relinked(number, older.number);
-            return self.remove_link(id);
-        }
         self.dialler.lost(number, reason, established, now, jitter());
         if let Some(address) = address.filter(|_| self.config.discovery) {
             let covered = self.dialler.entries().iter().any(|entry| entry.address == Some(address));
@@ -274,12 +293,49 @@ impl Core {
         for session in link.sessions() {
             self.sessions.remove(&session.0);
         }
-        if let Some(binding) = self.bindings.get_mut(&link.peer.name) {
-            binding.seen = self.started.elapsed();
-        }
+        let now = self.now();
+        self.mesh.link_removed(LinkNumber(link.number), now);
         self.resumptions.borrow_mut().remove(&link.resumption.link_id());
         self.command_all(|| Command::DropLink(id));
         self.routes_changed = true;
+        self.tell_addresses();
+    }
+
+    // Secrets.
+
+    /// Reads the password file again, on a thread of its own.
+    fn reload(&mut self, answer: Option<Answer>) {
+        if std::mem::replace(&mut self.reloading, true) {
+            let what = "cannot read the passwords again";
+            let problem = Problem::new(Code::Busy, what, "this is being done already", "wait a second");
+            if let Some(answer) = answer {
+                answer.give(Err(problem));
+            }
+            return;
+        }
+        rt::spawn(tasks::reload(self.config.password_file.clone(), answer, self.events.clone()));
+    }
+
+    fn on_reloaded(&mut self, result: Result<Secrets, ReloadError>, answer: Option<Answer>) {
+        self.reloading = false;
+        let result = match result {
+            Ok(secrets) => {
+                tracing::info!(passwords = secrets.count(), "the password file was read again");
+                self.local = Arc::new(self.local.with_secrets(secrets));
+                // Who was refused for the old password is tried at once.
+                let (targets, now) = (self.dialler.targets().cloned().collect::<Vec<_>>(), self.now());
+                let _ = self.dialler.add_targets(&targets, now);
+                Ok(Reply::Done)
+            }
+            Err(error) => {
+                tracing::error!("the passwords stay as they were: {error}");
+                let remedy = "correct the file and reload again, or launch with --password-file";
+                Err(Problem::new(Code::Failed, "cannot read the passwords again", error.to_string(), remedy))
+            }
+        };
+        if let Some(answer) = answer {
+            answer.give(result);
+        }
     }
 
     // Clients.
@@ -312,6 +368,8 @@ impl Core {
                 self.stop();
                 Ok(Reply::Done)
             }
+            // Answered when it is done.
+            Request::Reload => return self.reload(Some(answer)),
             Request::AttachmentsChanged => {
                 self.read_attachments();
                 Ok(Reply::Done)

@@ -1,6 +1,7 @@
 //! One link: its TCP connection, its keys, its heartbeats.
 
 use super::greeting::entropy;
+use super::ports::Ports;
 use crate::rt;
 use std::collections::HashSet;
 use std::net::SocketAddr;
@@ -11,8 +12,8 @@ use weave_crypto::{
     Rekey, RekeyAction, Resumption, SendKey,
 };
 use weave_forward::{LinkCounters, LinkId, Mode};
-use weave_mesh::{Backoff, Liveness};
-use weave_wire::link::heartbeat::ControlMessage;
+use weave_mesh::{Backoff, Liveness, PathMtu, Roaming};
+use weave_wire::link::heartbeat::{ControlMessage, Heartbeat};
 use weave_wire::link::message::Message;
 use weave_wire::{DatagramKind, Lane, Nickname, OUTER_LEN, OuterHeader, SessionIndex, TAG_LEN};
 
@@ -20,6 +21,11 @@ use weave_wire::{DatagramKind, Lane, Nickname, OUTER_LEN, OuterHeader, SessionIn
 const SEND_QUEUE: usize = 1 << 20;
 /// Messages that wait, at most.
 pub(super) const SEND_QUEUE_MESSAGES: usize = 1024;
+/// From this many bytes or messages on no more gossip is queued: what a re-key
+/// and other messages need is far less than the rest of the queue.
+const FULL: (usize, usize) = (256 << 10, 256);
+/// With this many bytes left it is again.
+pub(super) const DRAINED: usize = 64 << 10;
 
 /// The TCP connection of a link.
 pub(super) struct Connection {
@@ -29,6 +35,8 @@ pub(super) struct Connection {
     pub(super) out: rt::Sender<Vec<u8>>,
     /// Bytes handed to `out` and not yet written.
     pub(super) queued: std::rc::Rc<std::cell::Cell<usize>>,
+    /// Set while it was found full, until it is drained.
+    pub(super) full: std::rc::Rc<std::cell::Cell<bool>>,
     /// Its tasks end soon after this is dropped.
     pub(super) _alive: rt::Sender<()>,
     /// Who dialled it.
@@ -36,6 +44,13 @@ pub(super) struct Connection {
 }
 
 impl Connection {
+    /// True if no more gossip is to be queued; the core hears when that changes.
+    pub(super) fn is_full(&self) -> bool {
+        let full = self.queued.get() >= FULL.0 || self.out.len() >= FULL.1;
+        self.full.set(full);
+        full
+    }
+
     /// Seals a message and queues it.
     ///
     /// # Errors
@@ -81,10 +96,20 @@ pub(super) struct Link {
     pub(super) nickname: Option<Nickname>,
     /// Who dialled the link.
     pub(super) side: Side,
+    /// Where the peer sees us.
+    pub(super) observed: Option<std::net::IpAddr>,
     /// Where TCP came from, or went to.
     pub(super) remote: SocketAddr,
-    /// Where datagrams go, and where the peer listens; known once it described itself.
+    /// Where the peer listens, and TCP is dialled; known once it described itself.
     pub(super) address: Option<SocketAddr>,
+    /// Where datagrams go; known from then on.
+    pub(super) roaming: Option<Roaming>,
+    /// What its path carries; looked into once the link is established, and since
+    /// when that is less than everything.
+    pub(super) path: Option<PathMtu>,
+    pub(super) path_reduced: Option<Duration>,
+    /// Which of our ports datagrams leave by.
+    pub(super) ports: Ports,
     pub(super) connection: Option<Connection>,
     pub(super) resumption: Resumption,
     pub(super) rekey: Rekey,
@@ -94,6 +119,8 @@ pub(super) struct Link {
     pub(super) since: Duration,
     /// Data lanes of the peer seen since it last asked.
     pub(super) lanes_seen: u64,
+    /// Those of them that came from a port of their own.
+    pub(super) lanes_own: u64,
     /// Data lanes of the peer that passed at all, and ours that it saw.
     pub(super) lanes_in: u64,
     pub(super) lanes_out: u64,
@@ -104,22 +131,9 @@ pub(super) struct Link {
     /// When to dial TCP again, and whether that is under way.
     pub(super) redial: Option<(Backoff, Duration)>,
     pub(super) redialling: bool,
-    /// A newer link to the same peer is there: this one carries frames until that
-    /// one is established, and is then taken away at this time, when the peer has
-    /// changed over too.
-    pub(super) superseded: Option<Superseded>,
     installing: Vec<Installing>,
     control: ControlLane,
     routed: bool,
-}
-
-/// How a link stands that another one follows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Superseded {
-    /// The new one passes no data yet.
-    Serving,
-    /// Nothing is sent over it any more; until then what comes is delivered.
-    Until(Duration),
 }
 
 /// What a link needs done in the shards.
@@ -131,6 +145,13 @@ pub(super) enum ShardWork {
     Send { session: SessionIndex, keys: LinkKeys },
     /// Forget a session.
     Drop(SessionIndex),
+}
+
+/// A datagram of the control lane.
+pub(super) struct OpenedControl {
+    pub(super) message: ControlMessage,
+    pub(super) epoch: u32,
+    pub(super) counter: u32,
 }
 
 /// What came out of bytes read from a connection.
@@ -158,9 +179,14 @@ impl Link {
             id,
             peer,
             nickname: None,
+            observed: None,
             side,
             remote,
             address: None,
+            roaming: None,
+            path: None,
+            path_reduced: None,
+            ports: Ports::default(),
             connection: Some(connection),
             resumption,
             rekey,
@@ -168,13 +194,13 @@ impl Link {
             counters: (0..shards).map(|_| Arc::default()).collect(),
             since: now,
             lanes_seen: 0,
+            lanes_own: 0,
             lanes_in: 0,
             lanes_out: 0,
             segmentation_refused: None,
             tcp_lost: None,
             redial: None,
             redialling: false,
-            superseded: None,
             installing: Vec::new(),
             control: ControlLane { send: None, receive: Vec::new() },
             routed: false,
@@ -192,11 +218,6 @@ impl Link {
     /// True once a sealed datagram made the round trip.
     pub(super) fn is_established(&self) -> bool {
         self.liveness.as_ref().is_some_and(Liveness::is_established)
-    }
-
-    /// False once frames go over the link that follows this one.
-    pub(super) const fn carries(&self) -> bool {
-        !matches!(self.superseded, Some(Superseded::Until(_)))
     }
 
     /// True the first time the link is found established.
@@ -246,6 +267,13 @@ impl Link {
         self.control.receive.iter().map(|entry| entry.session)
     }
 
+    /// The next heartbeat or answer, number `sequence`.
+    pub(super) fn heartbeat(&mut self, sequence: u64, mesh_port: bool) -> Heartbeat {
+        let lanes_seen = std::mem::take(&mut self.lanes_seen);
+        let lanes_own = std::mem::take(&mut self.lanes_own);
+        Heartbeat { sequence, lanes_seen, lanes_own, mesh_port }
+    }
+
     /// Seals a message of the control lane; `None` if there is no key that may.
     pub(super) fn seal_control(&mut self, message: &ControlMessage) -> Option<Vec<u8>> {
         let key = self.control.send.as_mut()?;
@@ -262,7 +290,7 @@ impl Link {
         header: OuterHeader,
         datagram: &mut [u8],
         boot: Duration,
-    ) -> Option<ControlMessage> {
+    ) -> Option<OpenedControl> {
         if header.kind() != Some(DatagramKind::Control) {
             return None;
         }
@@ -270,9 +298,10 @@ impl Link {
         let entry = self.control.receive.iter_mut().find(|entry| entry.session == session)?;
         let body = entry.key.open(header, datagram).ok()?;
         let message = ControlMessage::parse(body);
+        let epoch = entry.epoch;
         // The peer sends under this epoch: so much the re-key machine learns from any lane.
-        self.rekey.on_lane_seen(Lane::CONTROL, entry.epoch, boot);
-        message
+        self.rekey.on_lane_seen(Lane::CONTROL, epoch, boot);
+        Some(OpenedControl { message: message?, epoch, counter: header.counter() })
     }
 
     /// Sends a message over TCP, if there is a connection.
@@ -352,8 +381,7 @@ impl Link {
     pub(super) fn disconnect(&mut self, now: Duration) -> Vec<RekeyAction> {
         self.connection = None;
         self.tcp_lost = Some(now);
-        // One that another link follows is not brought back.
-        self.redial = self.superseded.is_none().then(|| (Backoff::new(now), now));
+        self.redial = Some((Backoff::new(now), now));
         if let Some(liveness) = &mut self.liveness {
             liveness.on_tcp_end(now);
         }

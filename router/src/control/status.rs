@@ -3,17 +3,18 @@
 use super::core::Core;
 use super::link::Link;
 use std::collections::{BTreeMap, HashMap};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 use weave_api::status::{
-    Connection, ConnectionState, Degraded, Direction, MacEntry, MacSource, Peer, PeerConnection, Shard,
-    Status, TargetState, TargetStatus,
+    Connection, ConnectionState, Degraded, Direction, MacEntry, MacSource, Peer, PeerConnection, Route,
+    Shard, Status, TargetState, TargetStatus,
 };
 use weave_api::target::Target;
 use weave_crypto::{Dialler as Side, Failure};
 use weave_mesh::Origin;
 use weave_mesh::dialler::{Entry, Stand};
 use weave_wire::link::handshake::{VERSION_MAX, VERSION_MIN};
+use weave_wire::{Nickname, PeerName};
 
 /// Peers that did not get in and are shown, at most.
 const REFUSALS: usize = 64;
@@ -97,6 +98,7 @@ pub(super) fn status(core: &Core, now: Duration) -> Status {
             .collect(),
         connections: connections(core, now),
         peers: peers(core),
+        routes: routes(core),
         macs: macs(core, now),
         shards: shards(core),
         counters: counters(core),
@@ -139,9 +141,9 @@ fn retry_in(entry: &Entry<Target>, now: Duration) -> Option<u64> {
     }
 }
 
-/// Links but those that a newer one to the same peer follows.
+/// All links.
 fn links(core: &Core) -> impl Iterator<Item = &Link> {
-    core.links.values().filter(|link| link.superseded.is_none())
+    core.links.values()
 }
 
 fn connections(core: &Core, now: Duration) -> Vec<Connection> {
@@ -236,6 +238,19 @@ fn degraded(core: &Core, link: &Link, now: Duration) -> Vec<Degraded> {
         let reason = "the route takes no segmented datagrams; tried again within a minute";
         states.push(state("no_segmentation", reason.into(), since));
     }
+    if let (Some(since), Some(path)) = (link.path_reduced, &link.path) {
+        let reason = format!(
+            "the path carries datagrams of {} bytes at most: larger frames are cut or come in fragments; more is \
+             tried within a minute",
+            path.usable()
+        );
+        states.push(state("small_path", reason, since));
+    }
+    if let Some(since) = link.ports.one_port() {
+        let reason = "only datagrams from the mesh port pass (address translation or a firewall): all lanes share \
+                      it; their own ports are tried again within a minute";
+        states.push(state("one_port", reason.into(), since));
+    }
     if link.peer.mtu != core.config.mtu {
         let reason = format!(
             "MTU {} there, {} here: give all hosts the same WEAVE_MTU",
@@ -277,24 +292,67 @@ fn peers(core: &Core) -> Vec<Peer> {
         uid: core.local.uid,
         connections: own.collect(),
     };
-    let others = links(core).filter_map(|link| {
-        Some(Peer {
-            name: link.peer.name,
-            nickname: link.nickname.clone()?,
-            uid: link.peer.uid,
-            connections: Vec::new(),
-        })
+    let others = core.mesh.peers().filter(|peer| peer.route.is_some() || peer.link.is_some());
+    let others = others.filter_map(|peer| {
+        let direct = || links(core).find(|link| link.peer.name == peer.name);
+        let nickname = peer.nickname.cloned().or_else(|| direct()?.nickname.clone())?;
+        let connections = peer.links.iter().map(|link| PeerConnection {
+            direction: if link.outbound { Direction::Outbound } else { Direction::Inbound },
+            address: address_of(core, link.peer),
+            peer: link.peer,
+            nickname: nickname_of(core, link.peer),
+            established: true,
+            encrypted: !link.unencrypted,
+        });
+        let uid = peer.uid.or_else(|| direct().map(|link| link.peer.uid))?;
+        Some(Peer { name: peer.name, nickname, uid, connections: connections.collect() })
     });
     std::iter::once(ourselves).chain(others).collect()
 }
 
-fn macs(core: &Core, now: Duration) -> Vec<MacEntry> {
-    let nickname = |name| {
-        let link = core.links.values().find(|link| link.peer.name == name);
-        link.and_then(|link| link.nickname.clone())
-            .unwrap_or_else(|| weave_wire::Nickname::from_host_name("unknown"))
+/// Where a peer says it can be reached, or where it is linked to us from.
+fn address_of(core: &Core, name: PeerName) -> Target {
+    if name == core.local.name {
+        let own = core.mesh.own_addresses().first().copied();
+        return own.unwrap_or_else(|| SocketAddr::from(([0; 4], core.group.port()))).into();
+    }
+    let told = core.mesh.peer(name).and_then(|peer| peer.addresses.first().copied());
+    let linked =
+        || links(core).find(|link| link.peer.name == name).map(|link| link.address.unwrap_or(link.remote));
+    told.or_else(linked).unwrap_or_else(|| SocketAddr::from(([0; 4], 0))).into()
+}
+
+fn nickname_of(core: &Core, name: PeerName) -> Nickname {
+    if name == core.local.name {
+        return core.nickname.clone();
+    }
+    let told = core.mesh.peer(name).and_then(|peer| peer.nickname.cloned());
+    let linked = || links(core).find(|link| link.peer.name == name).and_then(|link| link.nickname.clone());
+    told.or_else(linked).unwrap_or_else(|| Nickname::from_host_name("unknown"))
+}
+
+fn routes(core: &Core) -> Vec<Route> {
+    let at = |number: &weave_mesh::LinkNumber| {
+        core.links.values().find(|link| link.number == number.0).map(|link| link.peer.name)
     };
-    let attached = core.stations.attached().map(|mac| MacEntry {
+    let routes = core.mesh.routes().peers.iter().filter_map(|route| {
+        let via = at(&route.next)?;
+        Some(Route {
+            peer: route.peer,
+            nickname: nickname_of(core, route.peer),
+            via,
+            via_nickname: nickname_of(core, via),
+            hops: route.hops,
+            encrypted: !route.unencrypted,
+            broadcast_from: route.broadcast_from.contains(&route.next),
+            broadcast_to: route.broadcast_to.iter().filter_map(at).collect(),
+        })
+    });
+    routes.collect()
+}
+
+fn macs(core: &Core, now: Duration) -> Vec<MacEntry> {
+    let attached = core.stations.attached().filter(|mac| !core.withdrawn.contains(mac)).map(|mac| MacEntry {
         mac,
         peer: core.local.name,
         nickname: core.nickname.clone(),
@@ -304,11 +362,18 @@ fn macs(core: &Core, now: Duration) -> Vec<MacEntry> {
     let learned = core.stations.learned().map(|(mac, peer, seen)| MacEntry {
         mac,
         peer,
-        nickname: nickname(peer),
+        nickname: nickname_of(core, peer),
         source: MacSource::Learned,
         idle_s: now.saturating_sub(seen).as_secs(),
     });
-    let mut all: Vec<_> = attached.chain(learned).collect();
+    let elsewhere = core.mesh.stations().map(|(mac, peer)| MacEntry {
+        mac,
+        peer,
+        nickname: nickname_of(core, peer),
+        source: MacSource::Attached,
+        idle_s: 0,
+    });
+    let mut all: Vec<_> = attached.chain(elsewhere).chain(learned).collect();
     all.sort_by_key(|entry| entry.mac);
     all
 }
@@ -336,6 +401,7 @@ fn shards(core: &Core) -> Vec<Shard> {
 
 fn counters(core: &Core) -> BTreeMap<String, u64> {
     let counters = &core.counters;
+    let mesh = core.mesh.counters();
     [
         ("tcp_accepted", counters.accepted),
         ("tcp_refused", counters.refused),
@@ -344,11 +410,33 @@ fn counters(core: &Core) -> BTreeMap<String, u64> {
         ("links_lost", counters.links_lost),
         ("rekeys", counters.rekeys),
         ("resumptions", counters.resumptions),
+        ("address_moves", counters.moves),
         ("heartbeats_sent", counters.heartbeats_sent),
         ("heartbeats_dropped", counters.heartbeats_dropped),
         ("keep_alives_dropped", counters.keep_alives_dropped),
         ("mac_flap", counters.mac_flaps),
         ("mac_conflict", counters.mac_conflicts),
+        ("gossip_accepted", mesh.accepted),
+        ("gossip_published", mesh.published),
+        ("gossip_stale", mesh.stale),
+        ("gossip_forged", mesh.forged),
+        ("gossip_key_conflict", mesh.key_conflict),
+        ("gossip_version_limit", mesh.version_limit),
+        ("gossip_unreadable", mesh.unreadable),
+        ("gossip_farewelled", mesh.farewelled),
+        ("gossip_peers_full", mesh.peers_full),
+        ("gossip_parts_full", mesh.parts_full),
+        ("gossip_bytes_full", mesh.bytes_full),
+        ("gossip_wants_full", mesh.wants_full),
+        ("gossip_pulls_full", mesh.pulls_full),
+        ("gossip_unanswered", mesh.unanswered),
+        ("gossip_own_copies", mesh.own_copies),
+        ("stations_full", mesh.stations_full),
+        ("names_full", mesh.names_full),
+        ("own_does_not_fit", mesh.does_not_fit),
+        ("peers_evicted", mesh.evicted),
+        ("peers_collected", mesh.collected),
+        ("route_runs", mesh.route_runs),
     ]
     .into_iter()
     .map(|(name, value)| (name.to_owned(), value))

@@ -6,6 +6,8 @@
 #![forbid(unsafe_code)]
 
 pub mod checksum;
+pub mod host_name;
+pub mod identity;
 pub mod inner;
 pub mod link;
 pub mod name;
@@ -13,6 +15,8 @@ pub mod outer;
 pub mod packet;
 pub mod vnet;
 
+pub use host_name::HostName;
+pub use identity::{IDENTITY_LEN, IdentityKey};
 pub use inner::{INNER_LEN, InnerHeader};
 pub use name::{MacAddr, Nickname, PeerName, SessionIndex, Uid};
 pub use outer::{DatagramKind, Lane, OUTER_LEN, OuterHeader};

@@ -5,9 +5,10 @@
 //! 2. [`record`]: from then on the stream is a sequence of sealed records.
 //! 3. [`message`]: what the records carry.
 //!
-//! [`heartbeat`] is what the control lane carries over UDP.
+//! [`gossip`] is what the messages tell of other peers; [`heartbeat`] is what the control lane carries over UDP.
 
 mod field;
+pub mod gossip;
 pub mod handshake;
 pub mod heartbeat;
 pub mod message;

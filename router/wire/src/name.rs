@@ -11,6 +11,13 @@ pub struct ParseNameError {
     expected: &'static str,
 }
 
+impl ParseNameError {
+    /// `text`, cut for display, is not what was `expected`.
+    pub(crate) fn new(text: &str, expected: &'static str) -> Self {
+        Self { text: text.chars().take(80).collect(), expected }
+    }
+}
+
 fn parse_six(text: &str) -> Option<[u8; 6]> {
     let mut bytes = [0; 6];
     let mut parts = text.split(':');

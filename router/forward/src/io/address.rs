@@ -46,6 +46,12 @@ impl RawAddress {
         Some(Self { bytes, len: RAW_ADDRESS_LEN as u8 })
     }
 
+    /// The port.
+    #[must_use]
+    pub const fn port(&self) -> u16 {
+        u16::from_be_bytes([self.bytes[2], self.bytes[3]])
+    }
+
     /// The bytes.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {

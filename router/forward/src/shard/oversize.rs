@@ -45,6 +45,9 @@ impl Shard {
         inner: &InnerHeader,
         frame: &Bytes<'_>,
     ) -> io::Result<Result<(), DropReason>> {
+        if !way.advise {
+            return self.fragment(way, Origin::Tap, inner, frame);
+        }
         let mut answer = self.tables.reassembly.take_spare();
         if !icmp::too_big(self.bytes(frame), way.room, &mut answer) {
             self.tables.reassembly.give_back(answer);

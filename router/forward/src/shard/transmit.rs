@@ -297,6 +297,17 @@ impl Shard {
 
     /// Hands the batch to the kernel.
     pub(super) fn flush(&mut self) -> io::Result<()> {
+        let Some(slot) = self.batch else { return Ok(()) };
+        let file = self.file_for(self.sends.link(slot));
+        self.flush_from(file)
+    }
+
+    /// The socket that the link's datagrams leave by.
+    fn file_for(&self, link: LinkId) -> File {
+        if self.tables.is_one_port(link) { File::Mesh } else { File::Lane }
+    }
+
+    fn flush_from(&mut self, file: File) -> io::Result<()> {
         let Some(slot) = self.batch.take() else { return Ok(()) };
         if self.sends.count(slot) == 0 {
             self.sends.cancel(slot);
@@ -307,18 +318,15 @@ impl Shard {
         let segmented = self.segmentation && self.tables.may_segment(link);
         self.sends.set_segmented(slot, segmented);
         self.counters.sends.add(1);
-        self.submit_slot(slot)
-    }
-
-    /// Sends a slot from the port its link wants.
-    fn submit_slot(&mut self, slot: u16) -> io::Result<()> {
-        let one_port = self.tables.is_one_port(self.sends.link(slot));
-        let file = if one_port { File::Mesh } else { File::Lane };
         self.ring.send(file, &mut self.sends, slot)
     }
 
-    /// Seals and sends an empty datagram on this shard's lane.
-    pub(super) fn keep_alive(&mut self, link: LinkId) -> io::Result<()> {
+    /// Seals and sends an empty datagram on this shard's lane; with `own_port`
+    /// from the lane's own port in any case, beside what else is sent.
+    pub(super) fn keep_alive(&mut self, link: LinkId, own_port: bool) -> io::Result<()> {
+        if own_port {
+            self.flush()?;
+        }
         let len = OUTER_LEN + KEEP_ALIVE_LEN + TAG_LEN;
         if self.tables.way(link).is_err() || self.sends.available(Origin::Tap) < SLOTS_FOR_A_FRAME {
             return Ok(());
@@ -334,25 +342,56 @@ impl Shard {
         if !sealed {
             self.sends.retract(slot, len);
         }
-        Ok(())
+        if own_port { self.flush_from(File::Lane) } else { Ok(()) }
+    }
+
+    /// Sends a probe of the path: a keep-alive of `len` bytes in a datagram of its own.
+    #[cold]
+    pub(super) fn probe(&mut self, link: LinkId, number: u64, len: u16) -> io::Result<()> {
+        let len = usize::from(len).max(OUTER_LEN + KEEP_ALIVE_LEN + 1 + TAG_LEN);
+        self.flush()?;
+        if self.tables.way(link).is_err() || self.sends.available(Origin::Tap) < SLOTS_FOR_A_FRAME {
+            return Ok(());
+        }
+        let Some(slot) = self.slot_for(link, Origin::Tap, len)? else { return Ok(()) };
+        let Some(datagram) = self.sends.extend(slot, len) else { return Ok(()) };
+        datagram.fill(0);
+        if let Some(place) = datagram.get_mut(OUTER_LEN..OUTER_LEN + KEEP_ALIVE_LEN) {
+            place.copy_from_slice(&number.to_be_bytes());
+        }
+        let sealed = self
+            .tables
+            .link_mut(link)
+            .and_then(|to| to.sender.as_mut())
+            .is_some_and(|sender| sender.key.seal(DatagramKind::KeepAlive, datagram).is_ok());
+        if !sealed {
+            self.sends.retract(slot, len);
+        }
+        self.probe_slot = Some(slot);
+        self.flush()
     }
 
     pub(super) fn on_sent(&mut self, slot: u16, result: i32) -> io::Result<()> {
         let sent = self.sends.complete(slot);
-        if result >= 0 {
+        let probe = self.probe_slot.take_if(|probe| *probe == slot).is_some();
+        if probe && -result == libc::EMSGSIZE {
+            // It was to show just that.
+        } else if result >= 0 {
             self.counters.datagrams_sent.add(sent.datagrams as u64);
         } else if sent.segmented && matches!(-result, libc::EIO | libc::EINVAL) {
             // The route's device cannot segment: the same datagrams one by one.
             self.counters.segmentation_refused.add(1);
             self.tables.pause_segmentation(sent.link);
             self.sends.set_segmented(slot, false);
-            return self.submit_slot(slot);
+            let file = self.file_for(sent.link);
+            return self.ring.send(file, &mut self.sends, slot);
         } else if sent.segmented && -result == libc::EMSGSIZE {
             // Whether the one at the end is too big is not said yet.
             let (lost, rest) = self.sends.keep_shorter(slot);
             self.counters.dropped_many(DropReason::TooBig, lost as u64);
             if rest {
-                return self.submit_slot(slot);
+                let file = self.file_for(sent.link);
+                return self.ring.send(file, &mut self.sends, slot);
             }
         } else {
             let reason = match -result {

@@ -114,6 +114,7 @@ impl Tables {
     pub fn open(&mut self, datagram: &mut [u8], source: SocketAddr) -> Result<Opened, DropReason> {
         let (&header, _) = OuterHeader::split(datagram).ok_or(DropReason::Malformed)?;
         let kind = header.kind().ok_or(DropReason::Malformed)?;
+        let len = datagram.len();
         let lane = header.lane().ok_or(DropReason::Malformed)?;
         let place = match self.last_session {
             Some((index, place)) if index == header.session() => place,
@@ -164,10 +165,19 @@ impl Tables {
         }
         let keep_alive = kind == DatagramKind::KeepAlive;
         if keep_alive || !seen {
-            let report = Report::LaneSeen { link: session.link, lane, epoch: session.epoch, keep_alive };
+            let (link, epoch) = (session.link, session.epoch);
+            let known = self.links.get(usize::from(link.0)).and_then(Option::as_ref);
+            let own_port = known.is_some_and(|known| known.address.port() != source.port());
+            let report = Report::LaneSeen { link, lane, epoch, keep_alive, own_port };
             self.reports.push(report);
         }
         if keep_alive {
+            if let Some((number, [_, ..])) = body.split_first_chunk() {
+                // Longer than a keep-alive needs to be: a probe of the path.
+                let (link, number) = (session.link, u64::from_be_bytes(*number));
+                let len = u16::try_from(len).unwrap_or(u16::MAX);
+                self.reports.push(Report::ProbeSeen { link, number, len });
+            }
             return Ok(Opened::KeepAlive);
         }
         let (&inner, frame) = InnerHeader::split(body).ok_or(DropReason::Malformed)?;

@@ -1,6 +1,10 @@
 //! What comes over UDP: the control lane.
 
+use super::super::link::OpenedControl;
+use super::super::ports::{Change, LANE_LIMIT};
 use super::*;
+use weave_mesh::liveness::{INTERVAL, SHORT_INTERVAL};
+use weave_wire::link::heartbeat::Challenge;
 
 impl Core {
     pub(super) fn on_datagram(&mut self, mut datagram: Vec<u8>, source: SocketAddr) {
@@ -11,55 +15,170 @@ impl Core {
         };
         let id =
             (header.lane() == Some(Lane::CONTROL)).then(|| self.sessions.get(&header.session().0)).flatten();
-        let message = id
+        let opened = id
             .and_then(|id| self.links.get_mut(id))
             .and_then(|link| link.open_control(header, &mut datagram, boot));
-        let (Some(&id), Some(message)) = (id, message) else {
+        let (Some(&id), Some(opened)) = (id, opened) else {
             self.counters.heartbeats_dropped += 1;
             tracing::trace!(%source, "a datagram of the control lane that nobody sealed");
             return;
         };
-        let Some(link) = self.links.get_mut(&id) else { return };
-        match message {
-            ControlMessage::Heartbeat(beat) => {
-                link.lanes_out |= beat.lanes_seen;
-                if link.may_receive() {
-                    let lanes_seen = std::mem::take(&mut link.lanes_seen);
-                    let answer = Heartbeat { sequence: beat.sequence, lanes_seen };
-                    self.send_control(id, &ControlMessage::HeartbeatAck(answer));
+        self.follow(id, &opened, source, now);
+        match opened.message {
+            ControlMessage::Heartbeat(beat) => self.on_heartbeat(id, beat, now),
+            ControlMessage::HeartbeatAck(beat) => self.on_heartbeat_ack(id, beat, now),
+            ControlMessage::Challenge(challenge) => {
+                self.send_control(id, &ControlMessage::ChallengeAck(challenge), challenge.mesh_port);
+            }
+            ControlMessage::ChallengeAck(Challenge { nonce, mesh_port }) => {
+                let Some(roaming) = self.links.get_mut(&id).and_then(|link| link.roaming.as_mut()) else {
+                    return;
+                };
+                if roaming.on_answer(nonce, place(source, mesh_port, roaming.address()), now) {
+                    self.on_moved(id);
                 }
             }
-            ControlMessage::HeartbeatAck(beat) => {
-                link.lanes_out |= beat.lanes_seen;
-                let Some(liveness) = &mut link.liveness else { return };
-                liveness.on_answer(beat.sequence, now);
-                if liveness.is_established() && link.begin_routing() {
-                    link.since = now;
-                    tracing::info!(peer = %link.peer.name, address = ?link.address, "link established");
-                    let (number, peer) = (link.number, link.peer.name);
-                    self.dialler.established(number);
-                    self.routes_changed = true;
-                    for older in self.links.values_mut() {
-                        if older.peer.name == peer && older.number < number {
-                            older.superseded = Some(Superseded::Until(now + SUPERSEDED_KEPT));
-                        }
-                    }
-                }
+            ControlMessage::PathAck { number, len } => {
+                let _ = self.with_path(id, now, |path| path.on_answer(number, len, now));
             }
         }
     }
 
-    pub(super) fn send_control(&mut self, id: LinkId, message: &ControlMessage) {
+    /// Looks into a place that a newer datagram than all before came from.
+    fn follow(&mut self, id: LinkId, opened: &OpenedControl, source: SocketAddr, now: Duration) {
+        let mesh_port = match opened.message {
+            ControlMessage::Heartbeat(beat) | ControlMessage::HeartbeatAck(beat) => beat.mesh_port,
+            ControlMessage::Challenge(challenge) | ControlMessage::ChallengeAck(challenge) => {
+                challenge.mesh_port
+            }
+            ControlMessage::PathAck { .. } => return,
+        };
+        let Some(roaming) = self.links.get_mut(&id).and_then(|link| link.roaming.as_mut()) else { return };
+        let at = place(source, mesh_port, roaming.address());
+        let nonces = [super::super::random_u64(), super::super::random_u64()];
+        for challenge in roaming.on_datagram(opened.epoch, opened.counter, at, now, nonces) {
+            let message = ControlMessage::Challenge(Challenge { nonce: challenge.nonce, mesh_port });
+            self.send_control_to(id, &message, mesh_port, challenge.address);
+        }
+    }
+
+    /// The peer is reached somewhere else.
+    pub(super) fn on_moved(&mut self, id: LinkId) {
+        let Some(link) = self.links.get(&id) else { return };
+        let Some(address) = link.roaming.as_ref().map(weave_mesh::Roaming::address) else { return };
+        tracing::info!(peer = %link.peer.name, %address, "the peer has another address");
+        self.counters.moves += 1;
+        let now = self.started.elapsed();
+        for (shard, counters) in link.counters.clone().into_iter().enumerate() {
+            self.command(shard, Command::SetLink { link: id, address, counters });
+        }
+        let _ = self.with_path(id, now, |path| path.reset(now));
+    }
+
+    fn on_heartbeat(&mut self, id: LinkId, beat: Heartbeat, now: Duration) {
+        self.on_lanes(id, beat, now);
         let Some(link) = self.links.get_mut(&id) else { return };
-        let Some(address) = link.address else { return };
-        let Some(datagram) = link.seal_control(message) else { return };
+        if link.may_receive() {
+            let answer = link.heartbeat(beat.sequence, beat.mesh_port);
+            self.send_control(id, &ControlMessage::HeartbeatAck(answer), beat.mesh_port);
+        }
+    }
+
+    fn on_heartbeat_ack(&mut self, id: LinkId, beat: Heartbeat, now: Duration) {
+        self.on_lanes(id, beat, now);
+        let Some(link) = self.links.get_mut(&id) else { return };
+        let Some(liveness) = &mut link.liveness else { return };
+        liveness.on_answer(beat.sequence, now);
+        if !liveness.is_established() {
+            return;
+        }
+        if let Some(roaming) = &mut link.roaming {
+            roaming.on_round_trip();
+        }
+        let first = link.begin_routing();
+        if let Some(change) = link.ports.on_answer(beat.mesh_port, first, now) {
+            self.on_ports(id, change);
+        }
+        if first {
+            self.on_link_established(id, now);
+        }
+    }
+
+    /// A link passes data.
+    fn on_link_established(&mut self, id: LinkId, now: Duration) {
+        let Some(link) = self.links.get_mut(&id) else { return };
+        link.since = now;
+        tracing::info!(peer = %link.peer.name, address = ?link.address, "link established");
+        let number = link.number;
+        self.begin_path(id, now);
+        self.dialler.established(number);
+        self.routes_changed = true;
+        self.mesh.link_established(LinkNumber(number), true, now);
+    }
+
+    /// The peer says which of our lanes it saw.
+    fn on_lanes(&mut self, id: LinkId, beat: Heartbeat, now: Duration) {
+        let needed = self.lanes_with_own_port();
+        let Some(link) = self.links.get_mut(&id) else { return };
+        link.lanes_out |= beat.lanes_seen;
+        let late = link.is_established() && now.saturating_sub(link.since) >= LANE_LIMIT;
+        let change = if late && link.ports.one_port().is_none() && link.lanes_out & needed != needed {
+            Some(link.ports.give_up_own(now))
+        } else {
+            link.ports.on_lanes(beat.lanes_own, needed, now)
+        };
+        if let Some(change) = change {
+            self.on_ports(id, change);
+        }
+    }
+
+    /// Our lanes whose source is not the mesh port: all but lane 0.
+    fn lanes_with_own_port(&self) -> u64 {
+        u64::MAX.checked_shr(64 - self.group.shards().min(64) as u32).unwrap_or(0) & !1
+    }
+
+    fn on_ports(&mut self, id: LinkId, change: Change) {
+        let now = self.now();
+        let Some(link) = self.links.get_mut(&id) else { return };
+        let one_port = change == Change::OnePort;
+        if let Some(liveness) = &mut link.liveness {
+            liveness.set_interval(if one_port { SHORT_INTERVAL } else { INTERVAL }, now);
+        }
+        if one_port {
+            tracing::warn!(peer = %link.peer.name, "only the mesh port passes: all lanes share it");
+        } else {
+            tracing::info!(peer = %link.peer.name, "every lane passes from a port of its own again");
+        }
+        self.command_all(|| Command::SetOnePort { link: id, one_port });
+    }
+
+    /// Sends a message of the control lane to where the link's datagrams go, from
+    /// the mesh port or the control core's own.
+    pub(super) fn send_control(&mut self, id: LinkId, message: &ControlMessage, mesh_port: bool) {
+        let roaming = self.links.get(&id).and_then(|link| link.roaming.as_ref());
+        if let Some(address) = roaming.map(weave_mesh::Roaming::address) {
+            self.send_control_to(id, message, mesh_port, address);
+        }
+    }
+
+    fn send_control_to(
+        &mut self,
+        id: LinkId,
+        message: &ControlMessage,
+        mesh_port: bool,
+        address: SocketAddr,
+    ) {
+        let Some(datagram) = self.links.get_mut(&id).and_then(|link| link.seal_control(message)) else {
+            return;
+        };
         let address = match address {
             SocketAddr::V4(v4) if self.group.reaches_ipv6() => {
                 SocketAddr::new(v4.ip().to_ipv6_mapped().into(), v4.port())
             }
             SocketAddr::V4(_) | SocketAddr::V6(_) => address,
         };
-        match self.heartbeats.send_to(&datagram, address) {
+        let socket = if mesh_port { &self.mesh_port_socket } else { &self.heartbeats };
+        match socket.send_to(&datagram, address) {
             Ok(_) => self.counters.heartbeats_sent += 1,
             Err(error) => {
                 self.counters.heartbeats_dropped += 1;
@@ -67,4 +186,10 @@ impl Core {
             }
         }
     }
+}
+
+/// Where a peer is whose datagram came from `source`: exactly there if it left
+/// by its mesh port, else at the port it listens on.
+fn place(source: SocketAddr, mesh_port: bool, current: SocketAddr) -> SocketAddr {
+    if mesh_port { source } else { SocketAddr::new(source.ip(), current.port()) }
 }

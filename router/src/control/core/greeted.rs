@@ -2,6 +2,9 @@
 
 use super::*;
 
+/// What the passage of any link costs: paths with fewer links win.
+const LINK_COST: u16 = 1;
+
 impl Core {
     /// True if a peer at this address is expected: a target or a recent peer.
     pub(super) fn is_known(&self, address: IpAddr) -> bool {
@@ -58,6 +61,7 @@ impl Core {
     pub(super) fn on_dialled(
         &mut self,
         dial: DialId,
+        attempt: u32,
         address: Option<SocketAddr>,
         result: Result<Greeted, GreetingError>,
     ) {
@@ -75,7 +79,10 @@ impl Core {
                 }
             }
             (Err(error), _) => {
-                let refused = error.is_refusal();
+                // While hosts change over to a new password each pair of passwords is
+                // tried before the waits grow long.
+                let pairs = 2 * u32::from(self.local.secrets.count());
+                let refused = error.is_refusal() && attempt + 1 >= pairs;
                 if refused {
                     self.counters.handshakes_failed += 1;
                     if address.is_some_and(|address| self.refusals.may_log(address.ip(), now)) {
@@ -143,10 +150,6 @@ impl Core {
                 core.dialler.failed(dial, reason, true, now, jitter());
             }
         };
-        if self.is_bound_to_another(peer.name, peer.identity, now) {
-            refuse(self, format!("the name {} belongs to a peer with another identity key", peer.name));
-            return;
-        }
         let old = self
             .links
             .values()
@@ -164,12 +167,27 @@ impl Core {
             return;
         }
         let limit = usize::from(self.config.conn_limit).min(MAX_LINKS - 1);
+        if old.is_none() && self.links.len() >= limit {
+            self.make_room_for(peer.name);
+        }
         let Some(id) = self.free_link_id().filter(|_| old.is_some() || self.links.len() < limit) else {
             refuse(self, format!("this host has its {limit} links"));
             return;
         };
-        self.bind(peer.name, peer.identity, now);
         let number = self.next_number();
+        let info = LinkInfo {
+            peer: peer.name,
+            uid: peer.uid,
+            identity: peer.identity,
+            unencrypted: !self.is_encrypted(),
+            outbound: side == Side::Us,
+            cost: LINK_COST,
+        };
+        if let Err(refused) = self.mesh.link_added(LinkNumber(number), info, now) {
+            let name = refused.name;
+            refuse(self, format!("the name {name} belongs to a peer with another identity key"));
+            return;
+        }
         let connection = self.connection(stream, established.sealer, established.opener, side);
         let policy = self.config.test.rekey_interval.map_or_else(RekeyPolicy::default, RekeyPolicy::every);
         let (ours, boot) = (self.local.uid, boot_time());
@@ -191,26 +209,13 @@ impl Core {
                     self.dialler.relinked(old_number, number);
                 }
                 self.dialler.linked(number, dial, remote);
-                self.supersede(old_id);
+                self.remove_link(old_id);
             }
             None => self.dialler.linked(number, dial, remote),
         }
         tracing::info!(peer = %peer.name, %remote, encrypted = self.is_encrypted(), "link authenticated");
-        let describe = self.describe();
+        let describe = self.describe(remote.ip());
         self.send(id, &describe);
-    }
-
-    /// A newer link leads to the same peer. One that passes data does so until the
-    /// new one can: frames lose nothing while the keys of the new one settle.
-    fn supersede(&mut self, id: LinkId) {
-        match self.links.get_mut(&id) {
-            Some(old) if old.is_established() => {
-                old.superseded.get_or_insert(Superseded::Serving);
-                old.redial = None;
-            }
-            Some(_) => self.remove_link(id),
-            None => {}
-        }
     }
 
     pub(super) fn on_resumed(
@@ -236,6 +241,7 @@ impl Core {
         let actions = link.reconnect(connection, resumed.connection, resumed.count, boot);
         let (work, result) = link.carry_out(actions, shards);
         self.resumptions.borrow_mut().insert(name, link.resumption.clone());
+        self.mesh.set_writable(LinkNumber(link.number), true);
         self.counters.resumptions += 1;
         tracing::info!(peer = %peer.name, %remote, "link resumed over TCP");
         self.shard_work(id, work);
@@ -251,32 +257,24 @@ impl Core {
     ) -> Connection {
         let number = self.next_number();
         let (out, queue) = rt::bounded(SEND_QUEUE_MESSAGES);
-        let queued = Rc::default();
+        let (queued, full) = (Rc::default(), Rc::default());
         let (reader, writer) = futures_lite::io::split(stream);
         let (alive, ended) = rt::bounded(1);
         rt::spawn(tasks::read(number, reader, ended.clone(), self.events.clone()));
-        rt::spawn(tasks::write(number, writer, queue, Rc::clone(&queued), ended, self.events.clone()));
-        Connection { number, opener, sealer, out, queued, _alive: alive, side }
+        let fill = tasks::Fill { queued: Rc::clone(&queued), full: Rc::clone(&full) };
+        rt::spawn(tasks::write(number, writer, queue, fill, ended, self.events.clone()));
+        Connection { number, opener, sealer, out, queued, full, _alive: alive, side }
     }
 
-    /// True if the name belongs to another key: of a live link, or of one that
-    /// ended within the hour.
-    pub(super) fn is_bound_to_another(&self, name: PeerName, key: IdentityKey, now: Duration) -> bool {
-        let linked = || self.links.values().any(|link| link.peer.name == name);
-        self.bindings.get(&name).is_some_and(|binding| {
-            binding.key != key && (now.saturating_sub(binding.seen) < BINDING_KEPT || linked())
-        })
-    }
-
-    pub(super) fn bind(&mut self, name: PeerName, key: IdentityKey, now: Duration) {
-        if self.bindings.len() >= BINDINGS {
-            let linked = |name: &PeerName| self.links.values().any(|link| link.peer.name == *name);
-            self.bindings
-                .retain(|name, binding| linked(name) || now.saturating_sub(binding.seen) < BINDING_KEPT);
+    /// At the limit of links one that is not needed goes rather than a peer that
+    /// nobody else can reach.
+    fn make_room_for(&mut self, peer: PeerName) {
+        if self.mesh.routes().peer(peer).is_some() {
+            return;
         }
-        if self.bindings.len() < BINDINGS || self.bindings.contains_key(&name) {
-            self.bindings.insert(name, Binding { key, seen: now });
-        }
+        let Some(id) = self.mesh.shed().and_then(|number| self.link_by_number(number.0)) else { return };
+        self.send(id, &Message::Bye("the limit of links is reached and this one is not needed".into()));
+        self.lose_link(id, "it gave way to a peer without links: this host has its limit of links");
     }
 
     pub(super) fn next_number(&mut self) -> u64 {
@@ -298,9 +296,12 @@ impl Core {
         self.local.secrets.mode() == weave_wire::link::handshake::Mode::Encrypted
     }
 
-    pub(super) fn describe(&self) -> Message {
-        let addresses =
-            self.config.advertise.iter().filter_map(|target| target.address(self.config.port)).collect();
-        Message::Describe(Describe { nickname: self.nickname.clone(), port: self.group.port(), addresses })
+    /// What the peer at `remote` is told first.
+    pub(super) fn describe(&self, remote: IpAddr) -> Message {
+        Message::Describe(Describe {
+            nickname: self.nickname.clone(),
+            port: self.group.port(),
+            observed: Some(remote),
+        })
     }
 }

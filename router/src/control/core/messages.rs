@@ -35,6 +35,10 @@ impl Core {
             Message::RekeyConfirm { epoch } => link.rekey.on_confirm(epoch, boot),
             Message::Ping(number) => return self.send(id, &Message::Pong(number)),
             Message::Pong(_) => return,
+            Message::Gossip(gossip) => {
+                let (number, now) = (LinkNumber(link.number), self.started.elapsed());
+                return self.mesh.on_gossip(number, gossip, now);
+            }
             Message::Bye(reason) => {
                 tracing::info!(peer = %link.peer.name, "the peer ends the link: {reason}");
                 return self.lose_link(id, &format!("the peer ended the link: {reason}"));
@@ -54,11 +58,13 @@ impl Core {
         let now = self.now();
         let Some(link) = self.links.get_mut(&id) else { return };
         link.nickname = Some(describe.nickname);
+        link.observed = describe.observed;
         if link.address.is_some() {
             return;
         }
         let address = SocketAddr::new(link.remote.ip(), describe.port);
         link.address = Some(address);
+        link.roaming = Some(Roaming::new(address));
         link.liveness = Some(Liveness::new(now));
         if link.peer.mtu != self.config.mtu {
             tracing::warn!(
@@ -78,6 +84,7 @@ impl Core {
         }
         self.set_send(id, session, &keys);
         self.remember(Target::from(address));
+        self.tell_addresses();
     }
 
     /// Writes down where a peer was, to dial it at once after a restart.
@@ -109,6 +116,7 @@ impl Core {
         }
         tracing::info!(peer = %link.peer.name, "TCP of a link ended: {reason}");
         let actions = link.disconnect(now);
+        self.mesh.set_writable(LinkNumber(link.number), false);
         let described = link.address.is_some();
         let (work, _) = link.carry_out(actions, shards);
         self.shard_work(id, work);

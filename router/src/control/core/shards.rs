@@ -83,15 +83,19 @@ impl Core {
                     self.end_connection_on(id, result);
                 }
             }
-            Report::LaneSeen { link: id, lane, epoch, .. } => {
+            Report::LaneSeen { link: id, lane, epoch, own_port, .. } => {
                 let Some(link) = self.links.get_mut(&id) else { return };
                 let bit = 1u64.checked_shl(lane.number().into()).unwrap_or(0);
                 link.lanes_seen |= bit;
+                if own_port {
+                    link.lanes_own |= bit;
+                }
                 link.lanes_in |= bit;
                 if let Ok(epoch) = u32::try_from(epoch) {
                     link.rekey.on_lane_seen(lane, epoch, boot);
                 }
             }
+            Report::ProbeSeen { link, number, len } => self.on_probe(link, number, len),
             Report::MacSeen { mac, peer } => self.on_mac(mac, peer, now),
             Report::KeyWearsOut(id) => {
                 if let Some(link) = self.links.get_mut(&id) {
@@ -146,27 +150,8 @@ impl Core {
             self.command_all(|| Command::ChangeMacs(Arc::clone(&changes)));
         }
         if std::mem::take(&mut self.routes_changed) {
-            let established: Vec<_> = self.links.values().filter(|link| link.is_established()).collect();
-            let carrying = || established.iter().filter(|link| link.carries());
-            let routes = Arc::new(Routes {
-                peers: carrying().map(|link| neighbour(link, &established)).collect(),
-                broadcast: carrying().map(|link| link.id).collect(),
-            });
+            let routes = Arc::new(self.shard_routes());
             self.command_all(|| Command::SetRoutes(Arc::clone(&routes)));
         }
-    }
-}
-
-/// The route to the peer at the other end of `link`; nothing is sent on. While one link
-/// follows another, the peer may still use either.
-fn neighbour(link: &Link, established: &[&Link]) -> PeerRoute {
-    let peer = link.peer.name;
-    let both = established.iter().filter(|link| link.peer.name == peer).map(|link| link.id);
-    PeerRoute {
-        peer,
-        next: link.id,
-        unicast_from: vec![link.id],
-        broadcast_from: both.collect(),
-        broadcast_to: Vec::new(),
     }
 }

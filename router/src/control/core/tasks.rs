@@ -2,16 +2,20 @@
 
 use super::super::Signal;
 use super::super::greeting::{self, Greeted, GreetingError, Resumptions};
+use super::super::link::DRAINED;
+use super::super::server::Answer;
 use super::Event;
 use crate::rt::{self, TcpListener, TcpStream, UdpReceiver};
+use crate::secrets;
 use futures_lite::io::{ReadHalf, WriteHalf};
 use futures_lite::{AsyncReadExt, AsyncWriteExt, future};
 use std::cell::Cell;
 use std::io;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use weave_api::target::{Target, TargetHost};
 use weave_crypto::{LocalPeer, Resumption};
 use weave_forward::Report;
@@ -94,6 +98,12 @@ pub(crate) async fn reports(reports: rt::Receiver<Report>, events: rt::Sender<Ev
     }
 }
 
+/// Reads the password file again.
+pub(super) async fn reload(path: Option<PathBuf>, answer: Option<Answer>, events: rt::Sender<Event>) {
+    let result = rt::blocking(move || secrets::read_again(path.as_deref())).await;
+    let _ = events.send(Event::Reloaded(result, answer)).await;
+}
+
 /// Carries signals.
 pub(crate) async fn signals(signals: rt::Receiver<Signal>, events: rt::Sender<Event>) {
     while let Ok(signal) = signals.recv().await {
@@ -152,7 +162,7 @@ pub(super) async fn dial(dial: Dial, events: rt::Sender<Event>) {
         }
         Err(error) => result = Err(error.into()),
     }
-    let _ = events.send(Event::Dialled(dial.id, last, result)).await;
+    let _ = events.send(Event::Dialled(dial.id, dial.attempt, last, result)).await;
 }
 
 async fn dial_address(dial: &Dial, address: SocketAddr) -> Result<Greeted, GreetingError> {
@@ -202,6 +212,32 @@ async fn resolve(target: &Target, default_port: u16) -> io::Result<Vec<SocketAdd
     Ok(addresses)
 }
 
+/// What one link may bring over TCP, bytes each second; what is more is read later.
+const READ_RATE: f64 = 256.0 * 1024.0;
+/// What it may bring at once: the state of a large mesh for a host that joins.
+const READ_BURST: f64 = 8.0 * 1024.0 * 1024.0;
+
+/// Paces the reading of one connection (token bucket).
+struct Budget {
+    left: f64,
+    at: Instant,
+}
+
+impl Budget {
+    const fn new(now: Instant) -> Self {
+        Self { left: READ_BURST, at: now }
+    }
+
+    /// Takes `len` bytes; how long to wait before more are read.
+    #[expect(clippy::cast_precision_loss, reason = "at most some KiB")]
+    fn spend(&mut self, len: usize, now: Instant) -> Duration {
+        let earned = now.saturating_duration_since(self.at).as_secs_f64() * READ_RATE;
+        self.left = (self.left + earned).min(READ_BURST) - len as f64;
+        self.at = now;
+        Duration::from_secs_f64((-self.left / READ_RATE).max(0.0))
+    }
+}
+
 /// Ends a while after the link has given a connection up, by when a peer that
 /// keeps the rules has read the last messages and closed it.
 async fn given_up(alive: rt::Receiver<()>) {
@@ -219,12 +255,14 @@ pub(super) async fn read(
     events: rt::Sender<Event>,
 ) {
     let mut buffer = vec![0; READ];
+    let mut budget = Budget::new(Instant::now());
     let reading = async {
         loop {
             match stream.read(&mut buffer).await {
                 Ok(0) => break Some("the peer closed the connection".to_owned()),
                 Ok(len) => {
                     let bytes = buffer.get(..len).unwrap_or_default().to_vec();
+                    rt::sleep(budget.spend(len, Instant::now())).await;
                     if events.send(Event::Bytes(number, bytes)).await.is_err() {
                         break None;
                     }
@@ -242,13 +280,21 @@ pub(super) async fn read(
     }
 }
 
+/// How full the queue of a connection is.
+pub(super) struct Fill {
+    /// Bytes that wait.
+    pub(super) queued: Rc<Cell<usize>>,
+    /// True while the core waits for it to be drained.
+    pub(super) full: Rc<Cell<bool>>,
+}
+
 /// Writes what is queued for a connection, until its queue is dropped, or a while
 /// after the link gave it up: the peer need not read it.
 pub(super) async fn write(
     number: u64,
     mut stream: WriteHalf<TcpStream>,
     queue: rt::Receiver<Vec<u8>>,
-    queued: Rc<Cell<usize>>,
+    fill: Fill,
     alive: rt::Receiver<()>,
     events: rt::Sender<Event>,
 ) {
@@ -258,7 +304,11 @@ pub(super) async fn write(
                 let _ = events.send(Event::Closed(number, error.to_string())).await;
                 return;
             }
-            queued.set(queued.get().saturating_sub(bytes.len()));
+            let left = fill.queued.get().saturating_sub(bytes.len());
+            fill.queued.set(left);
+            if left <= DRAINED && fill.full.replace(false) {
+                let _ = events.send(Event::Drained(number)).await;
+            }
         }
         // The link gave the connection up: let the peer know.
         let _ = stream.close().await;

@@ -1,14 +1,14 @@
 //! What the core does by the clock.
 
 use super::super::greeting::entropy;
-use super::super::link::Superseded;
 use super::{Core, HOUSEKEEPING, TCP_LOST_LIMIT, tasks};
 use crate::rt;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 use weave_forward::{Command, LinkId, MacChange, boot_time};
 use weave_mesh::Beat;
-use weave_wire::link::heartbeat::{ControlMessage, Heartbeat};
+use weave_wire::link::heartbeat::ControlMessage;
 
 impl Core {
     /// Does everything that is due.
@@ -33,6 +33,9 @@ impl Core {
         if !self.mac_changes.is_empty() {
             next = next.min(self.macs_at);
         }
+        if let Some((at, _)) = self.mesh.poll_timeout() {
+            next = next.min(at);
+        }
         if let Some(at) = self.dialler.deadline() {
             next = next.min(at);
         }
@@ -48,7 +51,10 @@ impl Core {
             {
                 next = next.min(*at);
             }
-            if let Some(Superseded::Until(at)) = link.superseded {
+            if let Some(path) = &link.path {
+                next = next.min(path.deadline());
+            }
+            if let Some(at) = link.roaming.as_ref().and_then(weave_mesh::Roaming::deadline) {
                 next = next.min(at);
             }
         }
@@ -74,6 +80,15 @@ impl Core {
 
     fn on_link_timers(&mut self, id: LinkId, now: Duration) {
         self.beat(id, now);
+        self.probe_path(id, now);
+        if self
+            .links
+            .get_mut(&id)
+            .and_then(|link| link.roaming.as_mut())
+            .is_some_and(|roaming| roaming.poll(now))
+        {
+            self.on_moved(id);
+        }
         let (boot, shards) = (boot_time(), self.group.shards());
         let Some(link) = self.links.get_mut(&id) else { return };
         if link.rekey.is_expired(boot) {
@@ -87,9 +102,6 @@ impl Core {
             self.end_connection_on(id, result);
         }
         let Some(link) = self.links.get_mut(&id) else { return };
-        if matches!(link.superseded, Some(Superseded::Until(at)) if at <= now) {
-            return self.remove_link(id);
-        }
         if link.tcp_lost.is_some_and(|since| now.saturating_sub(since) >= TCP_LOST_LIMIT) {
             return self.lose_link(id, "TCP could not be resumed");
         }
@@ -111,18 +123,21 @@ impl Core {
             match beat {
                 Beat::Dead(reason) => return self.lose_link(id, reason),
                 Beat::Send(sequence) => {
-                    let lanes_seen = std::mem::take(&mut link.lanes_seen);
-                    self.send_control(id, &ControlMessage::Heartbeat(Heartbeat { sequence, lanes_seen }));
-                    self.keep_alive(id);
+                    let unanswered = link.liveness.as_ref().map_or(Duration::ZERO, |l| l.unanswered(now));
+                    let mesh_port = link.ports.next_by_mesh_port(unanswered, now);
+                    let beat = link.heartbeat(sequence, mesh_port);
+                    self.send_control(id, &ControlMessage::Heartbeat(beat), mesh_port);
+                    self.keep_alive(id, now);
                 }
             }
         }
     }
 
     /// Asks every shard for a keep-alive; one that is far behind is spared it.
-    fn keep_alive(&mut self, id: LinkId) {
+    fn keep_alive(&mut self, id: LinkId, now: Duration) {
+        let own_port = self.links.get(&id).is_some_and(|link| link.ports.is_trying(now));
         for shard in 0..self.group.shards() {
-            if self.group.send(shard, Command::KeepAlive(id)).is_err() {
+            if self.group.send(shard, Command::KeepAlive { link: id, own_port }).is_err() {
                 self.counters.keep_alives_dropped += 1;
             }
         }
@@ -138,27 +153,30 @@ impl Core {
 
     /// Reads which stations are attached on this host.
     pub(super) fn read_attachments(&mut self) {
-        let macs = match weave_host::records::read_all(&self.config.state_dir) {
+        let records = match weave_host::records::read_all(&self.config.state_dir) {
             Ok((records, damaged)) => {
                 for name in damaged {
                     tracing::warn!("the attachment record {name} cannot be read");
                 }
-                records.into_iter().map(|record| record.mac).collect::<Vec<_>>()
+                records
             }
             Err(error) => {
                 tracing::warn!("reading the attachments: {error}");
                 return;
             }
         };
-        let unchanged = self.stations.attached().eq(sorted(&macs));
-        if unchanged {
+        let now = self.now();
+        let macs: Vec<_> = records.iter().map(|record| record.mac).collect();
+        self.mesh.set_stations(records.iter().map(super::gossip::own_station).collect(), now);
+        if self.stations.attached().eq(sorted(&macs)) {
             return;
         }
         for mac in self.stations.set_attached(macs) {
             self.mac_changes.push(MacChange { mac, peer: None, attached: false });
         }
-        let local: Arc<Vec<_>> = Arc::new(self.stations.attached().collect());
-        self.command_all(|| Command::SetLocalMacs(Arc::clone(&local)));
+        let attached: BTreeSet<_> = self.stations.attached().collect();
+        self.withdrawn.retain(|mac| attached.contains(mac));
+        self.tell_local_macs();
     }
 }
 

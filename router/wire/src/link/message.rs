@@ -5,6 +5,7 @@
 
 use super::ParseError;
 use super::field::{Fields, fixed, once, put, required};
+use super::gossip::{self, Gossip};
 use crate::{Nickname, SessionIndex};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -12,8 +13,6 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 pub const HEADER_LEN: usize = 6;
 /// Longest message, header included, bytes.
 pub const MAX_LEN: usize = 1 << 20;
-/// Largest number of addresses a peer tells of itself.
-pub const MAX_ADDRESSES: usize = 64;
 /// Longest text of a farewell, bytes.
 pub const MAX_REASON_LEN: usize = 200;
 
@@ -24,6 +23,10 @@ const CONFIRM: u16 = 4;
 const PING: u16 = 5;
 const PONG: u16 = 6;
 const BYE: u16 = 7;
+const GOSSIP_SUMMARY: u16 = 8;
+const GOSSIP_DIGESTS: u16 = 9;
+const GOSSIP_PULL: u16 = 10;
+const GOSSIP_PART: u16 = 11;
 
 /// Length of a whole message, from its header.
 ///
@@ -45,8 +48,8 @@ pub struct Describe {
     pub nickname: Nickname,
     /// UDP and TCP port it listens on.
     pub port: u16,
-    /// Addresses by which it thinks it can be reached, at most [`MAX_ADDRESSES`].
-    pub addresses: Vec<SocketAddr>,
+    /// Where it sees the receiver of this message.
+    pub observed: Option<IpAddr>,
 }
 
 /// A key of the next epoch, offered (by the side that begins) or answered.
@@ -80,12 +83,14 @@ pub enum Message {
     Pong(u64),
     /// The sender closes the link, and why; text for a log, never more.
     Bye(String),
+    /// What the sender tells of all peers.
+    Gossip(Gossip),
 }
 
 mod tag {
     pub const NICKNAME: u16 = 1;
     pub const PORT: u16 = 2;
-    pub const ADDRESS: u16 = 3;
+    pub const OBSERVED: u16 = 3;
     pub const EPOCH: u16 = 1;
     pub const EPHEMERAL: u16 = 2;
     pub const SESSION: u16 = 3;
@@ -103,6 +108,10 @@ impl Message {
             Self::Ping(_) => PING,
             Self::Pong(_) => PONG,
             Self::Bye(_) => BYE,
+            Self::Gossip(Gossip::Summary(_)) => GOSSIP_SUMMARY,
+            Self::Gossip(Gossip::Digests(_)) => GOSSIP_DIGESTS,
+            Self::Gossip(Gossip::Pull(_)) => GOSSIP_PULL,
+            Self::Gossip(Gossip::Part(_)) => GOSSIP_PART,
         }
     }
 
@@ -116,8 +125,10 @@ impl Message {
             Self::Describe(describe) => {
                 put(&mut out, tag::NICKNAME, describe.nickname.as_str().as_bytes());
                 put(&mut out, tag::PORT, &describe.port.to_be_bytes());
-                for address in describe.addresses.iter().take(MAX_ADDRESSES) {
-                    put(&mut out, tag::ADDRESS, &encode_address(*address));
+                match describe.observed {
+                    Some(IpAddr::V4(ip)) => put(&mut out, tag::OBSERVED, &ip.octets()),
+                    Some(IpAddr::V6(ip)) => put(&mut out, tag::OBSERVED, &ip.octets()),
+                    None => {}
                 }
             }
             Self::RekeyOffer(share) | Self::RekeyAnswer(share) => {
@@ -130,6 +141,7 @@ impl Message {
                 put(&mut out, tag::NUMBER, &number.to_be_bytes());
             }
             Self::Bye(reason) => put(&mut out, tag::REASON, cut(reason).as_bytes()),
+            Self::Gossip(gossip) => gossip::encode(gossip, &mut out),
         }
         // No message of these comes near 4 GiB.
         let len = (out.len() - HEADER_LEN) as u32;
@@ -156,6 +168,10 @@ impl Message {
             PING => Self::Ping(u64::from_be_bytes(sole(fields, tag::NUMBER, "number")?)),
             PONG => Self::Pong(u64::from_be_bytes(sole(fields, tag::NUMBER, "number")?)),
             BYE => Self::Bye(parse_reason(fields)?),
+            GOSSIP_SUMMARY => Self::Gossip(gossip::parse_summary(fields)?),
+            GOSSIP_DIGESTS => Self::Gossip(gossip::parse_digests(fields)?),
+            GOSSIP_PULL => Self::Gossip(gossip::parse_pull(fields)?),
+            GOSSIP_PART => Self::Gossip(gossip::parse_part(fields)?),
             _ => return Ok(None),
         };
         Ok(Some(message))
@@ -188,7 +204,7 @@ fn parse_share(fields: &[u8]) -> Result<RekeyShare, ParseError> {
 }
 
 fn parse_describe(fields: &[u8]) -> Result<Describe, ParseError> {
-    let (mut nickname, mut addresses) = (None, Vec::new());
+    let (mut nickname, mut observed) = (None, None);
     for field in Fields::new(fields) {
         match field? {
             (tag::NICKNAME, value) => {
@@ -197,19 +213,14 @@ fn parse_describe(fields: &[u8]) -> Result<Describe, ParseError> {
                 let name = text.parse().map_err(|_| ParseError::Invalid { what })?;
                 once(&mut nickname, name, what)?;
             }
-            (tag::ADDRESS, value) => {
-                if addresses.len() == MAX_ADDRESSES {
-                    return Err(ParseError::Invalid { what: "number of addresses" });
-                }
-                addresses.push(parse_address(value)?);
-            }
+            (tag::OBSERVED, value) => once(&mut observed, parse_ip(value)?, "observed address")?,
             _ => {}
         }
     }
     Ok(Describe {
         nickname: required(nickname, "nickname")?,
         port: u16::from_be_bytes(sole(fields, tag::PORT, "port")?),
-        addresses,
+        observed,
     })
 }
 
@@ -229,7 +240,7 @@ fn parse_reason(fields: &[u8]) -> Result<String, ParseError> {
 }
 
 /// Address (4 or 16 bytes) and port.
-fn encode_address(address: SocketAddr) -> Vec<u8> {
+pub(super) fn encode_address(address: SocketAddr) -> Vec<u8> {
     let mut out = match address.ip() {
         IpAddr::V4(ip) => ip.octets().to_vec(),
         IpAddr::V6(ip) => ip.octets().to_vec(),
@@ -238,15 +249,19 @@ fn encode_address(address: SocketAddr) -> Vec<u8> {
     out
 }
 
-fn parse_address(value: &[u8]) -> Result<SocketAddr, ParseError> {
+pub(super) fn parse_address(value: &[u8]) -> Result<SocketAddr, ParseError> {
     let what = "address";
     let (ip, port) = value.split_last_chunk().ok_or(ParseError::Invalid { what })?;
-    let ip = if let Ok(octets) = <[u8; 4]>::try_from(ip) {
+    Ok(SocketAddr::new(parse_ip(ip)?, u16::from_be_bytes(*port)))
+}
+
+fn parse_ip(ip: &[u8]) -> Result<IpAddr, ParseError> {
+    let what = "address";
+    Ok(if let Ok(octets) = <[u8; 4]>::try_from(ip) {
         IpAddr::V4(Ipv4Addr::from(octets))
     } else {
         IpAddr::V6(Ipv6Addr::from(fixed::<16>(ip, what)?))
-    };
-    Ok(SocketAddr::new(ip, u16::from_be_bytes(*port)))
+    })
 }
 
 #[cfg(test)]
@@ -262,15 +277,11 @@ mod tests {
             ephemeral,
             session: SessionIndex(index),
         });
-        let addresses = prop::collection::vec(any::<(IpAddr, u16)>(), 0..5);
-        let describe =
-            ("[A-Za-z0-9._-]{1,63}", any::<u16>(), addresses).prop_map(|(nickname, port, addresses)| {
-                Message::Describe(Describe {
-                    nickname: nickname.parse().unwrap(),
-                    port,
-                    addresses: addresses.into_iter().map(SocketAddr::from).collect(),
-                })
-            });
+        let describe = ("[A-Za-z0-9._-]{1,63}", any::<(u16, Option<IpAddr>)>()).prop_map(
+            |(nickname, (port, observed))| {
+                Message::Describe(Describe { nickname: nickname.parse().unwrap(), port, observed })
+            },
+        );
         prop_oneof![
             describe,
             share.clone().prop_map(Message::RekeyOffer),
@@ -279,6 +290,7 @@ mod tests {
             any::<u64>().prop_map(Message::Ping),
             any::<u64>().prop_map(Message::Pong),
             "[ -~]{0,200}".prop_map(Message::Bye),
+            super::super::gossip::tests::gossip().prop_map(Message::Gossip),
         ]
     }
 
@@ -335,7 +347,7 @@ mod tests {
 
         #[test]
         fn any_fields_parse_without_panic(
-            kind in 0_u16..9, fields in prop::collection::vec(any::<u8>(), 0..100),
+            kind in 0_u16..13, fields in prop::collection::vec(any::<u8>(), 0..100),
         ) {
             let _ = Message::parse(&message(kind, &fields));
             let _ = Message::parse(&fields);

@@ -1,0 +1,166 @@
+//! What all peers say of keys (MACs, addresses, names): an index over their parts.
+
+use hashbrown::HashMap;
+use std::collections::{BTreeMap, BTreeSet};
+use weave_wire::PeerName;
+use weave_wire::link::gossip::PartKey;
+
+/// How much is indexed, at most.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limits {
+    /// Entries in all.
+    pub total: usize,
+    /// Entries of one peer.
+    pub per_peer: usize,
+    /// Entries of one key.
+    pub per_key: usize,
+}
+
+/// The index. An entry beyond a limit waits until there is room for it.
+#[derive(Debug)]
+pub(crate) struct Directory<K, V> {
+    limits: Limits,
+    entries: BTreeMap<K, Vec<(PartKey, V)>>,
+    /// What each part says, in order.
+    sources: BTreeMap<PartKey, Vec<(K, V)>>,
+    per_peer: HashMap<PeerName, usize>,
+    total: usize,
+    /// Entries that did not fit when their part came.
+    waiting: BTreeSet<(PartKey, K, V)>,
+    changed: BTreeSet<K>,
+    /// How often an entry did not fit.
+    pub(crate) refused: u64,
+}
+
+impl<K: Ord + Clone, V: Ord + Clone> Directory<K, V> {
+    pub(crate) fn new(limits: Limits) -> Self {
+        Self {
+            limits,
+            entries: BTreeMap::new(),
+            sources: BTreeMap::new(),
+            per_peer: HashMap::new(),
+            total: 0,
+            waiting: BTreeSet::new(),
+            changed: BTreeSet::new(),
+            refused: 0,
+        }
+    }
+
+    /// What part `source` says from now on; nothing removes it.
+    pub(crate) fn set(&mut self, source: PartKey, mut new: Vec<(K, V)>) {
+        new.sort();
+        new.dedup();
+        let old = if new.is_empty() {
+            self.sources.remove(&source)
+        } else {
+            self.sources.insert(source, new.clone())
+        };
+        let old = old.unwrap_or_default();
+        let mut removed = false;
+        for entry in old.iter().filter(|entry| new.binary_search(entry).is_err()) {
+            removed |= self.remove(source, entry);
+        }
+        for (key, value) in new {
+            if old.binary_search(&(key.clone(), value.clone())).is_err()
+                && !self.insert(source, key.clone(), value.clone())
+            {
+                self.refused += 1;
+                self.waiting.insert((source, key, value));
+            }
+        }
+        if removed && !self.waiting.is_empty() {
+            for (source, key, value) in std::mem::take(&mut self.waiting) {
+                if !self.insert(source, key.clone(), value.clone()) {
+                    self.waiting.insert((source, key, value));
+                }
+            }
+        }
+    }
+
+    fn insert(&mut self, source: PartKey, key: K, value: V) -> bool {
+        let own = self.per_peer.entry(source.owner).or_default();
+        let of_key = self.entries.get(&key).map_or(0, Vec::len);
+        if self.total >= self.limits.total || *own >= self.limits.per_peer || of_key >= self.limits.per_key {
+            return false;
+        }
+        *own += 1;
+        self.total += 1;
+        self.changed.insert(key.clone());
+        self.entries.entry(key).or_default().push((source, value));
+        true
+    }
+
+    fn remove(&mut self, source: PartKey, (key, value): &(K, V)) -> bool {
+        if self.waiting.remove(&(source, key.clone(), value.clone())) {
+            return false;
+        }
+        let Some(entries) = self.entries.get_mut(key) else { return false };
+        let Some(at) = entries.iter().position(|(from, says)| *from == source && says == value) else {
+            return false;
+        };
+        entries.remove(at);
+        if entries.is_empty() {
+            self.entries.remove(key);
+        }
+        if let Some(own) = self.per_peer.get_mut(&source.owner) {
+            *own = own.saturating_sub(1);
+            if *own == 0 {
+                self.per_peer.remove(&source.owner);
+            }
+        }
+        self.total = self.total.saturating_sub(1);
+        self.changed.insert(key.clone());
+        true
+    }
+
+    /// What is said of a key, and in which part.
+    pub(crate) fn get(&self, key: &K) -> &[(PartKey, V)] {
+        self.entries.get(key).map_or(&[], Vec::as_slice)
+    }
+
+    /// All keys and what is said of them.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&K, &[(PartKey, V)])> {
+        self.entries.iter().map(|(key, says)| (key, says.as_slice()))
+    }
+
+    /// Takes the keys of which something else is said than at the last call.
+    pub(crate) fn take_changed(&mut self) -> BTreeSet<K> {
+        std::mem::take(&mut self.changed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::topology::tests::peer;
+    use weave_wire::link::gossip::PartId;
+
+    fn source(owner: u16, part: u16) -> PartKey {
+        PartKey { owner: peer(owner), part: PartId(part) }
+    }
+
+    #[test]
+    fn only_what_differs_counts_as_changed() {
+        let mut directory = Directory::new(Limits { total: 9, per_peer: 9, per_key: 9 });
+        directory.set(source(1, 0), vec![("a", 1), ("b", 1)]);
+        assert_eq!(directory.take_changed(), BTreeSet::from(["a", "b"]));
+        directory.set(source(1, 0), vec![("a", 1), ("b", 2)]);
+        assert_eq!(directory.take_changed(), BTreeSet::from(["b"]));
+        directory.set(source(1, 0), Vec::new());
+        assert_eq!(directory.take_changed(), BTreeSet::from(["a", "b"]));
+        assert_eq!(directory.iter().count(), 0);
+    }
+
+    #[test]
+    fn what_does_not_fit_waits_for_room() {
+        let mut directory = Directory::new(Limits { total: 3, per_peer: 2, per_key: 1 });
+        directory.set(source(1, 0), vec![("a", 1), ("b", 1), ("c", 1)]);
+        directory.set(source(2, 0), vec![("a", 1), ("d", 1), ("e", 1)]);
+        assert_eq!(directory.iter().map(|(key, _)| *key).collect::<Vec<_>>(), ["a", "b", "d"]);
+        assert_eq!(directory.refused, 3);
+        directory.set(source(1, 0), Vec::new());
+        assert_eq!(directory.iter().map(|(key, _)| *key).collect::<Vec<_>>(), ["a", "d"]);
+        assert_eq!(directory.get(&"a")[0].0.owner, peer(2));
+    }
+}

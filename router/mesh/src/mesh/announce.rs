@@ -1,0 +1,127 @@
+//! Telling others what we have: digests of changes, and summaries of all.
+
+use super::Mesh;
+use crate::output::{LinkInfo, LinkNumber, Output, Signer};
+use crate::random::Random;
+use std::collections::BTreeMap;
+use std::ops::Bound;
+use std::time::Duration;
+use weave_wire::PeerName;
+use weave_wire::link::gossip::{
+    BUCKETS, Digest, Gossip, MAX_ENTRIES, PartKey, SignedPart, Summary, bucket_of,
+};
+
+/// What is accepted is announced after a time from the first to the second.
+const ANNOUNCE_WAIT: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(50));
+/// Summaries go out after a time from the first to the second.
+const SUMMARY_WAIT: (Duration, Duration) = (Duration::from_millis(22_500), Duration::from_millis(37_500));
+
+/// Time until the next summaries: 30 s on average.
+pub(super) fn summary_wait(random: &mut Random) -> Duration {
+    random.between(SUMMARY_WAIT.0, SUMMARY_WAIT.1)
+}
+
+impl<S: Signer> Mesh<S> {
+    /// True for owners whose parts we announce: ourselves and whom we can reach.
+    /// What only others still have of a dead peer thus cannot travel in circles.
+    pub(super) fn is_announced(&self, owner: PeerName) -> bool {
+        owner == self.config.name || self.store.peer(owner).is_some_and(|peer| peer.reachable)
+    }
+
+    /// A part of anybody, as it is now.
+    pub(super) fn part(&self, key: PartKey) -> Option<&SignedPart> {
+        if key.owner == self.config.name { self.own.part(key.part) } else { self.store.part(key) }
+    }
+
+    pub(super) fn announced_digests(&self) -> impl Iterator<Item = Digest> {
+        let reachable = self.store.peers().filter(|(_, peer)| peer.reachable);
+        let others = reachable.flat_map(|(_, peer)| peer.parts.values());
+        self.own.parts().chain(others).map(SignedPart::digest)
+    }
+
+    pub(super) fn hashes(&mut self) -> Box<[u64; BUCKETS]> {
+        if self.summary.is_none() {
+            let mut summary = Summary::default();
+            self.announced_digests().for_each(|digest| summary.add(&digest));
+            self.summary = Some(summary);
+        }
+        Box::new(self.summary.as_ref().map_or([0; BUCKETS], |summary| *summary.hashes()))
+    }
+
+    pub(super) fn send_summary(&mut self, link: LinkNumber) {
+        let hashes = self.hashes();
+        self.send(link, Gossip::Summary(hashes));
+    }
+
+    pub(super) fn send_summaries(&mut self, now: Duration) {
+        self.summary_at = now.saturating_add(summary_wait(&mut self.random));
+        for link in self.links.keys().copied().collect::<Vec<_>>() {
+            self.send_summary(link);
+        }
+    }
+
+    /// Answers a summary with our digests of the buckets that differ.
+    pub(super) fn on_summary(&mut self, link: LinkNumber, theirs: &[u64; BUCKETS]) {
+        let ours = self.hashes();
+        let differs: Vec<bool> = ours.iter().zip(theirs).map(|(ours, theirs)| ours != theirs).collect();
+        let in_doubt = |digest: &Digest| differs.get(bucket_of(digest.key.owner)).copied().unwrap_or(false);
+        let digests: Vec<_> = self.announced_digests().filter(in_doubt).collect();
+        self.send_digests(link, &digests);
+    }
+
+    pub(super) fn send_digests(&mut self, link: LinkNumber, digests: &[Digest]) {
+        for some in digests.chunks(MAX_ENTRIES) {
+            self.send(link, Gossip::Digests(some.to_vec()));
+        }
+    }
+
+    /// A part is to be announced; `holder` has it already.
+    pub(super) fn announce(&mut self, key: PartKey, holders: &[LinkNumber], now: Duration) {
+        self.pending.entry(key).or_default().extend_from_slice(holders);
+        if self.announce_at.is_none() {
+            let wait = self.random.between(ANNOUNCE_WAIT.0, ANNOUNCE_WAIT.1);
+            self.announce_at = Some(now.saturating_add(wait));
+        }
+    }
+
+    /// Sends the digests of all parts to be announced: to all links, but those
+    /// known to have the part and those to its owner and to whom the owner says it
+    /// has a link: those the owner tells itself.
+    pub(super) fn flush_announcements(&mut self) {
+        self.announce_at = None;
+        let mut digests: BTreeMap<LinkNumber, Vec<Digest>> = BTreeMap::new();
+        for (key, holders) in std::mem::take(&mut self.pending) {
+            let Some(digest) = self.part(key).map(SignedPart::digest) else { continue };
+            let links =
+                self.store.peer(key.owner).and_then(|owner| owner.host.as_ref()).map(|host| &host.links);
+            for (number, link) in &self.links {
+                let LinkInfo { peer, uid, .. } = link.info;
+                // An owner must hear of its own part only if another run wrote it.
+                let is_told = holders.contains(number)
+                    || (peer == key.owner && uid == digest.version.uid)
+                    || links.iter().any(|links| links.binary_search_by_key(&peer, |l| l.peer).is_ok());
+                if !is_told {
+                    digests.entry(*number).or_default().push(digest);
+                }
+            }
+        }
+        for (link, digests) in digests {
+            self.send_digests(link, &digests);
+        }
+    }
+
+    /// The next part that a link asked for and can take, links in turn.
+    pub(super) fn serve_pull(&mut self) -> Option<Output> {
+        loop {
+            let ready = |(_, link): &(&LinkNumber, &super::Link)| link.writable && !link.pulled.is_empty();
+            let after = self.links.range((Bound::Excluded(self.served), Bound::Unbounded)).find(ready);
+            let number = *after.or_else(|| self.links.iter().find(ready))?.0;
+            self.served = number;
+            let key = self.links.get_mut(&number)?.pulled.pop_front()?;
+            if let Some(part) = self.part(key) {
+                let part = Box::new(part.clone());
+                return Some(Output::Send(number, Gossip::Part(part)));
+            }
+        }
+    }
+}

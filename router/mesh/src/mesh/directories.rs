@@ -1,0 +1,127 @@
+//! Which station and name is where: what all reachable peers and we ourselves claim.
+
+use super::Mesh;
+use crate::output::{Output, Signer};
+use std::time::Duration;
+use weave_wire::link::gossip::{NamesPart, PartId, PartKey, StationsPart};
+use weave_wire::{HostName, MacAddr, PeerName};
+
+impl<S: Signer> Mesh<S> {
+    /// Takes a peer's parts into the directories, or out of them.
+    pub(super) fn index_peer(&mut self, name: PeerName, now: Duration) {
+        for id in (0..PartId::STATIONS).map(PartId::stations).chain((0..PartId::NAMES).map(PartId::names)) {
+            self.index(PartKey { owner: name, part: id });
+        }
+        self.report_directories(now);
+    }
+
+    pub(super) fn index_part(&mut self, key: PartKey, now: Duration) {
+        self.index(key);
+        self.report_directories(now);
+    }
+
+    fn index(&mut self, key: PartKey) {
+        let peer = self.store.peer(key.owner).filter(|peer| peer.reachable);
+        let live = peer.and_then(|peer| peer.parts.get(&key.part).filter(|part| peer.is_live(part)));
+        let content = live.map_or(&[][..], |part| &part.content);
+        if key.part.is_stations() {
+            let part = StationsPart::parse(content).unwrap_or_else(|_| {
+                self.counters.unreadable += 1;
+                StationsPart::default()
+            });
+            self.index_stations(key, &part);
+        } else if key.part.is_names() {
+            let part = NamesPart::parse(content).unwrap_or_else(|_| {
+                self.counters.unreadable += 1;
+                NamesPart::default()
+            });
+            let entries =
+                part.entries.into_iter().map(|entry| (entry.name, (entry.address, entry.container)));
+            self.names_directory.set(key, entries.collect());
+        }
+    }
+
+    fn index_stations(&mut self, key: PartKey, part: &StationsPart) {
+        let macs = part.entries.iter().map(|entry| (entry.mac, entry.claim)).collect();
+        let addresses = part
+            .entries
+            .iter()
+            .flat_map(|entry| entry.addresses.iter().map(|a| (a.address, (a.claim, entry.mac, a.prefix))));
+        self.addresses.set(key, addresses.collect());
+        self.stations.set(key, macs);
+    }
+
+    /// Our own stations stand in the directory under the first of their parts.
+    pub(super) fn index_own_stations(&mut self) {
+        let key = self.key(PartId::stations(0));
+        let live = || self.claims.iter().filter(|(_, claimed)| !claimed.withdrawn);
+        let macs = live().map(|(mac, claimed)| (*mac, claimed.claim)).collect();
+        let addresses = live().flat_map(|(mac, claimed)| {
+            let told = claimed.addresses.iter().filter(|(_, (_, _, gone))| !gone);
+            told.map(|(address, (prefix, claim, _))| (*address, (*claim, *mac, *prefix)))
+        });
+        self.addresses.set(key, addresses.collect());
+        self.stations.set(key, macs);
+    }
+
+    pub(super) fn index_own_names(&mut self) {
+        let key = self.key(PartId::names(0));
+        let entries = self.names.iter().map(|entry| (entry.name.clone(), (entry.address, entry.container)));
+        self.names_directory.set(key, entries.collect());
+    }
+
+    /// Reports what changed, and withdraws what others claim higher.
+    pub(super) fn report_directories(&mut self, now: Duration) {
+        let names: Vec<HostName> = self.names_directory.take_changed().into_iter().collect();
+        if !names.is_empty() {
+            self.outputs.push_back(Output::NamesChanged(names));
+        }
+        let mut withdrawn = false;
+        for address in self.addresses.take_changed() {
+            let ours = self.config.name;
+            if self.address_owner(&address).is_some_and(|(peer, _)| peer != ours) {
+                withdrawn |= self.withdraw_address(address);
+            }
+        }
+        let mut changes = Vec::new();
+        for mac in self.stations.take_changed() {
+            let elsewhere = self.station_owner(mac).filter(|owner| *owner != self.config.name);
+            if elsewhere.is_some() {
+                withdrawn |= self.withdraw(mac);
+            }
+            let before = match elsewhere {
+                Some(peer) => self.stations_reported.insert(mac, peer),
+                None => self.stations_reported.remove(&mac),
+            };
+            if before != elsewhere {
+                changes.push((mac, elsewhere));
+            }
+        }
+        if !changes.is_empty() {
+            self.outputs.push_back(Output::StationsChanged(changes));
+        }
+        self.counters.stations_full = self.stations.refused + self.addresses.refused;
+        self.counters.names_full = self.names_directory.refused;
+        if withdrawn {
+            self.stations_changed(now);
+        }
+    }
+
+    /// Where a station is attached: the highest claim, of equal ones that of the
+    /// largest name.
+    #[must_use]
+    pub fn station_owner(&self, mac: MacAddr) -> Option<PeerName> {
+        let claims = self.stations.get(&mac).iter();
+        claims.map(|(key, claim)| (*claim, key.owner)).max().map(|(_, owner)| owner)
+    }
+
+    /// Where an address is attached, and at which station.
+    #[must_use]
+    pub fn address_owner(&self, address: &std::net::IpAddr) -> Option<(PeerName, MacAddr)> {
+        let claims = self.addresses.get(address).iter();
+        claims
+            .map(|(key, (claim, mac, _))| (*claim, key.owner, *mac))
+            .max()
+            .map(|(_, owner, mac)| (owner, mac))
+    }
+}

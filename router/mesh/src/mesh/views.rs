@@ -1,0 +1,106 @@
+//! What others may read of the mesh.
+
+use super::Mesh;
+use crate::output::{LinkNumber, Signer};
+use crate::routes::PeerRoute;
+use crate::store::Peer;
+use std::net::{IpAddr, SocketAddr};
+use weave_wire::link::gossip::{AnnouncedLink, HostPart, PartId};
+use weave_wire::{HostName, IdentityKey, MacAddr, Nickname, PeerName, Uid};
+
+/// A peer that is known.
+#[derive(Debug, Clone)]
+pub struct PeerView<'a> {
+    /// Its name.
+    pub name: PeerName,
+    /// The key its name is bound to.
+    pub identity: IdentityKey,
+    /// Its run, as it told last.
+    pub uid: Option<Uid>,
+    /// What operators call it.
+    pub nickname: Option<&'a Nickname>,
+    /// UDP and TCP port it listens on.
+    pub port: Option<u16>,
+    /// Where it thinks it can be reached.
+    pub addresses: &'a [SocketAddr],
+    /// The links it announces.
+    pub links: &'a [AnnouncedLink],
+    /// Our newest link to it, established or not.
+    pub link: Option<LinkNumber>,
+    /// The way to it, if it can be reached.
+    pub route: Option<&'a PeerRoute>,
+}
+
+impl<S: Signer> Mesh<S> {
+    /// Everybody known, by name, reachable or not, but us.
+    pub fn peers(&self) -> impl Iterator<Item = PeerView<'_>> {
+        self.store.peers().map(|(name, peer)| self.view(name, peer))
+    }
+
+    /// One peer, if it is known.
+    #[must_use]
+    pub fn peer(&self, name: PeerName) -> Option<PeerView<'_>> {
+        self.store.peer(name).map(|peer| self.view(name, peer))
+    }
+
+    /// Where we tell others that we can be reached.
+    #[must_use]
+    pub fn own_addresses(&self) -> &[SocketAddr] {
+        &self.config.addresses
+    }
+
+    fn view<'a>(&'a self, name: PeerName, peer: &'a Peer) -> PeerView<'a> {
+        let host: Option<&HostPart> = peer.host.as_ref();
+        let ours = self.links.iter().filter(|(_, link)| link.info.peer == name);
+        PeerView {
+            name,
+            identity: peer.identity,
+            uid: peer.parts.get(&PartId::HOST).map(|part| part.uid),
+            nickname: host.map(|host| &host.nickname),
+            port: host.map(|host| host.port),
+            addresses: host.map_or(&[], |host| &host.addresses),
+            links: host.map_or(&[], |host| &host.links),
+            link: if peer.links == 0 {
+                None
+            } else {
+                ours.max_by_key(|(_, link)| link.order).map(|(number, _)| *number)
+            },
+            route: self.routes.peer(name),
+        }
+    }
+
+    /// The stations attached at other peers.
+    pub fn stations(&self) -> impl Iterator<Item = (MacAddr, PeerName)> {
+        self.stations_reported.iter().map(|(mac, peer)| (*mac, *peer))
+    }
+
+    /// All names, our own among them, each with whose it is, its address and container.
+    pub fn names(&self) -> impl Iterator<Item = (&HostName, PeerName, IpAddr, [u8; 6])> {
+        self.names_directory.iter().flat_map(|(name, says)| {
+            says.iter().map(move |(key, (address, container))| (name, key.owner, *address, *container))
+        })
+    }
+
+    /// What a name stands for: whose it is, address and container.
+    pub fn name(&self, name: &HostName) -> impl Iterator<Item = (PeerName, IpAddr, [u8; 6])> {
+        let says = self.names_directory.get(name).iter();
+        says.map(|(key, (address, container))| (key.owner, *address, *container))
+    }
+
+    /// Bytes of the parts of others that are kept.
+    #[must_use]
+    pub const fn part_bytes(&self) -> usize {
+        self.store.bytes()
+    }
+
+    /// Frees the name of a peer that there is no link to: another key may take
+    /// it. False if it was not bound, or if there is a link.
+    pub fn forget_identity(&mut self, name: PeerName) -> bool {
+        let forgotten = self.store.forget(name);
+        if forgotten {
+            let now = self.routes_computed.unwrap_or_default();
+            self.after_drops(now);
+        }
+        forgotten
+    }
+}

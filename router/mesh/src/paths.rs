@@ -1,0 +1,209 @@
+//! Shortest paths from one node (Dijkstra 1959), with the first hop of each.
+
+use crate::topology::Topology;
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use weave_wire::PeerName;
+
+/// Cost of a node that cannot be reached.
+pub(crate) const UNREACHABLE: u32 = u32::MAX;
+
+/// Shortest paths from one node.
+#[derive(Debug)]
+pub(crate) struct Paths {
+    /// Cost of the way to each node.
+    pub cost: Vec<u32>,
+    /// First node on the way to each node: of all shortest ways, the one with
+    /// the smallest name. `usize::MAX` for the source and what is unreachable.
+    pub first: Vec<usize>,
+    /// Nodes that are reached, the source included.
+    pub reached: usize,
+}
+
+impl Paths {
+    /// Cost of the way to a node.
+    pub(crate) fn cost_of(&self, node: usize) -> u32 {
+        self.cost.get(node).copied().unwrap_or(UNREACHABLE)
+    }
+
+    /// First node on the way to a node.
+    pub(crate) fn first_of(&self, node: usize) -> Option<usize> {
+        self.first.get(node).copied().filter(|first| *first != usize::MAX)
+    }
+}
+
+/// Shortest paths from `source`; `expected`: how many nodes can be reached from
+/// it, if known. Then the search ends when all are reached and every node left
+/// costs the same, so that no way can be improved any more, nor tied: where all
+/// are neighbours of all that is after the source's own links.
+pub(crate) fn shortest(graph: &Topology, source: usize, expected: Option<usize>) -> Paths {
+    let mut paths =
+        Paths { cost: vec![UNREACHABLE; graph.len()], first: vec![usize::MAX; graph.len()], reached: 1 };
+    let mut largest = 0;
+    let mut heap = BinaryHeap::new();
+    if let Some(cost) = paths.cost.get_mut(source) {
+        *cost = 0;
+        heap.push(Reverse((0_u32, source)));
+    }
+    while let Some(Reverse((cost, node))) = heap.pop() {
+        if cost > paths.cost_of(node) {
+            continue;
+        }
+        if expected.is_some_and(|expected| paths.reached >= expected) && largest <= cost {
+            break;
+        }
+        let via = paths.first_of(node);
+        for edge in graph.edges(node) {
+            let new = cost.saturating_add(u32::from(edge.cost)).min(UNREACHABLE - 1);
+            let first = via.unwrap_or(edge.to);
+            let (Some(known), Some(slot)) = (paths.cost.get_mut(edge.to), paths.first.get_mut(edge.to))
+            else {
+                continue;
+            };
+            if new < *known {
+                paths.reached += usize::from(*known == UNREACHABLE);
+                (*known, *slot) = (new, first);
+                largest = largest.max(new);
+                heap.push(Reverse((new, edge.to)));
+            } else if new == *known && edge.to != source && graph.name(first) < graph.name(*slot) {
+                *slot = first;
+            }
+        }
+    }
+    paths
+}
+
+/// What a path is like, hop by hop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Quality {
+    /// Links on it.
+    pub hops: u8,
+    /// True if one of them is unencrypted.
+    pub unencrypted: bool,
+}
+
+/// What the ways from `source` are like that frames really take: every hop
+/// chooses the smallest name among its own shortest ways, so that a whole way is
+/// the shortest one that is first in the order of names.
+pub(crate) fn qualities(graph: &Topology, source: usize, paths: &Paths) -> Vec<Quality> {
+    let mut order: Vec<usize> = (0..graph.len()).filter(|node| paths.cost_of(*node) != UNREACHABLE).collect();
+    order.sort_unstable_by_key(|node| paths.cost_of(*node));
+    let mut parents = vec![usize::MAX; graph.len()];
+    let mut qualities = vec![Quality::default(); graph.len()];
+    for node in order.into_iter().filter(|node| *node != source) {
+        let parent = if paths.first_of(node) == Some(node) {
+            Some(source)
+        } else {
+            let before = graph.edges(node).iter().filter(|edge| {
+                edge.to != source
+                    && paths.first_of(edge.to) == paths.first_of(node)
+                    && paths.cost_of(edge.to).saturating_add(u32::from(edge.cost)) == paths.cost_of(node)
+            });
+            before.map(|edge| edge.to).min_by_key(|at| way(graph, &parents, source, *at, node))
+        };
+        let Some(parent) = parent else { continue };
+        let Some(edge) = graph.edges(node).iter().find(|edge| edge.to == parent) else { continue };
+        let before = qualities.get(parent).copied().unwrap_or_default();
+        if let (Some(slot), Some(quality)) = (parents.get_mut(node), qualities.get_mut(node)) {
+            *slot = parent;
+            *quality = Quality {
+                hops: before.hops.saturating_add(1),
+                unencrypted: before.unencrypted || edge.unencrypted,
+            };
+        }
+    }
+    qualities
+}
+
+/// The names on the way to `last` by way of `node`.
+fn way(
+    graph: &Topology,
+    parents: &[usize],
+    source: usize,
+    node: usize,
+    last: usize,
+) -> Vec<Option<PeerName>> {
+    let mut names = vec![graph.name(last)];
+    let mut at = node;
+    while at != source && at != usize::MAX {
+        names.push(graph.name(at));
+        at = parents.get(at).copied().unwrap_or(usize::MAX);
+    }
+    names.reverse();
+    names
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::topology::tests::{link, peer};
+    use proptest::prelude::*;
+
+    fn graph(nodes: u16, edges: &[(u16, u16, u16)]) -> Topology {
+        let mut graph = Topology::default();
+        for n in 0..nodes {
+            let mut links: Vec<_> = edges
+                .iter()
+                .filter(|(a, b, _)| a != b && (*a == n || *b == n))
+                .map(|(a, b, cost)| link(if *a == n { *b } else { *a }, *cost))
+                .collect();
+            links.sort_by_key(|link| (link.peer, link.cost));
+            links.dedup_by_key(|link| link.peer);
+            graph.set(peer(n), links);
+        }
+        graph
+    }
+
+    /// Every hop's own choice, asked one after the other.
+    fn walk(graph: &Topology, from: usize, to: usize) -> Quality {
+        let mut quality = Quality::default();
+        let mut at = from;
+        while at != to {
+            at = shortest(graph, at, None).first_of(to).unwrap();
+            quality.hops += 1;
+        }
+        quality
+    }
+
+    proptest! {
+        #[test]
+        fn costs_first_hops_and_hops_are_those_of_a_plain_search(
+            edges in prop::collection::vec((0_u16..9, 0_u16..9, 1_u16..4), 0..30),
+        ) {
+            let graph = graph(9, &edges);
+            let mut plain = vec![vec![UNREACHABLE; 9]; 9];
+            for (a, row) in plain.iter_mut().enumerate() {
+                row[a] = 0;
+                for edge in graph.edges(a) {
+                    row[edge.to] = u32::from(edge.cost);
+                }
+            }
+            for k in 0..9 {
+                for a in 0..9 {
+                    for b in 0..9 {
+                        plain[a][b] = plain[a][b].min(plain[a][k].saturating_add(plain[k][b]));
+                    }
+                }
+            }
+            for a in 0..9 {
+                let whole = shortest(&graph, a, None);
+                let early = shortest(&graph, a, Some(whole.reached));
+                prop_assert_eq!(&whole.cost, &plain[a]);
+                prop_assert_eq!(&early.cost, &whole.cost);
+                prop_assert_eq!(&early.first, &whole.first);
+                let qualities = qualities(&graph, a, &whole);
+                for b in (0..9).filter(|b| *b != a && plain[a][*b] != UNREACHABLE) {
+                    let first = graph
+                        .edges(a)
+                        .iter()
+                        .filter(|edge| u32::from(edge.cost) + plain[edge.to][b] == plain[a][b])
+                        .min_by_key(|edge| graph.name(edge.to))
+                        .map(|edge| edge.to);
+                    prop_assert_eq!(whole.first_of(b), first);
+                    prop_assert_eq!(qualities[b], walk(&graph, a, b));
+                }
+            }
+        }
+    }
+}

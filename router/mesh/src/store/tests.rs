@@ -1,0 +1,86 @@
+#![allow(clippy::unwrap_used)]
+
+use super::*;
+use crate::topology::tests::peer;
+use weave_wire::{Nickname, Uid};
+
+fn part(owner: u16, id: PartId, version: u64, len: usize) -> SignedPart {
+    SignedPart {
+        owner: peer(owner),
+        identity: IdentityKey::from_bytes([owner as u8; 32]),
+        uid: Uid(version >> 32),
+        part: id,
+        version,
+        content: vec![0; len],
+        signature: [0; 64],
+    }
+}
+
+fn host(owner: u16, version: u64) -> SignedPart {
+    let (nickname, addresses, links) = (Nickname::from_host_name("x"), Vec::new(), Vec::new());
+    let content = HostPart { nickname, port: 1, addresses, links, farewell: false }.encode();
+    SignedPart { content, ..part(owner, PartId::HOST, version, 0) }
+}
+
+fn accept(store: &mut Store, part: SignedPart) -> Result<Accepted, Rejection> {
+    store.accept(part, |_| true, Duration::ZERO, &mut MeshCounters::default())
+}
+
+#[test]
+fn only_newer_parts_are_taken_and_a_signature_is_verified_last() {
+    let mut store = Store::default();
+    assert_eq!(accept(&mut store, host(1, 5)), Ok(Accepted::Stored));
+    assert_eq!(accept(&mut store, host(1, 5)), Err(Rejection::Stale));
+    let never = |_: &SignedPart| panic!("verified a stale part");
+    let counters = &mut MeshCounters::default();
+    assert_eq!(store.accept(host(1, 4), never, Duration::ZERO, counters), Err(Rejection::Stale));
+    assert_eq!(store.accept(host(1, 6), |_| false, Duration::ZERO, counters), Err(Rejection::Forged));
+    assert_eq!(accept(&mut store, host(1, u64::MAX)), Err(Rejection::VersionLimit));
+}
+
+#[test]
+fn a_new_run_removes_the_parts_of_the_former_one() {
+    let mut store = Store::default();
+    accept(&mut store, host(1, (1 << 32) + 9)).unwrap();
+    accept(&mut store, part(1, PartId::names(1), (1 << 32) + 1, 9)).unwrap();
+    accept(&mut store, part(1, PartId::names(2), (2 << 32) + 1, 9)).unwrap();
+    accept(&mut store, host(1, (2 << 32) + 1)).unwrap();
+    let held: Vec<_> = store.peer(peer(1)).unwrap().parts.keys().copied().collect();
+    assert_eq!(held, [PartId::HOST, PartId::names(2)]);
+    let old = part(1, PartId::names(1), (1 << 32) + 7, 9);
+    assert_eq!(accept(&mut store, old), Err(Rejection::Stale));
+}
+
+#[test]
+fn bytes_are_counted_and_the_newest_unreachable_peer_goes_first() {
+    let mut store = Store::default();
+    let size = 16 * 1024;
+    let mut owner = 0;
+    while accept(&mut store, part(owner, PartId(0x3000), 1, size)).is_ok() && store.take_dropped().is_empty()
+    {
+        owner += 1;
+        store.peer_mut(peer(owner - 1)).unwrap().reachable = owner < 100;
+        assert!(store.bytes() <= PART_BYTES);
+    }
+    assert!(store.peer(peer(0)).is_some() && store.peer(peer(100)).is_some());
+    assert!(store.peer(peer(owner - 1)).is_none(), "the newest went");
+    assert_eq!(
+        store.bytes(),
+        store.peers().flat_map(|(_, p)| p.parts.values()).map(super::size).sum::<usize>()
+    );
+}
+
+#[test]
+fn a_link_is_admitted_to_a_full_table_and_only_neighbours_stay() {
+    let mut store = Store::default();
+    for n in 0..PEERS as u16 {
+        accept(&mut store, host(n, 1)).unwrap();
+        store.peer_mut(peer(n)).unwrap().reachable = true;
+    }
+    assert_eq!(accept(&mut store, host(9000, 1)), Err(Rejection::PeersFull));
+    let key = IdentityKey::from_bytes([1; 32]);
+    let counters = &mut MeshCounters::default();
+    assert_eq!(store.link_added(peer(9000), key, Duration::ZERO, counters), Ok(()));
+    assert_eq!(store.take_dropped(), [peer(PEERS as u16 - 1)]);
+    assert_eq!(store.peers().count(), PEERS);
+}

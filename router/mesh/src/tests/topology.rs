@@ -1,0 +1,156 @@
+use super::net::{Net, name};
+use crate::output::Output;
+use proptest::prelude::*;
+use std::time::Duration;
+
+#[test]
+fn a_line_carries_from_end_to_end() {
+    let mut net = Net::new(6);
+    (0..5).for_each(|n| net.link(n, n + 1));
+    net.seconds(2);
+    net.check(6);
+    assert_eq!(net.route(0, 5).map(|route| route.hops), Some(5));
+}
+
+#[test]
+fn a_ring_is_walked_the_shorter_way_and_the_other_when_cut() {
+    let mut net = Net::new(5);
+    (0..5).for_each(|n| net.link(n, (n + 1) % 5));
+    net.seconds(2);
+    net.check(5);
+    assert_eq!(net.route(0, 2).map(|route| route.hops), Some(2));
+    net.cut(1, 2);
+    net.run(Duration::from_millis(500));
+    net.check(5);
+    assert_eq!(net.route(0, 2).map(|route| route.hops), Some(3));
+}
+
+#[test]
+fn two_links_of_one_peer_count_once_and_the_newest_carries() {
+    let mut net = Net::new(2);
+    net.link(0, 1);
+    net.seconds(1);
+    let old = net.route(0, 1).map(|route| route.next);
+    net.link(0, 1);
+    net.seconds(1);
+    assert_ne!(net.route(0, 1).map(|route| route.next), old);
+    net.check(2);
+}
+
+#[test]
+fn former_paths_are_accepted_for_two_seconds() {
+    let mut net = Net::new(4);
+    for (a, b) in [(0, 1), (1, 3), (0, 2), (2, 3)] {
+        net.link(a, b);
+    }
+    net.seconds(5);
+    let by_one = net.route(0, 3).map(|route| route.next);
+    net.cut(1, 3);
+    net.run(Duration::from_millis(1500));
+    let accepted = |net: &Net| net.route(0, 3).map(|route| route.broadcast_from.clone()).unwrap_or_default();
+    assert!(accepted(&net).contains(&by_one.unwrap_or(crate::LinkNumber(0))), "{:?}", accepted(&net));
+    assert_ne!(net.route(0, 3).map(|route| route.next), by_one);
+    net.seconds(2);
+    assert_eq!(accepted(&net).len(), 1);
+    assert!(net.outputs(0).contains(&Output::RoutesChanged));
+}
+
+#[test]
+fn the_cost_of_a_link_and_the_weakest_link_count() {
+    let mut net = Net::new(4);
+    assert!(net.link_at(0, 1, 10, false));
+    assert!(net.link_at(1, 3, 1, false));
+    assert!(net.link_at(0, 2, 2, true));
+    assert!(net.link_at(2, 3, 2, false));
+    net.seconds(2);
+    net.check(4);
+    let route = net.route(0, 3).cloned();
+    assert_eq!(route.map(|route| (route.cost, route.unencrypted)), Some((4, true)));
+}
+
+#[test]
+fn a_partition_heals_and_what_changed_meanwhile_is_known_on_both_sides() {
+    let mut net = Net::new(6);
+    for (a, b) in [(0, 1), (1, 2), (2, 3), (3, 4), (4, 5)] {
+        net.link(a, b);
+    }
+    net.seconds(2);
+    net.cut(2, 3);
+    net.seconds(1);
+    net.check(3);
+    net.link(0, 2);
+    net.crash(5);
+    net.seconds(60);
+    net.link(2, 3);
+    net.seconds(2);
+    net.check(5);
+    assert!(net.route(0, 5).is_none());
+}
+
+#[test]
+fn unreachable_peers_are_collected_and_nobody_brings_them_back() {
+    let mut net = Net::new(4);
+    (0..3).for_each(|n| net.link(n, n + 1));
+    net.seconds(2);
+    net.crash(3);
+    net.seconds(590);
+    assert!(net.mesh(0).peers().any(|peer| peer.name == name(3) && peer.nickname.is_some()));
+    net.seconds(60);
+    assert!(net.mesh(0).peers().all(|peer| peer.name != name(3) || peer.nickname.is_none()));
+    assert!(net.mesh(0).peers().any(|peer| peer.name == name(3)), "the binding stays");
+    net.seconds(3100);
+    assert_eq!(net.mesh(0).peers().count(), 2);
+}
+
+#[test]
+fn the_newest_spare_link_is_shed_and_a_bridge_never() {
+    let mut net = Net::new(4);
+    (0..3).for_each(|n| net.link(n, n + 1));
+    net.seconds(2);
+    assert_eq!((0..4).filter_map(|n| net.mesh(n).shed()).count(), 0);
+    net.link(0, 2);
+    net.seconds(2);
+    let spare = net.route(0, 2).map(|route| route.next);
+    assert_eq!(net.mesh(0).shed(), spare);
+    assert_eq!(net.mesh(3).shed(), None);
+}
+
+#[test]
+fn a_link_that_could_take_nothing_catches_up() {
+    let mut net = Net::new(3);
+    net.link(0, 1);
+    net.seconds(2);
+    let link = net.route(0, 1).map(|route| route.next).unwrap_or(crate::LinkNumber(0));
+    net.mesh(0).set_writable(link, false);
+    net.link(0, 2);
+    net.seconds(2);
+    assert!(net.route(1, 2).is_none());
+    net.mesh(0).set_writable(link, true);
+    net.seconds(2);
+    net.check(3);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn any_graph_under_change_has_no_loops_and_each_broadcast_arrives_once(
+        nodes in 2_usize..10,
+        changes in prop::collection::vec((0_usize..10, 0_usize..10, 1_u16..3, any::<bool>()), 1..40),
+    ) {
+        let mut net = Net::new(nodes);
+        (1..nodes).for_each(|n| net.link(n - 1, n));
+        for (a, b, cost, cut) in changes {
+            let (a, b) = (a % nodes, b % nodes);
+            if a.abs_diff(b) > 1 {
+                net.cut(a, b);
+                if !cut {
+                    net.link_at(a, b, cost, cost == 2);
+                }
+                net.run(Duration::from_millis(30));
+            }
+        }
+        net.seconds(3);
+        net.check(nodes);
+    }
+}

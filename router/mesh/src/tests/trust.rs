@@ -1,0 +1,193 @@
+use super::net::{Cheap, Net, name};
+use crate::output::{Output, Signer};
+use crate::store::PEERS;
+use std::time::Duration;
+use weave_wire::link::gossip::{
+    AnnouncedLink, Digest, Gossip, HostPart, MAX_ENTRIES, PartId, PartKey, SignedPart, Version,
+};
+use weave_wire::{Nickname, PeerName, Uid};
+
+fn signed(owner: PeerName, key: Cheap, part: PartId, version: u64, content: Vec<u8>) -> SignedPart {
+    let (identity, uid) = (key.identity(), Uid(5));
+    let mut part = SignedPart { owner, identity, uid, part, version, content, signature: [0; 64] };
+    part.signature = key.sign(&part.signed_bytes());
+    part
+}
+
+fn host(links: Vec<AnnouncedLink>, farewell: bool) -> Vec<u8> {
+    let (nickname, addresses) = (Nickname::from_host_name("x"), Vec::new());
+    HostPart { nickname, port: 1, addresses, links, farewell }.encode()
+}
+
+fn send(net: &mut Net, part: SignedPart) {
+    net.inject(0, 1, Gossip::Part(Box::new(part)));
+}
+
+/// 0 is hostile, 1 its neighbour, 2 and 3 behind that.
+fn line() -> Net {
+    let mut net = Net::new(4);
+    (0..3).for_each(|n| net.link(n, n + 1));
+    net.seconds(2);
+    net
+}
+
+#[test]
+fn nobody_speaks_for_another() {
+    let mut net = line();
+    let high = u64::MAX - 1;
+    let conflict = signed(name(2), Cheap(99), PartId::HOST, high, host(Vec::new(), true));
+    send(&mut net, conflict.clone());
+    send(&mut net, conflict);
+    let mut forged = signed(name(2), Cheap(2), PartId::HOST, high, host(Vec::new(), true));
+    forged.signature[0] ^= 1;
+    send(&mut net, forged);
+    send(&mut net, signed(name(0), Cheap(0), PartId::HOST, u64::MAX, host(Vec::new(), false)));
+    net.seconds(2);
+    net.check(4);
+    let counters = *net.mesh(1).counters();
+    assert_eq!((counters.key_conflict, counters.forged, counters.version_limit), (2, 1, 1));
+    let refusals = net.outputs(1).iter().filter(|output| matches!(output, Output::Refused(_))).count();
+    assert_eq!(refusals, 1, "once a minute and name");
+}
+
+#[test]
+fn a_second_key_is_refused_at_the_link_until_the_name_is_free() {
+    let mut net = line();
+    net.crash(3);
+    net.seconds(1);
+    net.start(3, 3, 77, 1);
+    assert!(!net.link_at(2, 3, 1, false));
+    assert!(!net.mesh(2).forget_identity(name(1)), "there is a link");
+    for n in 0..3 {
+        assert!(net.mesh(n).forget_identity(name(3)));
+    }
+    assert!(net.link_at(2, 3, 1, false));
+    net.seconds(2);
+    net.check(4);
+}
+
+#[test]
+fn a_farewell_frees_the_name_everywhere_and_old_copies_stay_away() {
+    let mut net = line();
+    let now = net.now;
+    let old = signed(name(3), Cheap(3), PartId::names(1), 9 << 32, Vec::new());
+    net.mesh(3).farewell(now);
+    net.seconds(1);
+    net.crash(3);
+    net.seconds(1);
+    for n in 0..3 {
+        assert!(net.mesh(n).peers().all(|peer| peer.name != name(3)), "{n}");
+    }
+    send(&mut net, old);
+    assert_eq!(net.mesh(1).counters().farewelled, 1);
+    net.start(3, 3, 77, 1);
+    assert!(net.link_at(2, 3, 1, false));
+    net.seconds(2);
+    net.check(4);
+}
+
+#[test]
+fn a_digest_of_our_own_part_alone_moves_nothing() {
+    let mut net = line();
+    let published = net.mesh(1).counters().published;
+    let key = PartKey { owner: name(1), part: PartId::HOST };
+    let version = Version { version: u64::MAX - 1, uid: Uid(9) };
+    net.inject(0, 1, Gossip::Digests(vec![Digest { key, version }]));
+    net.seconds(10);
+    assert_eq!(net.mesh(1).counters().published, published);
+    assert_eq!(net.mesh(1).counters().own_copies, 0);
+    net.check(4);
+}
+
+#[test]
+fn a_version_that_does_not_exist_delays_a_real_one_only_briefly() {
+    let mut net = line();
+    let key = PartKey { owner: name(3), part: PartId::HOST };
+    let version = Version { version: u64::MAX - 1, uid: Uid(9) };
+    net.inject(0, 1, Gossip::Digests(vec![Digest { key, version }]));
+    net.link(1, 3);
+    net.seconds(4);
+    net.check(4);
+}
+
+#[test]
+fn invented_peers_drive_out_nobody() {
+    let mut net = line();
+    for n in 0..PEERS + 500 {
+        let [.., a, b] = n.to_be_bytes();
+        let Some(owner) = PeerName::new([6, 6, 6, 0, a, b]) else { continue };
+        send(&mut net, signed(owner, Cheap(n as u64), PartId::HOST, 1, host(Vec::new(), false)));
+    }
+    assert_eq!(net.mesh(1).peers().count(), PEERS);
+    assert!(net.mesh(1).counters().evicted >= 500);
+    assert!(net.mesh(2).peers().count() < 5, "nobody tells of whom nobody can reach");
+    net.start(4, 4, 4, 1);
+    net.link(1, 4);
+    net.seconds(3);
+    net.check(5);
+}
+
+#[test]
+fn reachable_inventions_give_way_to_a_neighbour() {
+    let mut net = line();
+    let invented = |n: usize| PeerName::new([1, 6, 6, 0, (n >> 8) as u8, n as u8]);
+    let link = |peer| AnnouncedLink { peer, unencrypted: false, outbound: false, cost: 1 };
+    // A tree: each invented peer has 512 links at most.
+    let all: Vec<_> = (1..=5000).filter_map(invented).collect();
+    let (heads, rest) = all.split_at(10);
+    let mut ours: Vec<_> = heads.iter().copied().map(link).collect();
+    ours.push(link(name(1)));
+    send(&mut net, signed(name(0), Cheap(0), PartId::HOST, 9 << 32, host(ours, false)));
+    for (head, group) in heads.iter().zip(rest.chunks(499)) {
+        let mut links: Vec<_> = group.iter().copied().chain([name(0)]).map(link).collect();
+        links.sort_by_key(|link| link.peer);
+        send(&mut net, signed(*head, Cheap(1), PartId::HOST, 1, host(links, false)));
+        for peer in group {
+            send(&mut net, signed(*peer, Cheap(1), PartId::HOST, 1, host(vec![link(*head)], false)));
+        }
+        net.run(Duration::from_millis(200));
+    }
+    net.seconds(2);
+    assert_eq!(net.mesh(1).peers().count(), PEERS);
+    net.start(4, 4, 4, 1);
+    net.link(1, 4);
+    net.seconds(3);
+    assert!(net.route(1, 4).is_some());
+    assert!(net.route(3, 1).is_some() && net.route(2, 3).is_some());
+}
+
+#[test]
+fn a_peer_with_too_many_parts_is_bounded() {
+    let mut net = line();
+    for n in 0..200 {
+        send(&mut net, signed(name(0), Cheap(0), PartId(0x4000 + n), u64::from(n) + (9 << 32), vec![0; 100]));
+    }
+    assert!(net.mesh(1).counters().parts_full >= 72);
+    net.seconds(2);
+    net.check(4);
+}
+
+#[test]
+fn an_unreadable_or_unknown_part_has_no_effect() {
+    let mut net = line();
+    send(&mut net, signed(name(0), Cheap(0), PartId(77), 9 << 32, b"from a later version".to_vec()));
+    net.seconds(1);
+    net.check(4);
+    send(&mut net, signed(name(0), Cheap(0), PartId::HOST, 9 << 32, b"rubbish".to_vec()));
+    net.run(Duration::from_millis(10));
+    assert_eq!(net.mesh(1).counters().unreadable, 1);
+    net.seconds(40);
+    net.check(4);
+}
+
+#[test]
+fn requests_without_end_are_bounded() {
+    let mut net = line();
+    let link = net.route(1, 0).map(|route| route.next).unwrap_or(crate::LinkNumber(0));
+    net.mesh(1).set_writable(link, false);
+    let key = PartKey { owner: name(1), part: PartId::HOST };
+    for _ in 0..3 {
+        net.inject(0, 1, Gossip::Pull(vec![key; MAX_ENTRIES]));
+    }
+    assert_eq!(net.mesh(1).counters().pulls_full, 2 * MAX_ENTRIES as u64);
+}

@@ -1,0 +1,196 @@
+//! What the mesh decides, carried out.
+
+use super::*;
+use weave_crypto::verify_part;
+use weave_mesh::{LinkNumber, Output, OwnStation, Signer};
+use weave_wire::link::gossip::Gossip;
+
+/// Own addresses told to others, at most.
+const OWN_ADDRESSES: usize = 16;
+
+/// Signs for this host.
+#[derive(Debug)]
+pub(in crate::control) struct HostSigner(pub(super) Arc<LocalPeer>);
+
+impl Signer for HostSigner {
+    fn identity(&self) -> IdentityKey {
+        self.0.identity.public()
+    }
+
+    fn sign(&self, bytes: &[u8]) -> [u8; 64] {
+        self.0.identity.sign_part(bytes)
+    }
+
+    fn verify(&self, key: &IdentityKey, bytes: &[u8], signature: &[u8; 64]) -> bool {
+        verify_part(key, bytes, signature)
+    }
+}
+
+impl Core {
+    /// Does what is due in the mesh, and all it asks for.
+    pub(super) fn run_mesh(&mut self) {
+        let now = self.now();
+        if self.mesh.poll_timeout().is_some_and(|(at, _)| at <= now) {
+            self.mesh.handle_timeout(now);
+        }
+        while let Some(output) = self.mesh.poll_output() {
+            match output {
+                Output::Send(link, gossip) => self.send_gossip(link, gossip),
+                Output::RoutesChanged => self.routes_changed = true,
+                Output::PeersChanged => self.peers_changed = true,
+                Output::StationsChanged(changes) => self.on_attached_elsewhere(changes),
+                Output::NamesChanged(_) => {}
+                Output::Withdrawn(mac) => {
+                    tracing::warn!(%mac, "another host claims a station attached here: it is there now");
+                    self.withdrawn.insert(mac);
+                    self.tell_local_macs();
+                }
+                Output::AddressWithdrawn(address) => {
+                    tracing::warn!(%address, "another host claims an address attached here");
+                }
+                Output::Cloned { uid, must_rename } => self.on_cloned(uid, must_rename),
+                Output::Refused(refused) => {
+                    tracing::warn!("{refused}: a host that lost its state, or an impostor");
+                }
+            }
+        }
+        if std::mem::take(&mut self.peers_changed) {
+            self.discover(now);
+        }
+    }
+
+    fn send_gossip(&mut self, number: LinkNumber, gossip: Gossip) {
+        let Some(id) = self.link_by_number(number.0) else { return };
+        self.send(id, &Message::Gossip(gossip));
+        let full =
+            self.links.get(&id).and_then(|link| link.connection.as_ref()).is_none_or(Connection::is_full);
+        if full {
+            self.mesh.set_writable(number, false);
+        }
+    }
+
+    /// The connection took what waited, or another one took its place.
+    pub(super) fn on_drained(&mut self, connection: u64) {
+        let number =
+            self.link_of_connection(connection).and_then(|id| self.links.get(&id)).map(|link| link.number);
+        if let Some(number) = number {
+            self.mesh.set_writable(LinkNumber(number), true);
+        }
+    }
+
+    /// Dials whom the mesh reaches and this host has no link to.
+    fn discover(&mut self, now: Duration) {
+        let limit = usize::from(self.config.conn_limit).min(MAX_LINKS - 1);
+        let candidates = if self.config.discovery && self.links.len() < limit {
+            let wanted = self.mesh.peers().filter(|peer| peer.route.is_some() && peer.link.is_none());
+            wanted
+                .map(|peer| {
+                    let dialled = peer.addresses.iter().filter(|address| weave_mesh::may_dial(**address));
+                    (peer.name, dialled.map(|address| Target::from(*address)).collect())
+                })
+                .collect()
+        } else {
+            Vec::new()
+        };
+        self.dialler.set_discovered(candidates, self.local.name, now);
+    }
+
+    /// Tells the mesh where peers see us, or where the operator says we are.
+    pub(super) fn tell_addresses(&mut self) {
+        let now = self.now();
+        let port = self.group.port();
+        let advertised = self.config.advertise.iter().filter_map(|target| target.address(port));
+        let mut addresses: Vec<SocketAddr> = advertised.collect();
+        if addresses.is_empty() {
+            let seen = self.links.values().filter_map(|link| link.observed);
+            addresses =
+                seen.map(|ip| SocketAddr::new(ip, port)).filter(|at| weave_mesh::may_dial(*at)).collect();
+            addresses.sort_unstable();
+            addresses.dedup();
+        }
+        addresses.truncate(OWN_ADDRESSES);
+        self.mesh.set_addresses(addresses, now);
+    }
+
+    fn on_attached_elsewhere(&mut self, changes: Vec<(MacAddr, Option<PeerName>)>) {
+        for (mac, peer) in changes {
+            self.stations.forget(mac);
+            self.mac_changes.push(MacChange { mac, peer, attached: peer.is_some() });
+        }
+    }
+
+    /// Another host runs on a copy of our state.
+    fn on_cloned(&mut self, uid: weave_wire::Uid, must_rename: bool) {
+        let reason = if must_rename {
+            format!(
+                "another host (run {uid}) runs on a copy of this host's state and goes on under its name; this one \
+                 tells nobody of its links and containers any more: `weave reset` and launch again, or give one of \
+                 them another --name"
+            )
+        } else {
+            format!(
+                "another host (run {uid}) runs on a copy of this host's state: `weave reset` and launch it again"
+            )
+        };
+        tracing::error!("{reason}");
+        self.degraded.retain(|(name, _)| *name != "cloned");
+        self.degraded.push(("cloned", reason));
+    }
+
+    /// The stations attached here changed, or whether they are ours.
+    pub(super) fn tell_local_macs(&mut self) {
+        let ours = self.stations.attached().filter(|mac| !self.withdrawn.contains(mac));
+        let local: Arc<Vec<_>> = Arc::new(ours.collect());
+        self.command_all(|| Command::SetLocalMacs(Arc::clone(&local)));
+    }
+
+    /// The routes of the mesh, as the shards take them.
+    pub(super) fn shard_routes(&self) -> Routes {
+        // While one link follows another the peer may still use either.
+        let mut by_number = HashMap::new();
+        let mut by_peer: HashMap<PeerName, Vec<LinkId>> = HashMap::new();
+        for link in self.links.values() {
+            by_number.insert(link.number, link);
+            by_peer.entry(link.peer.name).or_default().push(link.id);
+        }
+        let id = |number: &LinkNumber| by_number.get(&number.0).map(|link| link.id);
+        let all = |numbers: &[LinkNumber]| -> Vec<LinkId> {
+            let peers = numbers.iter().filter_map(|number| by_number.get(&number.0));
+            peers.filter_map(|link| by_peer.get(&link.peer.name)).flatten().copied().collect()
+        };
+        let routes = self.mesh.routes();
+        let peers = routes.peers.iter().filter_map(|route| {
+            Some(weave_forward::PeerRoute {
+                peer: route.peer,
+                next: id(&route.next)?,
+                unicast_from: all(&route.unicast_from),
+                broadcast_from: all(&route.broadcast_from),
+                broadcast_to: route.broadcast_to.iter().filter_map(id).collect(),
+            })
+        });
+        let mut peers: Vec<_> = peers.collect();
+        let mut broadcast: Vec<_> = routes.broadcast.iter().filter_map(id).collect();
+        // A link that passes data is used before both ends have told all others of it,
+        // unless its peer is reached by others so far.
+        for link in self.links.values().filter(|link| link.is_established()) {
+            if peers.iter().all(|route| route.peer != link.peer.name) {
+                let own = vec![link.id];
+                peers.push(weave_forward::PeerRoute {
+                    peer: link.peer.name,
+                    next: link.id,
+                    unicast_from: own.clone(),
+                    broadcast_from: own,
+                    broadcast_to: Vec::new(),
+                });
+                broadcast.push(link.id);
+            }
+        }
+        Routes { peers, broadcast }
+    }
+}
+
+/// A record of an attachment as the mesh tells it.
+pub(super) fn own_station(record: &weave_host::records::Record) -> OwnStation {
+    let addresses = record.cidrs.iter().map(|cidr| (cidr.addr(), cidr.prefix_len())).collect();
+    OwnStation { mac: record.mac, addresses }
+}

@@ -114,7 +114,7 @@ impl Insider {
     /// Describes itself as a router does first.
     pub fn describe(&mut self) {
         let port = self.socket.local_addr().unwrap().port();
-        let describe = Describe { nickname: "insider".parse().unwrap(), port, addresses: Vec::new() };
+        let describe = Describe { nickname: "insider".parse().unwrap(), port, observed: None };
         assert!(self.say(&Message::Describe(describe).encode()));
     }
 

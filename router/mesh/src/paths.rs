@@ -186,18 +186,18 @@ mod tests {
                     }
                 }
             }
-            for a in 0..9 {
+            for (a, row) in plain.iter().enumerate() {
                 let whole = shortest(&graph, a, None);
                 let early = shortest(&graph, a, Some(whole.reached));
-                prop_assert_eq!(&whole.cost, &plain[a]);
+                prop_assert_eq!(&whole.cost, row);
                 prop_assert_eq!(&early.cost, &whole.cost);
                 prop_assert_eq!(&early.first, &whole.first);
                 let qualities = qualities(&graph, a, &whole);
-                for b in (0..9).filter(|b| *b != a && plain[a][*b] != UNREACHABLE) {
+                for b in (0..9).filter(|b| *b != a && row[*b] != UNREACHABLE) {
                     let first = graph
                         .edges(a)
                         .iter()
-                        .filter(|edge| u32::from(edge.cost) + plain[edge.to][b] == plain[a][b])
+                        .filter(|edge| u32::from(edge.cost) + plain[edge.to][b] == row[b])
                         .min_by_key(|edge| graph.name(edge.to))
                         .map(|edge| edge.to);
                     prop_assert_eq!(whole.first_of(b), first);

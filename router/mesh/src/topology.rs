@@ -100,6 +100,7 @@ impl Topology {
     fn edges_of(&self, name: PeerName, announced: &[AnnouncedLink]) -> Vec<Edge> {
         let mut edges: Vec<Edge> = announced
             .iter()
+            .filter(|ours| ours.peer != name)
             .filter_map(|ours| {
                 let to = self.node(ours.peer)?;
                 let other = self.nodes.get(to)?;
@@ -155,6 +156,14 @@ pub(crate) mod tests {
         assert_eq!(graph.edges(graph.node(peer(2)).unwrap())[0].cost, 9);
         assert!(graph.remove(peer(1)));
         assert!(graph.edges(graph.node(peer(2)).unwrap()).is_empty());
+    }
+
+    #[test]
+    fn a_link_of_a_peer_to_itself_is_none() {
+        let mut graph = Topology::default();
+        assert!(!graph.set(peer(1), vec![link(1, 1)]));
+        assert!(!graph.set(peer(1), vec![link(1, 2)]));
+        assert!(graph.edges(graph.node(peer(1)).unwrap()).is_empty());
     }
 
     proptest! {

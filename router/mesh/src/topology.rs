@@ -70,7 +70,10 @@ impl Topology {
         for edge in old.iter().filter(|edge| edges.binary_search_by_key(&edge.to, |new| new.to).is_err()) {
             self.set_reverse(edge.to, node, None);
         }
-        for edge in edges.iter().filter(|edge| !old.contains(edge)) {
+        let is_old = |edge: &Edge| {
+            old.binary_search_by_key(&edge.to, |old| old.to).is_ok_and(|at| old.get(at) == Some(edge))
+        };
+        for edge in edges.iter().filter(|edge| !is_old(edge)) {
             self.set_reverse(edge.to, node, Some(Edge { to: node, ..*edge }));
         }
         true

@@ -16,6 +16,10 @@ pub(crate) struct Limits {
     pub per_key: usize,
 }
 
+/// Entries of one peer that wait for room, at most; further ones are refused
+/// until their part changes.
+const WAITING_PER_PEER: usize = 256;
+
 /// The index. An entry beyond a limit waits until there is room for it.
 #[derive(Debug)]
 pub(crate) struct Directory<K, V> {
@@ -25,8 +29,8 @@ pub(crate) struct Directory<K, V> {
     sources: BTreeMap<PartKey, Vec<(K, V)>>,
     per_peer: HashMap<PeerName, usize>,
     total: usize,
-    /// Entries that did not fit when their part came.
-    waiting: BTreeSet<(PartKey, K, V)>,
+    /// Entries that did not fit when their part came, [`WAITING_PER_PEER`] at most.
+    waiting: BTreeMap<PeerName, BTreeSet<(PartKey, K, V)>>,
     changed: BTreeSet<K>,
     /// How often an entry did not fit.
     pub(crate) refused: u64,
@@ -40,7 +44,7 @@ impl<K: Ord + Clone, V: Ord + Clone> Directory<K, V> {
             sources: BTreeMap::new(),
             per_peer: HashMap::new(),
             total: 0,
-            waiting: BTreeSet::new(),
+            waiting: BTreeMap::new(),
             changed: BTreeSet::new(),
             refused: 0,
         }
@@ -65,25 +69,39 @@ impl<K: Ord + Clone, V: Ord + Clone> Directory<K, V> {
                 && !self.insert(source, key.clone(), value.clone())
             {
                 self.refused += 1;
-                self.waiting.insert((source, key, value));
+                self.wait(source, key, value);
             }
         }
-        if removed && !self.waiting.is_empty() {
-            for (source, key, value) in std::mem::take(&mut self.waiting) {
-                if !self.insert(source, key.clone(), value.clone()) {
-                    self.waiting.insert((source, key, value));
-                }
+        if removed {
+            self.retry();
+        }
+    }
+
+    fn wait(&mut self, source: PartKey, key: K, value: V) {
+        let waiting = self.waiting.entry(source.owner).or_default();
+        if waiting.len() < WAITING_PER_PEER {
+            waiting.insert((source, key, value));
+        }
+    }
+
+    /// Takes in what waited, as far as there is room now.
+    fn retry(&mut self) {
+        for (owner, waiting) in std::mem::take(&mut self.waiting) {
+            let mut left = waiting;
+            left.retain(|(source, key, value)| !self.insert(*source, key.clone(), value.clone()));
+            if !left.is_empty() {
+                self.waiting.insert(owner, left);
             }
         }
     }
 
     fn insert(&mut self, source: PartKey, key: K, value: V) -> bool {
-        let own = self.per_peer.entry(source.owner).or_default();
+        let own = self.per_peer.get(&source.owner).copied().unwrap_or_default();
         let of_key = self.entries.get(&key).map_or(0, Vec::len);
-        if self.total >= self.limits.total || *own >= self.limits.per_peer || of_key >= self.limits.per_key {
+        if self.total >= self.limits.total || own >= self.limits.per_peer || of_key >= self.limits.per_key {
             return false;
         }
-        *own += 1;
+        self.per_peer.insert(source.owner, own + 1);
         self.total += 1;
         self.changed.insert(key.clone());
         self.entries.entry(key).or_default().push((source, value));
@@ -91,7 +109,8 @@ impl<K: Ord + Clone, V: Ord + Clone> Directory<K, V> {
     }
 
     fn remove(&mut self, source: PartKey, (key, value): &(K, V)) -> bool {
-        if self.waiting.remove(&(source, key.clone(), value.clone())) {
+        let waiting = self.waiting.get_mut(&source.owner);
+        if waiting.is_some_and(|waiting| waiting.remove(&(source, key.clone(), value.clone()))) {
             return false;
         }
         let Some(entries) = self.entries.get_mut(key) else { return false };

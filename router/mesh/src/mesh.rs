@@ -91,8 +91,8 @@ pub struct Mesh<S> {
     outputs: VecDeque<Output>,
     links: BTreeMap<LinkNumber, Link>,
     next_order: u64,
-    /// The link served last with parts it asked for.
-    served: LinkNumber,
+    /// Links that asked for parts and can take them, in turn.
+    to_serve: VecDeque<LinkNumber>,
     store: Store,
     own: OwnParts,
     leaving: bool,
@@ -136,7 +136,7 @@ impl<S: Signer> Mesh<S> {
             outputs: VecDeque::new(),
             links: BTreeMap::new(),
             next_order: 0,
-            served: LinkNumber(0),
+            to_serve: VecDeque::new(),
             store: Store::default(),
             leaving: false,
             superseded: false,

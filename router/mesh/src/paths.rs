@@ -33,23 +33,26 @@ impl Paths {
 }
 
 /// Shortest paths from `source`; `expected`: how many nodes can be reached from
-/// it, if known. Then the search ends when all are reached and every node left
-/// costs the same, so that no way can be improved any more, nor tied: where all
-/// are neighbours of all that is after the source's own links.
+/// it, if known. Then the search ends when all are reached and no way can be
+/// improved any more, nor tied by one with a smaller first hop. Nodes of equal
+/// cost are visited by their first hops' names, so that where nearly all are
+/// neighbours of all, that is after the links of the source and of a few others.
 pub(crate) fn shortest(graph: &Topology, source: usize, expected: Option<usize>) -> Paths {
     let mut paths =
         Paths { cost: vec![UNREACHABLE; graph.len()], first: vec![usize::MAX; graph.len()], reached: 1 };
-    let mut largest = 0;
+    let mut done = vec![false; graph.len()];
+    let mut farthest = Farthest::default();
     let mut heap = BinaryHeap::new();
     if let Some(cost) = paths.cost.get_mut(source) {
         *cost = 0;
-        heap.push(Reverse((0_u32, source)));
+        heap.push(Reverse((0_u32, None, source)));
     }
-    while let Some(Reverse((cost, node))) = heap.pop() {
-        if cost > paths.cost_of(node) {
+    while let Some(Reverse((cost, first_name, node))) = heap.pop() {
+        if done.get_mut(node).is_none_or(|done| std::mem::replace(done, true)) {
             continue;
         }
-        if expected.is_some_and(|expected| paths.reached >= expected) && largest <= cost {
+        let all_reached = expected.is_some_and(|expected| paths.reached >= expected);
+        if all_reached && farthest.is_final(cost, first_name) {
             break;
         }
         let via = paths.first_of(node);
@@ -60,17 +63,42 @@ pub(crate) fn shortest(graph: &Topology, source: usize, expected: Option<usize>)
             else {
                 continue;
             };
+            let name = graph.name(first);
             if new < *known {
                 paths.reached += usize::from(*known == UNREACHABLE);
-                (*known, *slot) = (new, first);
-                largest = largest.max(new);
-                heap.push(Reverse((new, edge.to)));
-            } else if new == *known && edge.to != source && graph.name(first) < graph.name(*slot) {
-                *slot = first;
+            } else if new > *known || edge.to == source || name >= graph.name(*slot) {
+                continue;
             }
+            (*known, *slot) = (new, first);
+            farthest.note(new, name);
+            heap.push(Reverse((new, name, edge.to)));
         }
     }
     paths
+}
+
+/// The largest cost of a way found, and the largest name of a first hop among
+/// the ways of that cost. Ways improved later count too: the search may end
+/// later than it could, never too soon.
+#[derive(Default)]
+struct Farthest {
+    cost: u32,
+    first: Option<PeerName>,
+}
+
+impl Farthest {
+    fn note(&mut self, cost: u32, first: Option<PeerName>) {
+        if (cost, first) > (self.cost, self.first) {
+            (self.cost, self.first) = (cost, first);
+        }
+    }
+
+    /// True if nothing can change from the visit of a node with this cost and
+    /// first hop on: a link costs at least 1, so only ways that cost 1 more can
+    /// be tied, by ways whose first hops do not come before this one.
+    fn is_final(&self, cost: u32, first: Option<PeerName>) -> bool {
+        self.cost <= cost || (self.cost == cost.saturating_add(1) && self.first <= first)
+    }
 }
 
 /// What a path is like, hop by hop.
@@ -186,18 +214,18 @@ mod tests {
                     }
                 }
             }
-            for a in 0..9 {
+            for (a, row) in plain.iter().enumerate() {
                 let whole = shortest(&graph, a, None);
                 let early = shortest(&graph, a, Some(whole.reached));
-                prop_assert_eq!(&whole.cost, &plain[a]);
+                prop_assert_eq!(&whole.cost, row);
                 prop_assert_eq!(&early.cost, &whole.cost);
                 prop_assert_eq!(&early.first, &whole.first);
                 let qualities = qualities(&graph, a, &whole);
-                for b in (0..9).filter(|b| *b != a && plain[a][*b] != UNREACHABLE) {
+                for b in (0..9).filter(|b| *b != a && row[*b] != UNREACHABLE) {
                     let first = graph
                         .edges(a)
                         .iter()
-                        .filter(|edge| u32::from(edge.cost) + plain[edge.to][b] == plain[a][b])
+                        .filter(|edge| u32::from(edge.cost) + plain[edge.to][b] == row[b])
                         .min_by_key(|edge| graph.name(edge.to))
                         .map(|edge| edge.to);
                     prop_assert_eq!(whole.first_of(b), first);

@@ -54,8 +54,8 @@ impl Routes {
 /// Shortest paths are searched from us and from each neighbour, not from all
 /// nodes. The search from us looks at every link of the graph once; those from
 /// the neighbours end when nothing can improve any more. With degree *d*, *N*
-/// peers and *E* links: O(d·N) where all are linked to all (d·N = E), else at
-/// most O(d·E·log N).
+/// peers and *E* links: O(d·N) where nearly all are linked to all (d·N is about
+/// E), at most O(d·E·log N) else.
 pub(crate) fn compute(
     graph: &Topology,
     ourselves: PeerName,

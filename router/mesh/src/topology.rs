@@ -70,7 +70,10 @@ impl Topology {
         for edge in old.iter().filter(|edge| edges.binary_search_by_key(&edge.to, |new| new.to).is_err()) {
             self.set_reverse(edge.to, node, None);
         }
-        for edge in edges.iter().filter(|edge| !old.contains(edge)) {
+        let is_old = |edge: &Edge| {
+            old.binary_search_by_key(&edge.to, |old| old.to).is_ok_and(|at| old.get(at) == Some(edge))
+        };
+        for edge in edges.iter().filter(|edge| !is_old(edge)) {
             self.set_reverse(edge.to, node, Some(Edge { to: node, ..*edge }));
         }
         true
@@ -100,6 +103,7 @@ impl Topology {
     fn edges_of(&self, name: PeerName, announced: &[AnnouncedLink]) -> Vec<Edge> {
         let mut edges: Vec<Edge> = announced
             .iter()
+            .filter(|ours| ours.peer != name)
             .filter_map(|ours| {
                 let to = self.node(ours.peer)?;
                 let other = self.nodes.get(to)?;
@@ -155,6 +159,14 @@ pub(crate) mod tests {
         assert_eq!(graph.edges(graph.node(peer(2)).unwrap())[0].cost, 9);
         assert!(graph.remove(peer(1)));
         assert!(graph.edges(graph.node(peer(2)).unwrap()).is_empty());
+    }
+
+    #[test]
+    fn a_link_of_a_peer_to_itself_is_none() {
+        let mut graph = Topology::default();
+        assert!(!graph.set(peer(1), vec![link(1, 1)]));
+        assert!(!graph.set(peer(1), vec![link(1, 2)]));
+        assert!(graph.edges(graph.node(peer(1)).unwrap()).is_empty());
     }
 
     proptest! {

@@ -4,7 +4,6 @@ use super::Mesh;
 use crate::output::{LinkInfo, LinkNumber, Output, Signer};
 use crate::random::Random;
 use std::collections::BTreeMap;
-use std::ops::Bound;
 use std::time::Duration;
 use weave_wire::PeerName;
 use weave_wire::link::gossip::{
@@ -112,16 +111,24 @@ impl<S: Signer> Mesh<S> {
 
     /// The next part that a link asked for and can take, links in turn.
     pub(super) fn serve_pull(&mut self) -> Option<Output> {
-        loop {
-            let ready = |(_, link): &(&LinkNumber, &super::Link)| link.writable && !link.pulled.is_empty();
-            let after = self.links.range((Bound::Excluded(self.served), Bound::Unbounded)).find(ready);
-            let number = *after.or_else(|| self.links.iter().find(ready))?.0;
-            self.served = number;
-            let key = self.links.get_mut(&number)?.pulled.pop_front()?;
+        while let Some(number) = self.to_serve.pop_front() {
+            let Some(link) = self.links.get_mut(&number).filter(|link| link.writable) else { continue };
+            let Some(key) = link.pulled.pop_front() else { continue };
+            if !link.pulled.is_empty() {
+                self.to_serve.push_back(number);
+            }
             if let Some(part) = self.part(key) {
                 let part = Box::new(part.clone());
                 return Some(Output::Send(number, Gossip::Part(part)));
             }
+        }
+        None
+    }
+
+    /// A link asked for parts, or can take them again.
+    pub(super) fn serve(&mut self, link: LinkNumber) {
+        if !self.to_serve.contains(&link) {
+            self.to_serve.push_back(link);
         }
     }
 }

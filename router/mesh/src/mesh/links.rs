@@ -85,16 +85,17 @@ impl<S: Signer> Mesh<S> {
     pub fn set_writable(&mut self, link: LinkNumber, writable: bool) {
         let Some(entry) = self.links.get_mut(&link) else { return };
         entry.writable = writable;
-        if writable && std::mem::take(&mut entry.missed) {
+        let missed = writable && std::mem::take(&mut entry.missed);
+        if writable && !entry.pulled.is_empty() {
+            self.serve(link);
+        }
+        if missed {
             let digests = self.announced_digests().collect::<Vec<_>>();
             self.send_digests(link, &digests);
         }
     }
 
     fn links_changed(&mut self, urgent: bool, now: Duration) {
-        let announced = self.announced_links();
-        self.topology.set(self.config.name, announced);
-        // A newer link to the same peer may carry the routes of the older one.
         self.routes_dirty(now);
         self.change_own(PartId::HOST, urgent, now);
     }

@@ -113,11 +113,7 @@ impl<S: Signer> Mesh<S> {
         for (part, content) in contents {
             self.publish_content(part, content);
         }
-        if part == PartId::HOST {
-            let announced = self.announced_links();
-            self.topology.set(self.config.name, announced);
-            self.routes_dirty(now);
-        }
+        self.routes_dirty(now);
     }
 
     fn publish_content(&mut self, part: PartId, content: Vec<u8>) -> Option<Digest> {

@@ -68,6 +68,7 @@ impl<S: Signer> Mesh<S> {
         let room = MAX_ENTRIES.saturating_sub(entry.pulled.len());
         entry.pulled.extend(keys.iter().take(room));
         self.counters.pulls_full += keys.len().saturating_sub(room) as u64;
+        self.serve(link);
     }
 
     /// Asks for what is wanted, as far as links may be asked.

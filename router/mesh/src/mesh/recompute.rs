@@ -26,6 +26,8 @@ impl<S: Signer> Mesh<S> {
         self.routes_at = None;
         self.routes_computed = Some(now);
         self.counters.route_runs += 1;
+        let announced = self.announced_links();
+        self.topology.set(self.config.name, announced);
         let routes = compute(&self.topology, self.config.name, &self.newest_links());
         let reached: BTreeSet<PeerName> = routes.peers.iter().map(|route| route.peer).collect();
         self.paths.replace(routes, now);

@@ -91,7 +91,10 @@ impl HostPart {
         for address in self.addresses.iter().take(MAX_HOST_ADDRESSES) {
             put(&mut out, tag::ADDRESS, &encode_address(*address));
         }
-        let links: Vec<u8> = self.links.iter().take(MAX_LINKS).flat_map(AnnouncedLink::encode).collect();
+        let mut links = self.links.clone();
+        links.sort_by_key(|link| link.peer);
+        links.dedup_by_key(|link| link.peer);
+        let links: Vec<u8> = links.iter().take(MAX_LINKS).flat_map(AnnouncedLink::encode).collect();
         put(&mut out, tag::LINKS, &links);
         if self.farewell {
             put(&mut out, tag::FAREWELL, &[]);

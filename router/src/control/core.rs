@@ -105,6 +105,9 @@ pub(super) struct CoreCounters {
     pub(super) handshakes_failed: u64,
     pub(super) links_made: u64,
     pub(super) links_lost: u64,
+    /// Authenticated connections that ended before the peer described itself: one
+    /// of two dials that crossed, mostly.
+    pub(super) links_unfinished: u64,
     pub(super) rekeys: u64,
     pub(super) resumptions: u64,
     pub(super) moves: u64,
@@ -276,8 +279,13 @@ impl Core {
         let now = self.now();
         let Some(link) = self.links.get(&id) else { return };
         let (number, address, established) = (link.number, link.address, link.is_established());
-        tracing::warn!(peer = %link.peer.name, "link lost: {reason}");
-        self.counters.links_lost += 1;
+        if address.is_some() {
+            tracing::warn!(peer = %link.peer.name, "link lost: {reason}");
+            self.counters.links_lost += 1;
+        } else {
+            tracing::info!(peer = %link.peer.name, "a connection ended before the peer described itself: {reason}");
+            self.counters.links_unfinished += 1;
+        }
         self.dialler.lost(number, reason, established, now, jitter());
         if let Some(address) = address.filter(|_| self.config.discovery) {
             let covered = self.dialler.entries().iter().any(|entry| entry.address == Some(address));

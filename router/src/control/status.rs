@@ -408,6 +408,7 @@ fn counters(core: &Core) -> BTreeMap<String, u64> {
         ("handshakes_failed", counters.handshakes_failed),
         ("links_made", counters.links_made),
         ("links_lost", counters.links_lost),
+        ("links_unfinished", counters.links_unfinished),
         ("rekeys", counters.rekeys),
         ("resumptions", counters.resumptions),
         ("address_moves", counters.moves),

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use weave_api::status::Peer;
+use weave_api::status::{Peer, PeerConnection};
 
 use super::connections::arrow;
 use super::peer;
@@ -10,7 +10,7 @@ use super::peer;
 /// A line for each peer, under it a line for each of its links.
 pub fn peers(list: &[Peer]) -> String {
     let links = || list.iter().flat_map(|peer| &peer.connections);
-    let addresses = links().map(|link| link.address.to_string().len()).max().unwrap_or(0).max(21);
+    let addresses = links().map(|link| address(link).len()).max().unwrap_or(0).max(21);
     let names = links().map(|link| peer(link.peer, Some(&link.nickname)).len()).max().unwrap_or(0).max(37);
     let mut text = String::new();
     for one in list {
@@ -19,7 +19,7 @@ pub fn peers(list: &[Peer]) -> String {
             let state = if link.established { "established" } else { "pending" };
             let sealed = if link.encrypted { "encrypted" } else { "unencrypted" };
             let name = peer(link.peer, Some(&link.nickname));
-            let address = link.address.to_string();
+            let address = address(link);
             let _ = writeln!(
                 text,
                 "   {} {address:addresses$} {name:names$} {state:11} {sealed}",
@@ -28,4 +28,9 @@ pub fn peers(list: &[Peer]) -> String {
         }
     }
     text
+}
+
+/// Where the other end of a link is; `-` while that is not known yet.
+fn address(link: &PeerConnection) -> String {
+    link.address.as_ref().map_or_else(|| "-".to_owned(), ToString::to_string)
 }

@@ -214,8 +214,9 @@ pub struct Peer {
 pub struct PeerConnection {
     /// Who dialled, seen from the end that tells.
     pub direction: Direction,
-    /// The address of the other end.
-    pub address: Target,
+    /// The address of the other end, once it is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<Target>,
     /// Who is at the other end.
     pub peer: PeerName,
     /// What its operators call it.
@@ -353,7 +354,7 @@ mod tests {
         let mac = |n: u32| MacAddr([2, 0, (n >> 24) as u8, (n >> 16) as u8, (n >> 8) as u8, n as u8]);
         let connection = PeerConnection {
             direction: Direction::Inbound,
-            address: "[fd00::1234:5678:9abc]:65535".parse().unwrap(),
+            address: Some("[fd00::1234:5678:9abc]:65535".parse().unwrap()),
             peer: name,
             nickname: nickname.clone(),
             established: true,

@@ -3,8 +3,8 @@
 //! Probes of chosen length are sent on the data lanes' own path and answered on
 //! the control lane (packetization layer path MTU discovery, RFC 8899). What the
 //! network says by ICMP counts for nothing. The largest datagram the network
-//! ever needs is tried first; where it does not pass, a binary search finds what
-//! does. What was found is confirmed again and again, because paths shrink, and
+//! ever needs is tried first, then the largest that is usual (without a VLAN
+//! tag); where neither passes, a binary search finds what does. What was found is confirmed again and again, because paths shrink, and
 //! the largest is tried again within a minute, because they grow.
 
 use std::time::Duration;
@@ -43,6 +43,8 @@ struct Outstanding {
 pub struct PathMtu {
     /// What every path carries.
     floor: u16,
+    /// The largest datagram of frames without a VLAN tag.
+    usual: u16,
     /// The largest datagram that is ever needed.
     ceiling: u16,
     usable: u16,
@@ -58,11 +60,14 @@ pub struct PathMtu {
 impl PathMtu {
     /// A new path. The largest is taken to pass until it is known not to.
     #[must_use]
-    pub fn new(floor: u16, ceiling: u16, now: Duration) -> Self {
+    pub fn new(floor: u16, usual: u16, ceiling: u16, now: Duration) -> Self {
+        let usual = usual.max(floor);
+        let ceiling = ceiling.max(usual);
         Self {
             floor,
-            ceiling: ceiling.max(floor),
-            usable: ceiling.max(floor),
+            usual,
+            ceiling,
+            usable: ceiling,
             too_long: None,
             outstanding: None,
             next_number: 0,
@@ -78,10 +83,10 @@ impl PathMtu {
         self.usable
     }
 
-    /// True where the path does not carry the largest that is needed.
+    /// True where the path does not carry the usual frames.
     #[must_use]
     pub const fn is_reduced(&self) -> bool {
-        self.usable < self.ceiling
+        self.usable < self.usual
     }
 
     /// True while the limit is being searched for: what is usable now may soon be more.
@@ -93,7 +98,8 @@ impl PathMtu {
     /// The path is another one: begins with what every path carries.
     pub fn reset(&mut self, now: Duration) {
         let next_number = self.next_number;
-        *self = Self { next_number, usable: self.floor, ..Self::new(self.floor, self.ceiling, now) };
+        *self =
+            Self { next_number, usable: self.floor, ..Self::new(self.floor, self.usual, self.ceiling, now) };
         self.raise_at = now;
     }
 
@@ -132,7 +138,7 @@ impl PathMtu {
         match self.too_long {
             // Rounded up, so that the search ends.
             Some(too_long) => self.usable + (too_long - self.usable).div_ceil(2),
-            None if self.is_reduced() && now >= self.raise_at => self.ceiling,
+            None if self.usable < self.ceiling && now >= self.raise_at => self.ceiling,
             None => self.usable,
         }
     }
@@ -140,11 +146,16 @@ impl PathMtu {
     fn on_too_long(&mut self, len: u16, now: Duration) {
         self.outstanding = None;
         self.next_probe = now;
-        if len <= self.usable {
+        let lowered = len <= self.usable;
+        if lowered {
             // It shrank, or never was that large.
-            self.usable = self.floor;
+            self.usable = if len > self.usual { self.usual } else { self.floor };
         }
         self.narrow(Some(len.max(self.floor + 1)), now);
+        if lowered {
+            // What is taken to pass now is looked into at once.
+            self.next_probe = now;
+        }
     }
 
     /// A probe was answered.
@@ -184,6 +195,7 @@ mod tests {
     use proptest::prelude::*;
 
     const FLOOR: u16 = 548;
+    const USUAL: u16 = 1438;
     const CEILING: u16 = 1442;
 
     /// Runs the machine over a path that carries `limit` bytes for `length`;
@@ -212,7 +224,7 @@ mod tests {
 
     #[test]
     fn a_path_that_carries_everything_is_used_in_full_and_checked() {
-        let mut path = PathMtu::new(FLOOR, CEILING, Duration::ZERO);
+        let mut path = PathMtu::new(FLOOR, USUAL, CEILING, Duration::ZERO);
         run(&mut path, Duration::ZERO, Duration::from_secs(120), 9000, |_| false);
         assert_eq!(path.usable(), CEILING);
         assert!(!path.is_reduced());
@@ -220,7 +232,7 @@ mod tests {
 
     #[test]
     fn a_path_that_shrinks_and_grows_again_is_followed() {
-        let mut path = PathMtu::new(FLOOR, CEILING, Duration::ZERO);
+        let mut path = PathMtu::new(FLOOR, USUAL, CEILING, Duration::ZERO);
         let now = run(&mut path, Duration::ZERO, Duration::from_secs(10), 1472, |_| false);
         let now = run(&mut path, now, Duration::from_secs(10), 1000, |_| false);
         assert!((1000 - STEP..=1000).contains(&path.usable()), "{}", path.usable());
@@ -230,7 +242,7 @@ mod tests {
 
     #[test]
     fn a_new_path_begins_at_the_floor_and_rises_at_once() {
-        let mut path = PathMtu::new(FLOOR, CEILING, Duration::ZERO);
+        let mut path = PathMtu::new(FLOOR, USUAL, CEILING, Duration::ZERO);
         let now = run(&mut path, Duration::ZERO, Duration::from_secs(10), 1472, |_| false);
         path.reset(now);
         assert_eq!(path.usable(), FLOOR);
@@ -239,8 +251,24 @@ mod tests {
     }
 
     #[test]
+    fn a_path_that_carries_all_but_tags_is_never_taken_for_a_small_one() {
+        let mut path = PathMtu::new(FLOOR, USUAL, CEILING, Duration::ZERO);
+        let mut now = Duration::ZERO;
+        while now < Duration::from_secs(120) {
+            if let Some(probe) = path.poll(now)
+                && probe.len <= USUAL
+            {
+                path.on_answer(probe.number, probe.len, now);
+            }
+            assert!(path.usable() >= USUAL && !path.is_reduced(), "{} at {now:?}", path.usable());
+            now = path.deadline().max(now + Duration::from_millis(1));
+        }
+        assert_eq!(path.usable(), USUAL);
+    }
+
+    #[test]
     fn a_late_or_foreign_answer_changes_nothing() {
-        let mut path = PathMtu::new(FLOOR, CEILING, Duration::ZERO);
+        let mut path = PathMtu::new(FLOOR, USUAL, CEILING, Duration::ZERO);
         path.reset(Duration::ZERO);
         path.on_answer(0, 1400, Duration::ZERO);
         let probe = path.poll(Duration::ZERO);
@@ -253,7 +281,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_path_is_found_within_seconds(limit in FLOOR..2000, seed: u64) {
-            let mut path = PathMtu::new(FLOOR, CEILING, Duration::ZERO);
+            let mut path = PathMtu::new(FLOOR, USUAL, CEILING, Duration::ZERO);
             // One probe in sixteen is lost.
             let lost = |number: u64| (seed ^ number).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 60 == 0;
             let now = run(&mut path, Duration::ZERO, Duration::from_secs(60), limit, lost);

@@ -3,7 +3,7 @@
 use super::core::Core;
 use super::link::Link;
 use std::collections::{BTreeMap, HashMap};
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::time::Duration;
 use weave_api::status::{
     Connection, ConnectionState, Degraded, Direction, MacEntry, MacSource, Peer, PeerConnection, Route,
@@ -279,7 +279,7 @@ fn peers(core: &Core) -> Vec<Peer> {
     let own = links(core).filter_map(|link| {
         Some(PeerConnection {
             direction: direction(link.side),
-            address: link.address.unwrap_or(link.remote).into(),
+            address: Some(link.address.unwrap_or(link.remote).into()),
             peer: link.peer.name,
             nickname: link.nickname.clone()?,
             established: link.is_established(),
@@ -311,15 +311,14 @@ fn peers(core: &Core) -> Vec<Peer> {
 }
 
 /// Where a peer says it can be reached, or where it is linked to us from.
-fn address_of(core: &Core, name: PeerName) -> Target {
+fn address_of(core: &Core, name: PeerName) -> Option<Target> {
     if name == core.local.name {
-        let own = core.mesh.own_addresses().first().copied();
-        return own.unwrap_or_else(|| SocketAddr::from(([0; 4], core.group.port()))).into();
+        return core.mesh.own_addresses().first().copied().map(Target::from);
     }
     let told = core.mesh.peer(name).and_then(|peer| peer.addresses.first().copied());
     let linked =
         || links(core).find(|link| link.peer.name == name).map(|link| link.address.unwrap_or(link.remote));
-    told.or_else(linked).unwrap_or_else(|| SocketAddr::from(([0; 4], 0))).into()
+    told.or_else(linked).map(Target::from)
 }
 
 fn nickname_of(core: &Core, name: PeerName) -> Nickname {

@@ -4,6 +4,8 @@ use super::*;
 use weave_mesh::PathMtu;
 use weave_wire::{FRAME_OVERHEAD, INNER_LEN, OUTER_LEN, TAG_LEN};
 
+/// Length of a VLAN tag (IEEE 802.1Q), for which there is room in the longest frame.
+const VLAN_TAG_LEN: u16 = 4;
 /// What every path carries, bytes of UDP payload: the smallest MTU of IPv4
 /// (RFC 791) and of IPv6 (RFC 8200) without their headers and that of UDP.
 const FLOOR: (u16, u16) = (576 - 28, 1280 - 48);
@@ -20,7 +22,8 @@ impl Core {
         let ceiling = self.longest_datagram();
         let Some(link) = self.links.get_mut(&id) else { return };
         let v6 = link.roaming.as_ref().is_some_and(|roaming| roaming.address().is_ipv6());
-        link.path = Some(PathMtu::new(if v6 { FLOOR.1 } else { FLOOR.0 }, ceiling, now));
+        let floor = if v6 { FLOOR.1 } else { FLOOR.0 };
+        link.path = Some(PathMtu::new(floor, ceiling - VLAN_TAG_LEN, ceiling, now));
     }
 
     /// Changes what is known of a link's path, and tells the shards.

@@ -5,6 +5,7 @@ use std::ffi::OsString;
 use clap::error::ErrorKind;
 use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use weave_api::Target;
+use weave_wire::PeerName;
 
 use crate::argv;
 use crate::commands::{self, status};
@@ -68,8 +69,11 @@ enum Command {
     /// Stop reconnecting to peers; live links stay until connectivity is lost
     Forget {
         /// Names or addresses, as they were given
-        #[arg(value_name = "PEER[:PORT]", required = true)]
+        #[arg(value_name = "PEER[:PORT]", required_unless_present = "identity")]
         peers: Vec<Target>,
+        /// Free the name of a peer whose host lost its key, so that another may take it
+        #[arg(long, value_name = "NAME")]
+        identity: Vec<PeerName>,
     },
     /// Read the password file again: two lines, current and previous, while hosts change over
     Reload,
@@ -161,7 +165,7 @@ pub fn run(arguments: &[OsString]) -> Result<()> {
         Command::Attach(arguments) => commands::attach::run(&arguments, &environment),
         Command::Detach(arguments) => commands::detach::run(&arguments, &environment),
         Command::Connect { replace, peers } => commands::connect::run(peers, replace, &environment),
-        Command::Forget { peers } => commands::forget::run(peers, &environment),
+        Command::Forget { peers, identity } => commands::forget::run(peers, identity, &environment),
         Command::Reload => commands::reload::run(&environment),
         Command::Status(arguments) => status::run(&arguments, &environment),
         Command::Ps { containers } => commands::ps::run(&containers, &environment),

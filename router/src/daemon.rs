@@ -214,7 +214,7 @@ fn start(
     let shards = group.shards() as u8;
     let local = Arc::new(LocalPeer {
         name: state.name,
-        uid: Uid(control::random_u64()),
+        uid: uid(state.run, control::random_u64()),
         identity: Identity::from_seed(&state.seed),
         secrets,
         shards,
@@ -243,6 +243,14 @@ fn start(
         signals: caught.receive(),
     };
     Ok(Started { setup, info, saver_thread, control_socket })
+}
+
+/// The UID of run number `run`: unlike that of every other run anywhere, and larger
+/// than those of the runs before on this state. Of two hosts on copies of one state
+/// the later launched one thus has the larger UID, and takes a new name.
+fn uid(run: u32, random: u64) -> Uid {
+    let run = u64::from(u16::try_from(run).unwrap_or(u16::MAX));
+    Uid((run << 48) | (random >> 16))
 }
 
 /// Keys are in this memory: no core dumps, no debuggers of other users.

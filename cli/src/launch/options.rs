@@ -80,7 +80,8 @@ fn shards(text: &str) -> Result<usize, String> {
 }
 
 fn subnet(text: &str) -> Result<IpNet, String> {
-    let subnet: IpNet = text.parse().map_err(|_| "not a subnet like 10.1.0.0/16 or fd00:1::/64".to_owned())?;
+    let subnet: IpNet =
+        text.parse().map_err(|_| "not a subnet like 10.1.0.0/16 or fd00:1::/64".to_owned())?;
     if subnet.trunc() != subnet {
         return Err(format!("an address inside a subnet; the subnet is {}", subnet.trunc()));
     }

@@ -14,8 +14,8 @@ use crate::request::{Hello, Outcome, Reply, Request, Response};
 use crate::socket::{self, SocketError};
 use crate::status::{PAGES_MAX, Status};
 use crate::target::Target;
-use weave_wire::PeerName;
 use crate::{REPLY_MAX, REQUEST_MAX};
+use weave_wire::PeerName;
 
 /// Time a router has to answer when the caller has no wish of its own.
 pub const TIME_LIMIT: Duration = Duration::from_secs(5);

@@ -170,7 +170,12 @@ impl Core {
                 for name in damaged {
                     tracing::warn!("the attachment record {name} cannot be read");
                 }
-                records
+                // Of a container that has ended, or on whose host this state was copied,
+                // there is no interface here.
+                let is_here = |record: &weave_host::records::Record| {
+                    nix::net::if_::if_nametoindex(record.host_interface().as_str()).is_ok()
+                };
+                records.into_iter().filter(is_here).collect::<Vec<_>>()
             }
             Err(error) => {
                 tracing::warn!("reading the attachments: {error}");

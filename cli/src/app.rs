@@ -8,7 +8,7 @@ use weave_api::Target;
 use weave_wire::PeerName;
 
 use crate::argv;
-use crate::commands::{self, status};
+use crate::commands::{self, demo, status};
 use crate::environment::Environment;
 use crate::failure::{Failure, Result};
 use crate::ignored::IgnoredOptions;
@@ -87,8 +87,12 @@ enum Command {
         #[arg(value_name = "CONTAINER")]
         containers: Vec<String>,
     },
-    /// Two hosts on this machine, in namespaces of their own: see it work
-    Demo,
+    /// Hosts on this machine, in namespaces of their own: see it work
+    Demo {
+        /// Number of hosts; from 3 on a relay and a change of routes are shown
+        #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u8).range(2..=demo::HOSTS_MAX))]
+        hosts: u8,
+    },
     /// Print the completions for a shell
     Completions {
         /// bash, elvish, fish, powershell or zsh
@@ -171,7 +175,7 @@ pub fn run(arguments: &[OsString]) -> Result<()> {
         Command::Ps { containers } => commands::ps::run(&containers, &environment),
         Command::Reset => commands::reset::run(&environment),
         Command::Report => commands::report::run(&environment),
-        Command::Demo => commands::demo::run(),
+        Command::Demo { hosts } => commands::demo::run(usize::from(hosts)),
         Command::Completions { shell } => commands::completions::run(shell, &mut self::description()),
         Command::Version => commands::version::run(),
         Command::Setup => Ok(()),

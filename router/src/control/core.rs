@@ -184,6 +184,7 @@ impl Core {
             nickname: parts.nickname.clone(),
             port: parts.group.port(),
             addresses: Vec::new(),
+            sealed_only: parts.config.require_encryption,
             run: parts.run,
             seed: super::random_u64(),
         };

@@ -193,6 +193,8 @@ impl Core {
             Some(weave_forward::PeerRoute {
                 peer: route.peer,
                 next: id(&route.next)?,
+                next_sealed: route.next_sealed.as_ref().and_then(id),
+                sealed_only: route.sealed_only,
                 unicast_from: all(&route.unicast_from),
                 broadcast_from: all(&route.broadcast_from),
                 broadcast_to: route.broadcast_to.iter().filter_map(id).collect(),
@@ -208,14 +210,18 @@ impl Core {
                 peers.push(weave_forward::PeerRoute {
                     peer: link.peer.name,
                     next: link.id,
+                    next_sealed: link.is_encrypted().then_some(link.id),
+                    sealed_only: false,
                     unicast_from: own.clone(),
                     broadcast_from: own,
                     broadcast_to: Vec::new(),
                 });
-                broadcast.push(link.id);
+                if link.is_encrypted() || !self.config.require_encryption {
+                    broadcast.push(link.id);
+                }
             }
         }
-        Routes { peers, broadcast }
+        Routes { peers, broadcast, sealed_only: self.config.require_encryption }
     }
 }
 

@@ -87,8 +87,10 @@ impl Core {
             let wanted = self.mesh.peers().filter(|peer| peer.route.is_some() && peer.link.is_none());
             wanted
                 .map(|peer| {
+                    // One address is one target, however it is written.
+                    let canonical = |at: &SocketAddr| SocketAddr::new(at.ip().to_canonical(), at.port());
                     let dialled = peer.addresses.iter().filter(|address| weave_mesh::may_dial(**address));
-                    (peer.name, dialled.map(|address| Target::from(*address)).collect())
+                    (peer.name, dialled.map(canonical).map(Target::from).collect())
                 })
                 .collect()
         } else {

@@ -51,6 +51,27 @@ enum Command {
     Stop,
     /// Stop and remove every trace: bridge, tap, interfaces of containers, state
     Reset,
+    /// Start a container with addresses on the network: `docker run -d`, then `attach`
+    #[command(after_help = commands::run::HELP)]
+    Run {
+        /// Have the container ask the network's DNS (this version has none)
+        #[arg(long, hide = true)]
+        with_dns: bool,
+        /// Addresses with the length of their network, then what `docker run` takes
+        #[arg(
+            value_name = "CIDR… DOCKER-RUN-ARGUMENTS…",
+            trailing_var_arg = true,
+            allow_hyphen_values = true
+        )]
+        arguments: Vec<OsString>,
+    },
+    /// Start a stopped container with these addresses, or with those it had
+    #[command(after_help = commands::attach::HELP)]
+    Start {
+        /// Addresses with the length of their network, and one container
+        #[arg(value_name = "CIDR… CONTAINER", required = true)]
+        arguments: Vec<OsString>,
+    },
     /// Give a running container addresses on the network
     #[command(after_help = commands::attach::HELP)]
     Attach(AddressArguments),
@@ -166,6 +187,13 @@ pub fn run(arguments: &[OsString]) -> Result<()> {
         }
         Command::Router { options, launched } => commands::router::run(*options, &environment, launched),
         Command::Stop | Command::StopRouter => commands::stop::run(&environment),
+        Command::Run { arguments, with_dns } => {
+            if with_dns {
+                output::note(format_args!("--with-dns has no effect: this version has no DNS"));
+            }
+            commands::run::run(&arguments, &environment)
+        }
+        Command::Start { arguments } => commands::start::run(&arguments, &environment),
         Command::Attach(arguments) => commands::attach::run(&arguments, &environment),
         Command::Detach(arguments) => commands::detach::run(&arguments, &environment),
         Command::Connect { replace, peers } => commands::connect::run(peers, replace, &environment),

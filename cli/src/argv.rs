@@ -62,6 +62,8 @@ pub fn read(command: &Command, arguments: &[OsString]) -> Vec<Token> {
             command = inner;
             push(text.clone(), Part::Command);
         } else {
+            // What follows the first argument of `run` is another program's.
+            only_values = command.get_positionals().any(Arg::is_trailing_var_arg_set);
             push(text.clone(), Part::Other);
         }
     }
@@ -138,6 +140,21 @@ mod tests {
         ] {
             assert_eq!(rewritten(typed), read);
         }
+    }
+
+    #[test]
+    fn what_another_program_reads_stays_as_typed() {
+        let mut command = Command::new("weave").subcommand(
+            Command::new("run")
+                .arg(Arg::new("with-dns").long("with-dns").action(clap::ArgAction::SetTrue))
+                .arg(Arg::new("rest").num_args(0..).trailing_var_arg(true).allow_hyphen_values(true)),
+        );
+        command.build();
+        let line = ["weave", "run", "-with-dns", "10.2.1.1/24", "-with-dns", "-it", "--", "-with-dns"];
+        let read = read(&command, &line.map(OsString::from));
+        let texts: Vec<_> = read.iter().map(|token| token.text.to_string_lossy()).collect();
+        assert_eq!(texts[2], "--with-dns");
+        assert_eq!(texts[3..], line[3..]);
     }
 
     #[test]

@@ -28,6 +28,20 @@ pub fn parse(text: &str) -> Result<IpNet, String> {
     Ok(net)
 }
 
+/// Whether `text` is written like an address with the length of its network, and so is no image:
+/// digits and dots, or colons and hexadecimal digits, before a slash and digits.
+pub fn is_written(text: &str) -> bool {
+    if text.starts_with("ip:") || text.starts_with("net:") {
+        return true;
+    }
+    let (address, length) = text.split_once('/').unwrap_or((text, "0"));
+    let all = |text: &str, is: &dyn Fn(char) -> bool| !text.is_empty() && text.chars().all(is);
+    let v4 = address.contains('.') && all(address, &|c| c.is_ascii_digit() || c == '.');
+    let v6 =
+        address.matches(':').count() > 1 && all(address, &|c| c.is_ascii_hexdigit() || c == ':' || c == '.');
+    (v4 || v6) && all(length, &|c| c.is_ascii_digit())
+}
+
 /// Whether `text` was meant as an address rather than as a container.
 pub fn is_meant(text: &str) -> bool {
     let prefixed = text.starts_with("ip:") || text.starts_with("net:");

@@ -61,6 +61,11 @@ impl<'a> Environment<'a> {
         Ok(self.text("WEAVE_PASSWORD")?.map(Zeroizing::new))
     }
 
+    /// `DOCKER_HOST`: where the container engine listens.
+    pub fn engine_host(&self) -> Result<String> {
+        Ok(self.text("DOCKER_HOST")?.unwrap_or_else(|| weave_host::engine::DEFAULT_HOST.to_owned()))
+    }
+
     /// `WEAVE_PORT`.
     pub fn port(&self) -> Result<u16> {
         Ok(self.number("WEAVE_PORT", 1, u16::MAX)?.unwrap_or(DEFAULT_PORT))

@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use weave_api::{Client, ClientError};
-use weave_host::attach::{AttachOptions, PROBE_WAIT};
+use weave_host::Netlink;
+use weave_host::attach::{AttachOptions, Attachment, PROBE_WAIT};
 use weave_host::records::Records;
-use weave_host::{Namespace, Netlink};
 
-use super::container;
+use super::container::{self, Opened};
 use crate::app::AddressArguments;
 use crate::environment::Environment;
 use crate::failure::{Failure, Result};
@@ -18,7 +18,8 @@ use crate::output;
 use crate::root;
 
 /// How containers and addresses are written.
-pub const HELP: &str = "CONTAINER is pid:N, netns:NAME or the path of a network namespace.\n\
+pub const HELP: &str = "CONTAINER is the id, the beginning of the id or the name of a container of Docker or \
+    Podman, or a network namespace: pid:N, netns:NAME or a path.\n\
     CIDR is an address with the length of its network: 10.2.1.1/24, ip:10.2.1.1/24, fd00:2::1/64.";
 
 /// Time a router has to take note; it reads the records by itself sooner or later.
@@ -30,17 +31,30 @@ pub fn run(arguments: &AddressArguments, environment: &Environment) -> Result<()
     let mtu = environment.mtu_if_set()?.map(u32::from);
     root::require("attach")?;
     let failed = |error: weave_host::Error| addressed.failure("attach", &error);
-    let namespace = Namespace::open(&addressed.spec).map_err(failed)?;
-    namespace.refuse_own().map_err(failed)?;
-    let mut host = Netlink::open().map_err(failed)?;
-    let mut records = open_records(environment)?;
+    let opened = addressed.open("attach", environment)?;
     let options = AttachOptions { mac: None, mtu, probe: (!arguments.force).then_some(PROBE_WAIT) };
-    records
-        .attach(&mut host, &addressed.container, &namespace, &addressed.cidrs, &options)
-        .map_err(failed)?;
-    drop(records);
-    tell_router(&environment.run_dir()?);
+    attach(&opened, &addressed.cidrs, &options, environment)?.map_err(failed)?;
     print_addresses(&addressed.cidrs)
+}
+
+/// Attaches, remembers it and tells the router. The inner error is the kernel's.
+pub fn attach(
+    opened: &Opened,
+    cidrs: &[IpNet],
+    options: &AttachOptions,
+    environment: &Environment,
+) -> Result<weave_host::Result<Attachment>> {
+    let mut host = match Netlink::open() {
+        Ok(host) => host,
+        Err(error) => return Ok(Err(error)),
+    };
+    let mut records = open_records(environment)?;
+    let attached = records.attach(&mut host, &opened.name, &opened.namespace, cidrs, options);
+    drop(records);
+    if attached.is_ok() {
+        tell_router(&environment.run_dir()?);
+    }
+    Ok(attached)
 }
 
 /// The records, locked, with a word on those that were damaged.

@@ -1,19 +1,71 @@
 //! The arguments of `attach` and `detach`: addresses and one container, in any order.
 
+use std::fmt;
+
 use ipnet::IpNet;
-use weave_host::NamespaceSpec;
 use weave_host::address::check_cidrs;
+use weave_host::engine::Engine;
+use weave_host::{Namespace, NamespaceSpec};
 
 use crate::cidr;
+use crate::environment::Environment;
 use crate::failure::{Failure, Result};
+
+/// A container, as the user named it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Container {
+    /// By its network namespace.
+    Namespace(NamespaceSpec),
+    /// By its id, the beginning of it, or its name: the engine knows.
+    Engine(String),
+}
+
+/// A container whose namespace is open.
+#[derive(Debug)]
+pub struct Opened {
+    /// What it is remembered as: the engine's id of it, or what the user gave.
+    pub name: String,
+    /// Its namespace.
+    pub namespace: Namespace,
+}
+
+impl Container {
+    /// Reads what the user gave.
+    pub fn parse(text: &str) -> weave_host::Result<Self> {
+        let is_namespace = text.starts_with('/') || text.starts_with("pid:") || text.starts_with("netns:");
+        if is_namespace { text.parse().map(Self::Namespace) } else { Ok(Self::Engine(text.to_owned())) }
+    }
+
+    /// Finds its namespace; the host's own is refused.
+    pub fn open(&self, engine_host: &str) -> weave_host::Result<Opened> {
+        let opened = match self {
+            Self::Namespace(spec) => Opened { name: spec.to_string(), namespace: Namespace::open(spec)? },
+            Self::Engine(name) => {
+                let engine = Engine::new(engine_host)?;
+                let container = engine.find(name)?;
+                let namespace = engine.namespace(&container)?;
+                Opened { name: container.id.to_string(), namespace }
+            }
+        };
+        opened.namespace.refuse_own()?;
+        Ok(opened)
+    }
+}
+
+impl fmt::Display for Container {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Namespace(spec) => spec.fmt(f),
+            Self::Engine(name) => f.write_str(name),
+        }
+    }
+}
 
 /// Addresses, each once, and the container they are for.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Addressed {
-    /// As the user named it.
-    pub container: String,
-    /// Where its namespace is found.
-    pub spec: NamespaceSpec,
+    /// The container.
+    pub container: Container,
     /// In the order given.
     pub cidrs: Vec<IpNet>,
 }
@@ -21,10 +73,20 @@ pub struct Addressed {
 impl Addressed {
     /// `error` kept this container from being attached or detached.
     pub fn failure(&self, command: &str, error: &weave_host::Error) -> Failure {
-        let why = error.to_string();
-        let why = why.strip_prefix(&format!("{}: ", self.container)).unwrap_or(&why);
-        Failure::because(format_args!("cannot {command} {}", self.container), why)
+        failure(command, &self.container, error)
     }
+
+    /// Finds the container's namespace.
+    pub fn open(&self, command: &str, environment: &Environment) -> Result<Opened> {
+        self.container.open(&environment.engine_host()?).map_err(|error| self.failure(command, &error))
+    }
+}
+
+/// `error` kept `command` from being done to this container.
+pub fn failure(command: &str, container: &Container, error: &weave_host::Error) -> Failure {
+    let why = error.to_string();
+    let why = why.strip_prefix(&format!("{container}: ")).unwrap_or(&why);
+    Failure::because(format_args!("cannot {command} {container}"), why)
 }
 
 /// Sorts out the arguments of `command`.
@@ -59,23 +121,11 @@ pub fn parse(command: &str, arguments: &[String]) -> Result<Addressed> {
     if cidrs.is_empty() {
         return Err(wrong("no address is named", "name at least one"));
     }
-    let spec = spec(command, container)?;
+    let container = Container::parse(container)
+        .map_err(|error| Failure::usage(format_args!("cannot {command}"), error, ""))?;
     let cidrs =
         check_cidrs(&cidrs).map_err(|error| Failure::usage(format_args!("cannot {command}"), error, ""))?;
-    Ok(Addressed { container: container.clone(), spec, cidrs })
-}
-
-fn spec(command: &str, container: &str) -> Result<NamespaceSpec> {
-    let named =
-        container.starts_with('/') || container.starts_with("pid:") || container.starts_with("netns:");
-    if !named {
-        return Err(Failure::usage(
-            format_args!("cannot {command} container {container:.80?}"),
-            "this version does not ask a container engine",
-            "name its namespace: pid:N (`docker inspect -f '{{.State.Pid}}' NAME` tells N), netns:NAME or a path",
-        ));
-    }
-    container.parse().map_err(|error| Failure::usage(format_args!("cannot {command}"), error, ""))
+    Ok(Addressed { container, cidrs })
 }
 
 #[cfg(test)]
@@ -96,10 +146,15 @@ mod tests {
             "10.2.1.1/24 pid:7 fd00::1/64",
         ] {
             let addressed = read(line).unwrap();
-            assert_eq!(addressed.spec, NamespaceSpec::Pid(7));
+            assert_eq!(addressed.container, Container::Namespace(NamespaceSpec::Pid(7)));
             let shown: Vec<String> = addressed.cidrs.iter().map(ToString::to_string).collect();
             assert_eq!(shown, ["10.2.1.1/24", "fd00::1/64"]);
         }
+    }
+
+    #[test]
+    fn what_is_no_namespace_is_a_container_of_the_engine() {
+        assert_eq!(read("10.2.1.1/24 web").unwrap().container, Container::Engine("web".into()));
     }
 
     #[test]
@@ -117,8 +172,6 @@ mod tests {
             ("10.2.1.1 pid:7", "the length of its network"),
             ("10.2.1.1/24 pid:0", "pid:0"),
             ("10.2.1.1/24 netns:../x", "netns:../x"),
-            ("10.2.1.1/24 web", "container engine"),
-            ("10.2.1.1/24 ;reboot", "container engine"),
         ] {
             let failure = read(line).unwrap_err().to_string();
             assert!(failure.contains(why), "{failure}");

@@ -1,6 +1,6 @@
 //! `weave detach`: takes addresses from a container.
 
-use weave_host::{Namespace, Netlink};
+use weave_host::Netlink;
 
 use super::attach::{open_records, print_addresses, tell_router};
 use super::container;
@@ -14,11 +14,10 @@ pub fn run(arguments: &AddressArguments, environment: &Environment) -> Result<()
     let addressed = container::parse("detach", &arguments.arguments)?;
     root::require("detach")?;
     let failed = |error: weave_host::Error| addressed.failure("detach", &error);
-    let namespace = Namespace::open(&addressed.spec).map_err(failed)?;
-    namespace.refuse_own().map_err(failed)?;
+    let opened = addressed.open("detach", environment)?;
     let mut host = Netlink::open().map_err(failed)?;
     let mut records = open_records(environment)?;
-    records.detach(&mut host, &namespace, &addressed.cidrs).map_err(failed)?;
+    records.detach(&mut host, &opened.name, &opened.namespace, &addressed.cidrs).map_err(failed)?;
     drop(records);
     tell_router(&environment.run_dir()?);
     print_addresses(&addressed.cidrs)

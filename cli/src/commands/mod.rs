@@ -15,6 +15,8 @@ pub mod reload;
 pub mod report;
 pub mod reset;
 pub mod router;
+pub mod run;
+pub mod start;
 pub mod status;
 pub mod stop;
 pub mod version;

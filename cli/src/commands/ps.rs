@@ -5,13 +5,19 @@ use std::path::Path;
 
 use weave_api::OneLine;
 use weave_host::Netlink;
+use weave_host::engine::Engine;
 use weave_host::records::{Record, read_all};
 
+use super::container::{self, Container};
 use crate::environment::Environment;
 use crate::failure::{Failure, Result};
 use crate::output;
 
-/// Prints a line for each container, or for each of `wanted`.
+/// Digits of an engine's id that are shown.
+const ID_SHOWN: usize = 12;
+
+/// Prints a line for each container, or for each of `wanted`: ids, their beginnings, names, or
+/// namespaces as they were given to `attach`.
 pub fn run(wanted: &[String], environment: &Environment) -> Result<()> {
     let failed = |error: weave_host::Error| Failure::because("cannot list containers", error);
     let state_dir = environment.state_dir()?;
@@ -21,8 +27,39 @@ pub fn run(wanted: &[String], environment: &Environment) -> Result<()> {
     let links = Netlink::open().and_then(|mut host| host.links()).map_err(failed)?;
     // A container that has ended took its interface along.
     let is_alive = |record: &Record| links.iter().any(|link| link.name == record.host_interface());
-    let is_wanted = |record: &Record| wanted.is_empty() || wanted.contains(&record.container);
-    output::print(text(records.iter().filter(|record| is_alive(record) && is_wanted(record))))
+    let alive: Vec<&Record> = records.iter().filter(|record| is_alive(record)).collect();
+    if wanted.is_empty() {
+        return output::print(text(alive.into_iter()));
+    }
+    let mut chosen = Vec::new();
+    for name in wanted {
+        let name = full_name(name, &alive, environment)?;
+        chosen.extend(alive.iter().filter(|record| record.container == name).copied());
+    }
+    output::print(text(chosen.into_iter()))
+}
+
+/// What the container called `name` is remembered as.
+fn full_name(name: &str, records: &[&Record], environment: &Environment) -> Result<String> {
+    if records.iter().any(|record| record.container == name) {
+        return Ok(name.to_owned());
+    }
+    let mut by_id =
+        records.iter().filter(|record| record.is_of_engine() && record.container.starts_with(name));
+    if let (Some(record), None, true) = (by_id.next(), by_id.next(), name.len() >= ID_SHOWN) {
+        return Ok(record.container.clone());
+    }
+    match Container::parse(name) {
+        Ok(Container::Engine(name)) => {
+            let host = environment.engine_host()?;
+            let found = Engine::new(&host).and_then(|engine| engine.find(&name));
+            found
+                .map(|container| container.id.to_string())
+                .map_err(|error| container::failure("list", &Container::Engine(name), &error))
+        }
+        // A namespace that is not attached has no line.
+        Ok(Container::Namespace(_)) | Err(_) => Ok(name.to_owned()),
+    }
 }
 
 /// The directory belongs to root; what cannot be looked into must not pass for empty.
@@ -41,7 +78,9 @@ fn text<'a>(records: impl Iterator<Item = &'a Record>) -> String {
     let mut text = String::new();
     for record in records {
         let cidrs: Vec<String> = record.cidrs.iter().map(ToString::to_string).collect();
-        let _ = writeln!(text, "{} {} {}", OneLine(&record.container), record.mac, cidrs.join(" "));
+        let id = record.container.get(..ID_SHOWN).filter(|_| record.is_of_engine());
+        let name = OneLine(id.unwrap_or(&record.container)).to_string();
+        let _ = writeln!(text, "{name} {} {}", record.mac, cidrs.join(" "));
     }
     text
 }

@@ -41,6 +41,20 @@ pub enum Error {
         /// Why there is none.
         cause: String,
     },
+    /// A container engine cannot be asked.
+    Engine {
+        /// Where it was looked for, as `DOCKER_HOST` is written.
+        host: String,
+        /// Why it cannot.
+        cause: String,
+    },
+    /// An engine has no such container, or not one that can be attached.
+    NoContainer {
+        /// The container as the user gave it.
+        name: String,
+        /// Why there is none.
+        cause: String,
+    },
     /// The namespace is the caller's own: the host, not a container.
     OwnNamespace {
         /// The container as the user gave it.
@@ -121,6 +135,11 @@ impl Error {
             Self::NoNamespace { .. } => {
                 Some("name a running container: pid:N, netns:NAME or a path".to_owned())
             }
+            Self::Engine { .. } => Some(
+                "start it, or say by DOCKER_HOST where it listens, or name a namespace: pid:N, netns:NAME or a path"
+                    .to_owned(),
+            ),
+            Self::NoContainer { .. } => Some("see `docker ps` for those that run".to_owned()),
             Self::OwnNamespace { .. } => Some("use `weave expose` to put the host on the network".to_owned()),
             Self::AddressInUse { .. } => Some("choose another address".to_owned()),
             Self::NameTaken { interface, .. } => Some(format!("remove or rename {interface}")),
@@ -142,6 +161,8 @@ impl Error {
             Self::TimedOut { .. }
             | Self::NoNamespace { .. }
             | Self::OwnNamespace { .. }
+            | Self::Engine { .. }
+            | Self::NoContainer { .. }
             | Self::AddressInUse { .. }
             | Self::NameTaken { .. }
             | Self::TapBusy { .. }
@@ -166,6 +187,8 @@ impl Error {
                 write!(f, "{step} {object}: no answer within {} ms", limit.as_millis())
             }
             Self::NoNamespace { spec, cause } => write!(f, "{spec}: {cause}"),
+            Self::Engine { host, cause } => write!(f, "the container engine at {host}: {}", one_line(cause)),
+            Self::NoContainer { name, cause } => write!(f, "{name}: {}", one_line(cause)),
             Self::OwnNamespace { spec } => {
                 write!(f, "{spec}: runs in the network namespace of this host")
             }
@@ -210,6 +233,8 @@ impl std::error::Error for Error {
             Self::TimedOut { .. }
             | Self::NoNamespace { .. }
             | Self::OwnNamespace { .. }
+            | Self::Engine { .. }
+            | Self::NoContainer { .. }
             | Self::AddressInUse { .. }
             | Self::NameTaken { .. }
             | Self::TapBusy { .. }
@@ -218,6 +243,12 @@ impl std::error::Error for Error {
             | Self::State { .. } => None,
         }
     }
+}
+
+/// What an engine says may have several lines and anything in them.
+fn one_line(text: &str) -> String {
+    let printable = text.chars().map(|c| if c.is_control() { ' ' } else { c });
+    printable.collect::<String>().split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 fn kernel_remedy(source: &io::Error) -> Option<&'static str> {

@@ -8,6 +8,8 @@
 pub mod address;
 pub mod attach;
 pub mod bridge;
+#[cfg(feature = "engine")]
+pub mod engine;
 mod error;
 pub mod ethtool;
 pub mod mtu;

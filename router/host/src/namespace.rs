@@ -188,6 +188,12 @@ impl Namespace {
         .map(|namespace| Self { label: label.clone(), ..namespace })
     }
 
+    /// The same under another label.
+    #[must_use]
+    pub fn labelled(self, label: &str) -> Self {
+        Self { label: label.to_owned(), ..self }
+    }
+
     /// What to call this namespace in messages: what the user gave.
     #[must_use]
     pub fn label(&self) -> &str {

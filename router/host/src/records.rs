@@ -5,6 +5,7 @@
 //! crash leaves a record without interface, which the next command removes,
 //! and never an interface that nobody knows of.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use ipnet::IpNet;
@@ -28,9 +29,10 @@ pub const CONTAINER_MAX: usize = 4096;
 /// A remembered attachment.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
-    /// The container as the user gave it.
+    /// The engine's id of the container, or its namespace as the user gave it.
     pub container: String,
-    /// Its namespace at that time. Numbers are used again after a namespace is gone.
+    /// Its namespace when it was attached last. Numbers are used again after a
+    /// namespace is gone.
     pub namespace: NamespaceId,
     /// MAC of its interface.
     pub mac: MacAddr,
@@ -48,6 +50,16 @@ impl Record {
     #[must_use]
     pub fn host_interface(&self) -> String {
         host_interface(self.namespace)
+    }
+
+    /// True for a container of an engine: it may run again, and is then found by its id.
+    #[must_use]
+    pub fn is_of_engine(&self) -> bool {
+        is_engine_id(&self.container)
+    }
+
+    fn file_name(&self) -> String {
+        file_name(&self.container, self.namespace)
     }
 }
 
@@ -78,6 +90,8 @@ pub struct Records {
     directory: StateDir,
     _lock: StateLock,
     records: Vec<Record>,
+    /// Containers of engines that do not run, or not attached, since [`Self::prune`].
+    ended: BTreeSet<String>,
     aside: Vec<Aside>,
 }
 
@@ -96,7 +110,7 @@ impl Records {
             records.extend(record);
             aside.extend(damaged);
         }
-        Ok(Self { directory, _lock: lock, records, aside })
+        Ok(Self { directory, _lock: lock, records, ended: BTreeSet::new(), aside })
     }
 
     /// All records.
@@ -111,18 +125,24 @@ impl Records {
         &self.aside
     }
 
-    /// Forgets attachments whose interface is gone: their containers have ended.
+    /// Forgets attachments whose interface is gone: their containers have ended. Those of an
+    /// engine's containers are kept: they may run again.
     ///
     /// # Errors
     /// When the kernel or the file system refuses.
     pub fn prune(&mut self, host: &mut Netlink) -> Result<()> {
+        self.ended.clear();
         let mut kept = Vec::with_capacity(self.records.len());
         for record in std::mem::take(&mut self.records) {
             // One by one: a list taken while interfaces come and go may lack some.
             match host.link(&record.host_interface()) {
                 Ok(Some(link)) if link.kind == "veth" => kept.push(record),
+                Ok(_) if record.is_of_engine() => {
+                    self.ended.insert(record.container.clone());
+                    kept.push(record);
+                }
                 Ok(_) => {
-                    self.directory.remove(&file_name(record.namespace))?;
+                    self.directory.remove(&record.file_name())?;
                 }
                 Err(error) => return Err(error),
             }
@@ -131,8 +151,8 @@ impl Records {
         Ok(())
     }
 
-    /// Attaches, as [`attach`](fn@attach) does, and remembers it.
-    /// A MAC remembered for the container is used again.
+    /// Attaches, as [`attach`](fn@attach) does, and remembers it. MAC and addresses
+    /// remembered for a container of an engine that ran before are used again.
     ///
     /// # Errors
     /// [`Error::AddressInUse`] also when another container of this host has an
@@ -156,11 +176,16 @@ impl Records {
         let cidrs = check_cidrs(cidrs)?;
         self.prune(host)?;
         let id = namespace.id();
-        self.refuse_duplicates(id, &cidrs)?;
         let present = attached(host, namespace)?;
-        let before = self.find(id).cloned();
+        let before = self.find(container, id).cloned();
+        let again = before.as_ref().filter(|record| record.is_of_engine() && present.is_none());
+        let remembered = again.map_or(&[][..], |record| &record.cidrs);
+        let cidrs: Vec<IpNet> = remembered.iter().chain(&cidrs).copied().collect();
+        let cidrs = check_cidrs(&cidrs)?;
+        self.refuse_duplicates(container, id, &cidrs)?;
         let mut record = match (&before, &present) {
-            (Some(record), Some(_)) => record.clone(),
+            (Some(record), Some(_)) => Record { namespace: id, ..record.clone() },
+            (Some(record), None) if record.is_of_engine() => Record { namespace: id, ..record.clone() },
             // The interface is there but nobody remembers it: take it up as it is.
             (None, Some(present)) => Record {
                 container: container.into(),
@@ -191,7 +216,7 @@ impl Records {
             Err(error) => {
                 let undone = match before {
                     Some(before) => self.put(before),
-                    None => self.forget(id),
+                    None => self.forget(container, id),
                 };
                 Err(error.after_undo(undone))
             }
@@ -202,12 +227,18 @@ impl Records {
     ///
     /// # Errors
     /// As [`detach`].
-    pub fn detach(&mut self, host: &mut Netlink, namespace: &Namespace, cidrs: &[IpNet]) -> Result<Detached> {
+    pub fn detach(
+        &mut self,
+        host: &mut Netlink,
+        container: &str,
+        namespace: &Namespace,
+        cidrs: &[IpNet],
+    ) -> Result<Detached> {
         self.prune(host)?;
         let detached = detach(host, namespace, cidrs)?;
         let id = namespace.id();
-        match self.find(id).cloned() {
-            Some(_) if detached.remaining.is_empty() => self.forget(id)?,
+        match self.find(container, id).cloned() {
+            Some(_) if detached.remaining.is_empty() => self.forget(container, id)?,
             Some(mut record) => {
                 record.cidrs.retain(|cidr| detached.remaining.contains(cidr));
                 self.put(record)?;
@@ -217,8 +248,11 @@ impl Records {
         Ok(detached)
     }
 
-    fn refuse_duplicates(&self, id: NamespaceId, cidrs: &[IpNet]) -> Result<()> {
-        for record in self.records.iter().filter(|record| record.namespace != id) {
+    fn refuse_duplicates(&self, container: &str, id: NamespaceId, cidrs: &[IpNet]) -> Result<()> {
+        let name = file_name(container, id);
+        let others = self.records.iter().filter(|record| record.file_name() != name);
+        // One that does not run has no addresses.
+        for record in others.filter(|record| !self.ended.contains(&record.container)) {
             let taken =
                 cidrs.iter().find(|cidr| record.cidrs.iter().any(|other| other.addr() == cidr.addr()));
             if let Some(cidr) = taken {
@@ -231,21 +265,34 @@ impl Records {
         Ok(())
     }
 
-    fn find(&self, id: NamespaceId) -> Option<&Record> {
-        self.records.iter().find(|record| record.namespace == id)
+    /// What is remembered of a container.
+    #[must_use]
+    pub fn find(&self, container: &str, id: NamespaceId) -> Option<&Record> {
+        let name = file_name(container, id);
+        self.records.iter().find(|record| record.file_name() == name)
     }
 
     fn put(&mut self, record: Record) -> Result<()> {
-        self.directory.write(&file_name(record.namespace), &record)?;
-        self.records.retain(|other| other.namespace != record.namespace);
+        let name = record.file_name();
+        self.directory.write(&name, &record)?;
+        self.records.retain(|other| other.file_name() != name);
         self.records.push(record);
         Ok(())
     }
 
-    fn forget(&mut self, id: NamespaceId) -> Result<()> {
-        self.directory.remove(&file_name(id))?;
-        self.records.retain(|record| record.namespace != id);
+    fn forget(&mut self, container: &str, id: NamespaceId) -> Result<()> {
+        let name = file_name(container, id);
+        self.directory.remove(&name)?;
+        self.records.retain(|record| record.file_name() != name);
         Ok(())
+    }
+
+    /// Forgets a container of an engine that is gone for good.
+    ///
+    /// # Errors
+    /// [`Error::State`].
+    pub fn forget_ended(&mut self, record: &Record) -> Result<()> {
+        self.forget(&record.container, record.namespace)
     }
 }
 
@@ -258,6 +305,16 @@ impl Drop for Records {
     }
 }
 
-fn file_name(id: NamespaceId) -> String {
-    format!("{}.json", attach::host_interface(id))
+/// An engine's container has its id, whatever namespace it has; others their namespace.
+fn file_name(container: &str, id: NamespaceId) -> String {
+    if is_engine_id(container) {
+        format!("{container}.json")
+    } else {
+        format!("{}.json", attach::host_interface(id))
+    }
+}
+
+/// 64 hexadecimal digits, as engines number containers.
+fn is_engine_id(text: &str) -> bool {
+    text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
 }

@@ -1,0 +1,165 @@
+//! `weave run`: starts a container and attaches it.
+
+use std::ffi::{OsStr, OsString};
+use std::process::{Command, Output, Stdio};
+
+use ipnet::IpNet;
+use weave_host::address::check_cidrs;
+use weave_host::attach::{AttachOptions, PROBE_WAIT};
+use weave_host::engine::{ContainerId, Engine};
+
+use super::attach::attach;
+use super::container::{self, Container};
+use crate::cidr;
+use crate::environment::Environment;
+use crate::failure::{Failure, Result};
+use crate::output;
+use crate::root;
+
+/// How addresses and arguments are written.
+pub const HELP: &str = "What follows the addresses goes to `docker run -d` unchanged. Prints the container's id.\n\
+    CIDR is an address with the length of its network: 10.2.1.1/24, ip:10.2.1.1/24, fd00:2::1/64.";
+
+/// Runs, attaches, prints the id. `with_dns` has no effect yet.
+pub fn run(arguments: &[OsString], environment: &Environment) -> Result<()> {
+    let (cidrs, rest) = split(arguments)?;
+    let mtu = environment.mtu_if_set()?.map(u32::from);
+    root::require("run")?;
+    // Whether the engine answers is known before anything is started.
+    let host = environment.engine_host()?;
+    let failed = |error: weave_host::Error| Failure::because("cannot run a container", error);
+    Engine::new(&host).and_then(|engine| engine.running()).map_err(failed)?;
+    let id = start(docker(
+        ["run", "-d"].map(OsStr::new).into_iter().chain(rest.iter().map(OsString::as_os_str)),
+    )?)?;
+    let container = Container::Engine(id.to_string());
+    let options = AttachOptions { mac: None, mtu, probe: Some(PROBE_WAIT) };
+    let attached = container.open(&host).map_err(Ended::Early).and_then(|opened| {
+        attach(&opened, &cidrs, &options, environment).map_err(Ended::Failed)?.map_err(Ended::Kernel)
+    });
+    match attached {
+        Ok(_) => output::print(format_args!("{id}\n")),
+        // It did what it was started for before it could be attached: its output is kept.
+        Err(Ended::Early(error)) => Err(container::failure("attach", &container, &error)),
+        Err(Ended::Kernel(error)) => {
+            remove(&id);
+            Err(container::failure("attach", &container, &error))
+        }
+        Err(Ended::Failed(failure)) => {
+            remove(&id);
+            Err(failure)
+        }
+    }
+}
+
+/// Why a container that was started is not attached.
+enum Ended {
+    Early(weave_host::Error),
+    Kernel(weave_host::Error),
+    Failed(Failure),
+}
+
+/// The addresses in front, and what is Docker's.
+fn split(arguments: &[OsString]) -> Result<(Vec<IpNet>, &[OsString])> {
+    let is_cidr = |argument: &&OsString| argument.to_str().is_some_and(cidr::is_written);
+    let count = arguments.iter().take_while(is_cidr).count();
+    let (cidrs, rest) = arguments.split_at(count);
+    if cidrs.is_empty() {
+        return Err(Failure::usage(
+            "cannot run a container",
+            "no address is named, and automatic addresses are not offered",
+            "name at least one, as in `weave run 10.2.1.1/24 -t -i ubuntu`",
+        ));
+    }
+    if rest.is_empty() {
+        return Err(Failure::usage(
+            "cannot run a container",
+            "no image is named",
+            "name one, as in `weave run 10.2.1.1/24 -t -i ubuntu`",
+        ));
+    }
+    Ok((parse(cidrs)?, rest))
+}
+
+/// Reads and checks addresses.
+pub fn parse(texts: &[OsString]) -> Result<Vec<IpNet>> {
+    let read = |text: &OsString| {
+        let text = text.to_string_lossy();
+        cidr::parse(&text).map_err(|why| Failure::usage("cannot read an address", why, ""))
+    };
+    let cidrs = texts.iter().map(read).collect::<Result<Vec<_>>>()?;
+    check_cidrs(&cidrs).map_err(|error| Failure::usage("cannot use an address", error, ""))
+}
+
+/// The engine's own command line, which knows what its arguments mean.
+pub fn docker<'a>(arguments: impl Iterator<Item = &'a OsStr> + Clone) -> Result<Output> {
+    for program in ["docker", "podman"] {
+        let mut command = Command::new(program);
+        command.args(arguments.clone()).stdin(Stdio::null()).stderr(Stdio::inherit());
+        match command.output() {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            result => {
+                return result
+                    .map_err(|error| Failure::new(format_args!("cannot start `{program}`"), error, ""));
+            }
+        }
+    }
+    Err(Failure::new(
+        "cannot run a container",
+        "neither `docker` nor `podman` is in PATH",
+        "install the engine's command line",
+    ))
+}
+
+/// The id that the engine printed; what went wrong it has said itself.
+fn start(ran: Output) -> Result<ContainerId> {
+    if !ran.status.success() {
+        return Err(Failure::new(
+            "cannot run a container",
+            format_args!("the engine refused ({})", ran.status),
+            "its own words stand above",
+        ));
+    }
+    let text = String::from_utf8_lossy(&ran.stdout);
+    let id = text.lines().last().unwrap_or_default().trim();
+    id.parse().map_err(|error| {
+        Failure::new(
+            "cannot attach the container",
+            format_args!("{id:.80?}: {error}"),
+            "attach it by its name",
+        )
+    })
+}
+
+/// Takes a container back that could not be attached.
+fn remove(id: &ContainerId) {
+    let arguments = ["rm", "-f", id.as_str()].map(OsStr::new);
+    if !docker(arguments.into_iter()).is_ok_and(|ran| ran.status.success()) {
+        output::warn(format_args!("container {id} runs and is not attached: remove it"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn words(line: &str) -> Vec<OsString> {
+        line.split(' ').map(OsString::from).collect()
+    }
+
+    #[test]
+    fn addresses_come_first_and_the_rest_is_dockers() {
+        let line = words("10.2.1.1/24 ip:10.2.2.1/24 -t -i --name web ubuntu echo 10.9.9.9/24");
+        let (cidrs, rest) = split(&line).unwrap();
+        assert_eq!(cidrs.iter().map(ToString::to_string).collect::<Vec<_>>(), ["10.2.1.1/24", "10.2.2.1/24"]);
+        assert_eq!(rest, words("-t -i --name web ubuntu echo 10.9.9.9/24"));
+        let image = words("10.2.1.1/24 library/ubuntu");
+        assert_eq!(split(&image).unwrap().1, words("library/ubuntu"));
+        let image = words("fd00:2::1/64 cafe:5000/ubuntu");
+        assert_eq!(split(&image).unwrap().1, words("cafe:5000/ubuntu"));
+        for bad in ["-t ubuntu", "10.2.1.1/24", "10.2.1.0/24 ubuntu", "10.2.1.1/33 ubuntu"] {
+            assert!(split(&words(bad)).is_err(), "{bad}");
+        }
+    }
+}

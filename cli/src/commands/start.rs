@@ -1,0 +1,80 @@
+//! `weave start`: starts a container that was stopped and attaches it.
+
+use std::ffi::{OsStr, OsString};
+
+use ipnet::IpNet;
+use weave_host::attach::{AttachOptions, PROBE_WAIT};
+use weave_host::engine::Engine;
+
+use super::attach::{attach, open_records};
+use super::container::{self, Container, Opened};
+use super::run::{docker, parse};
+use crate::cidr;
+use crate::environment::Environment;
+use crate::failure::{Failure, Result};
+use crate::output;
+use crate::root;
+
+/// Starts, attaches with exactly these addresses, or with the remembered ones, and prints what
+/// was started.
+pub fn run(arguments: &[OsString], environment: &Environment) -> Result<()> {
+    let (texts, names): (Vec<_>, Vec<_>) =
+        arguments.iter().cloned().partition(|argument| argument.to_str().is_some_and(cidr::is_meant));
+    let [name] = names.as_slice() else {
+        return Err(Failure::usage(
+            "cannot start a container",
+            format_args!("{} containers are named", names.len()),
+            "name one, as in `weave start 10.2.1.1/24 web`",
+        ));
+    };
+    let given = if texts.is_empty() { Vec::new() } else { parse(&texts)? };
+    let mtu = environment.mtu_if_set()?.map(u32::from);
+    root::require("start")?;
+    let host = environment.engine_host()?;
+    let name = name.to_string_lossy().into_owned();
+    let container = Container::Engine(name.clone());
+    let failed = |error: weave_host::Error| container::failure("start", &container, &error);
+    let known = Engine::new(&host).and_then(|engine| engine.find(&name)).map_err(failed)?;
+    let cidrs =
+        if given.is_empty() { remembered(known.id.as_str(), &container, environment)? } else { given };
+    let ran = docker(["start", name.as_str()].map(OsStr::new).into_iter())?;
+    if !ran.status.success() {
+        let why = format_args!("the engine refused ({})", ran.status).to_string();
+        return Err(Failure::new(format_args!("cannot start {name}"), why, "its own words stand above"));
+    }
+    let opened = container.open(&host).map_err(failed)?;
+    let options = AttachOptions { mac: None, mtu, probe: Some(PROBE_WAIT) };
+    attach(&opened, &cidrs, &options, environment)?.map_err(failed)?;
+    take_others(&opened, &cidrs, environment)?;
+    output::print(String::from_utf8_lossy(&ran.stdout))
+}
+
+/// The addresses that a container had when it ran last.
+fn remembered(id: &str, container: &Container, environment: &Environment) -> Result<Vec<IpNet>> {
+    let records = open_records(environment)?;
+    let record = records.all().iter().find(|record| record.container == id);
+    record.map(|record| record.cidrs.clone()).ok_or_else(|| {
+        Failure::new(
+            format_args!("cannot start {container}"),
+            "no address is named and none is remembered for it",
+            format_args!("name one, as in `weave start 10.2.1.1/24 {container}`"),
+        )
+    })
+}
+
+/// A container that ran already keeps none but the addresses given.
+fn take_others(opened: &Opened, cidrs: &[IpNet], environment: &Environment) -> Result<()> {
+    let failed = |error: weave_host::Error| Failure::because("cannot take former addresses", error);
+    let mut host = weave_host::Netlink::open().map_err(failed)?;
+    let mut records = open_records(environment)?;
+    let record = records.all().iter().find(|record| record.namespace == opened.namespace.id());
+    let others: Vec<IpNet> = record
+        .map(|record| record.cidrs.iter().filter(|cidr| !cidrs.contains(cidr)).copied().collect())
+        .unwrap_or_default();
+    if !others.is_empty() {
+        records.detach(&mut host, &opened.name, &opened.namespace, &others).map_err(failed)?;
+        drop(records);
+        super::attach::tell_router(&environment.run_dir()?);
+    }
+    Ok(())
+}

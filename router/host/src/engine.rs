@@ -1,0 +1,177 @@
+//! Container engines: Docker's API, which Podman speaks too.
+//!
+//! For the command line: every call blocks and has a time limit.
+
+mod container;
+
+pub use container::{ContainerId, EngineContainer};
+
+use std::fs;
+use std::time::Duration;
+
+use bollard::Docker;
+use bollard::errors::Error as ApiError;
+use bollard::query_parameters::{InspectContainerOptions, ListContainersOptionsBuilder};
+use tokio::runtime::Runtime;
+
+use crate::error::{Error, Result};
+use crate::namespace::{Namespace, NamespaceSpec};
+
+/// Where the engine listens unless `DOCKER_HOST` says otherwise.
+pub const DEFAULT_HOST: &str = "unix:///var/run/docker.sock";
+/// Time an engine has to answer.
+pub const ANSWER_WITHIN: Duration = Duration::from_secs(10);
+/// Longest name of a container, bytes: more than any engine makes.
+const NAME_MAX: usize = 255;
+
+/// The engine of this host.
+#[derive(Debug)]
+pub struct Engine {
+    docker: Docker,
+    runtime: Runtime,
+    host: String,
+}
+
+impl Engine {
+    /// Gets ready to ask the engine at `host`, as `DOCKER_HOST` is written: `unix://PATH` or
+    /// `tcp://HOST:PORT`. Asks nothing yet.
+    ///
+    /// # Errors
+    /// [`Error::Engine`] for another form, or when no runtime can be made.
+    pub fn new(host: &str) -> Result<Self> {
+        let failed = |cause: &dyn std::fmt::Display| engine_error(host, cause);
+        let version = bollard::API_DEFAULT_VERSION;
+        let seconds = ANSWER_WITHIN.as_secs();
+        let docker = if host.starts_with("unix://") {
+            Docker::connect_with_unix(host, seconds, version)
+        } else if host.starts_with("tcp://") || host.starts_with("http://") {
+            Docker::connect_with_http(host, seconds, version)
+        } else {
+            return Err(failed(&"not unix://PATH or tcp://HOST:PORT"));
+        };
+        let docker = docker.map_err(|error| failed(&error))?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        Ok(Self { docker, runtime: runtime.map_err(|error| failed(&error))?, host: host.to_owned() })
+    }
+
+    /// The container that `name` stands for: its id, the beginning of it, or its name.
+    ///
+    /// # Errors
+    /// [`Error::NoContainer`] when there is none or several match, [`Error::Engine`] when the
+    /// engine does not answer.
+    pub fn find(&self, name: &str) -> Result<EngineContainer> {
+        check_name(name)?;
+        let found =
+            self.call(async |docker| docker.inspect_container(name, None::<InspectContainerOptions>).await);
+        match found {
+            Ok(response) => EngineContainer::read(response).ok_or_else(|| self.nonsense()),
+            Err(ApiError::DockerResponseServerError { status_code: 400 | 404 | 409, message }) => {
+                Err(Error::NoContainer { name: name.to_owned(), cause: message })
+            }
+            Err(error) => Err(self.failed(&error)),
+        }
+    }
+
+    /// Ids and names of the containers that run.
+    ///
+    /// # Errors
+    /// [`Error::Engine`] when the engine does not answer.
+    pub fn running(&self) -> Result<Vec<(ContainerId, Vec<String>)>> {
+        let options = ListContainersOptionsBuilder::new().all(false).build();
+        let list = self.call(async |docker| docker.list_containers(Some(options)).await);
+        let list = list.map_err(|error| self.failed(&error))?;
+        let named = list.into_iter().filter_map(|one| {
+            let names = one.names.unwrap_or_default();
+            let names = names.iter().map(|name| name.trim_start_matches('/').to_owned()).collect();
+            Some((one.id?.parse().ok()?, names))
+        });
+        Ok(named.collect())
+    }
+
+    /// The network namespace of a running container of this host.
+    ///
+    /// # Errors
+    /// [`Error::NoContainer`] when it does not run or runs elsewhere, or as [`Namespace::open`].
+    pub fn namespace(&self, container: &EngineContainer) -> Result<Namespace> {
+        let refuse = |cause: &str| Error::NoContainer { name: container.name.clone(), cause: cause.into() };
+        let pid = container.pid.ok_or_else(|| refuse("it is not running"))?;
+        let namespace = Namespace::open(&NamespaceSpec::Pid(pid)).map_err(|error| match error {
+            Error::NoNamespace { .. } => refuse("its process is not on this host: neither is its engine"),
+            other => other,
+        })?;
+        // The number may be another process's here if the engine is on another host.
+        if !is_in_cgroup(pid, &container.id) && !is_sandbox(container, &namespace) {
+            return Err(refuse("its engine is not on this host"));
+        }
+        Ok(namespace.labelled(&container.name))
+    }
+
+    fn call<T>(
+        &self,
+        ask: impl AsyncFnOnce(&Docker) -> std::result::Result<T, ApiError>,
+    ) -> std::result::Result<T, ApiError> {
+        self.runtime.block_on(async {
+            // An older engine, or Podman, speaks an older version.
+            let docker = self.docker.clone().negotiate_version();
+            let work = async { ask(&docker.await?).await };
+            tokio::time::timeout(ANSWER_WITHIN, work).await.unwrap_or(Err(ApiError::RequestTimeoutError))
+        })
+    }
+
+    fn failed(&self, error: &ApiError) -> Error {
+        engine_error(&self.host, error)
+    }
+
+    fn nonsense(&self) -> Error {
+        engine_error(&self.host, &"its answer has no container id")
+    }
+}
+
+fn engine_error(host: &str, cause: &dyn std::fmt::Display) -> Error {
+    Error::Engine { host: host.to_owned(), cause: cause.to_string() }
+}
+
+/// Names go into paths of requests: nothing else may come with them.
+fn check_name(name: &str) -> Result<()> {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte);
+    let begins = name.bytes().next().is_some_and(|byte| byte.is_ascii_alphanumeric());
+    if begins && name.len() <= NAME_MAX && name.bytes().all(plain) {
+        return Ok(());
+    }
+    Err(Error::NoContainer {
+        name: format!("{name:.80?}"),
+        cause: "not an id or name: letters, digits, `_`, `.` and `-` only".into(),
+    })
+}
+
+fn is_in_cgroup(pid: u32, id: &ContainerId) -> bool {
+    fs::read_to_string(format!("/proc/{pid}/cgroup")).is_ok_and(|groups| groups.contains(id.as_str()))
+}
+
+fn is_sandbox(container: &EngineContainer, namespace: &Namespace) -> bool {
+    let Some(path) = &container.sandbox else { return false };
+    Namespace::open(&NamespaceSpec::Path(path.clone())).is_ok_and(|sandbox| sandbox.id() == namespace.id())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_names_and_ids_are_asked_for() {
+        for good in ["web", "0a1b", "a_b.c-d", &"f".repeat(64)] {
+            assert!(check_name(good).is_ok(), "{good}");
+        }
+        for bad in ["", "../x", "a/b", "a?b", "a b", "-x", "ä", "a%2f", &"f".repeat(256)] {
+            assert!(check_name(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn an_engine_that_is_not_there_is_named_with_its_address() {
+        for host in ["unix:///nonexistent/docker.sock", "tcp://127.0.0.1:1", "ssh://elsewhere"] {
+            let error = Engine::new(host).and_then(|engine| engine.find("web"));
+            assert!(error.is_err_and(|error| error.to_string().contains(host)), "{host}");
+        }
+    }
+}

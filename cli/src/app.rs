@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use clap::error::ErrorKind;
 use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use weave_api::Target;
-use weave_wire::PeerName;
+use weave_wire::{HostName, PeerName};
 
 use crate::argv;
 use crate::commands::{self, demo, status};
@@ -78,6 +78,24 @@ enum Command {
     /// Take addresses from a container; the last one takes its interface too
     #[command(after_help = commands::attach::HELP)]
     Detach(AddressArguments),
+    /// Put this host on the network
+    Expose {
+        /// Addresses with the length of their network
+        #[arg(value_name = "CIDR", required = true)]
+        cidrs: Vec<OsString>,
+        /// Name for these addresses (this version has no DNS)
+        #[arg(short = 'h', value_name = "FQDN")]
+        names: Vec<HostName>,
+        /// Let packets from elsewhere keep their source
+        #[arg(long)]
+        without_masquerade: bool,
+    },
+    /// Take this host off the network again
+    Hide {
+        /// Addresses with the length of their network
+        #[arg(value_name = "CIDR", required = true)]
+        cidrs: Vec<OsString>,
+    },
     /// Add peers to connect to
     Connect {
         /// Connect to exactly these peers instead
@@ -196,6 +214,10 @@ pub fn run(arguments: &[OsString]) -> Result<()> {
         Command::Start { arguments } => commands::start::run(&arguments, &environment),
         Command::Attach(arguments) => commands::attach::run(&arguments, &environment),
         Command::Detach(arguments) => commands::detach::run(&arguments, &environment),
+        Command::Expose { cidrs, names, without_masquerade } => {
+            commands::expose::expose(&cidrs, names, !without_masquerade, &environment)
+        }
+        Command::Hide { cidrs } => commands::expose::hide(&cidrs, &environment),
         Command::Connect { replace, peers } => commands::connect::run(peers, replace, &environment),
         Command::Forget { peers, identity } => commands::forget::run(peers, identity, &environment),
         Command::Reload => commands::reload::run(&environment),
@@ -232,11 +254,16 @@ mod tests {
     }
 
     #[test]
-    fn no_option_has_a_short_form_but_output() {
+    fn no_option_has_a_short_form_but_output_and_host_name() {
         fn visit(command: &clap::Command) {
             for argument in command.get_arguments() {
                 let short = argument.get_short();
-                assert!(matches!(short, None | Some('o')), "{} {}", command.get_name(), argument.get_id());
+                assert!(
+                    matches!(short, None | Some('o' | 'h')),
+                    "{} {}",
+                    command.get_name(),
+                    argument.get_id()
+                );
             }
             command.get_subcommands().for_each(visit);
         }

@@ -66,6 +66,18 @@ impl<'a> Environment<'a> {
         Ok(self.text("DOCKER_HOST")?.unwrap_or_else(|| weave_host::engine::DEFAULT_HOST.to_owned()))
     }
 
+    /// `DOCKER_BRIDGE`: the engine's default bridge.
+    pub fn engine_bridge(&self) -> Result<String> {
+        const NAME_MAX: usize = 15;
+        let name = self.text("DOCKER_BRIDGE")?.unwrap_or_else(|| "docker0".to_owned());
+        let plain = |c: char| c.is_ascii_alphanumeric() || "_.-".contains(c);
+        if name.len() <= NAME_MAX && name.chars().all(plain) {
+            return Ok(name);
+        }
+        let why = format_args!("{name:.80?} is not the name of an interface").to_string();
+        Err(Failure::usage("cannot use DOCKER_BRIDGE", why, "name the engine's bridge, or unset it"))
+    }
+
     /// `WEAVE_PORT`.
     pub fn port(&self) -> Result<u16> {
         Ok(self.number("WEAVE_PORT", 1, u16::MAX)?.unwrap_or(DEFAULT_PORT))

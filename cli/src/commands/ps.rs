@@ -4,15 +4,19 @@ use std::fmt::Write;
 use std::path::Path;
 
 use weave_api::OneLine;
-use weave_host::Netlink;
+use weave_host::bridge::BRIDGE;
 use weave_host::engine::Engine;
+use weave_host::exposed;
 use weave_host::records::{Record, read_all};
+use weave_host::{Link, Netlink};
 
 use super::container::{self, Container};
 use crate::environment::Environment;
 use crate::failure::{Failure, Result};
 use crate::output;
 
+/// What the host itself is called, where it is exposed.
+const EXPOSE: &str = "weave:expose";
 /// Digits of an engine's id that are shown.
 const ID_SHOWN: usize = 12;
 
@@ -28,15 +32,29 @@ pub fn run(wanted: &[String], environment: &Environment) -> Result<()> {
     // A container that has ended took its interface along.
     let is_alive = |record: &Record| links.iter().any(|link| link.name == record.host_interface());
     let alive: Vec<&Record> = records.iter().filter(|record| is_alive(record)).collect();
+    let exposed = exposed_line(&state_dir, &links)?;
     if wanted.is_empty() {
-        return output::print(text(alive.into_iter()));
+        return output::print(exposed + &text(alive.into_iter()));
+    }
+    if wanted.iter().any(|name| name == EXPOSE) {
+        output::print(exposed)?;
     }
     let mut chosen = Vec::new();
-    for name in wanted {
+    for name in wanted.iter().filter(|name| *name != EXPOSE) {
         let name = full_name(name, &alive, environment)?;
         chosen.extend(alive.iter().filter(|record| record.container == name).copied());
     }
     output::print(text(chosen.into_iter()))
+}
+
+/// The host's own line, if it has addresses on the network.
+fn exposed_line(state_dir: &Path, links: &[Link]) -> Result<String> {
+    let all =
+        exposed::read_all(state_dir).map_err(|error| Failure::because("cannot list containers", error))?;
+    let cidrs: Vec<String> = all.iter().map(|exposed| exposed.cidr.to_string()).collect();
+    let mac = links.iter().find(|link| link.name == BRIDGE).and_then(|link| link.mac);
+    let Some(mac) = mac.filter(|_| !cidrs.is_empty()) else { return Ok(String::new()) };
+    Ok(format!("{EXPOSE} {mac} {}\n", cidrs.join(" ")))
 }
 
 /// What the container called `name` is remembered as.

@@ -6,9 +6,10 @@ use std::path::Path;
 
 use serde::Deserialize;
 use weave_api::Client;
-use weave_host::records::DIRECTORY;
+use weave_host::firewall::Firewall;
 use weave_host::store::StateDir;
 use weave_host::{Netlink, reset::remove_interfaces};
+use weave_host::{exposed, records};
 
 use super::stop::stop;
 use crate::environment::Environment;
@@ -28,10 +29,13 @@ pub fn run(environment: &Environment) -> Result<()> {
     let interfaces = Netlink::open()
         .and_then(|mut host| remove_interfaces(&mut host))
         .map_err(|error| Failure::because("cannot remove every interface", error));
+    let rules = Firewall::find()
+        .map_or(Ok(()), Firewall::remove)
+        .map_err(|error| Failure::because("cannot remove every rule", error));
     let state = remove_state(&state_dir);
     let run = remove_run(&run_dir)
         .map_err(|error| Failure::new(format_args!("cannot remove {}", run_dir.display()), error, ""));
-    interfaces.and(state).and(run)
+    interfaces.and(rules).and(state).and(run)
 }
 
 /// Removes the state, with commands kept out meanwhile.
@@ -41,7 +45,7 @@ fn remove_state(state_dir: &Path) -> Result<()> {
     }
     let lock = StateDir::existing(state_dir).lock();
     let _lock = lock.map_err(|error| Failure::because("cannot remove the state", error))?;
-    for directory in [&state_dir.join(DIRECTORY), state_dir] {
+    for directory in [&state_dir.join(records::DIRECTORY), &state_dir.join(exposed::DIRECTORY), state_dir] {
         remove_state_files(directory).map_err(|error| {
             Failure::new(format_args!("cannot remove the state in {}", directory.display()), error, "")
         })?;

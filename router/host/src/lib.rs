@@ -12,6 +12,8 @@ pub mod bridge;
 pub mod engine;
 mod error;
 pub mod ethtool;
+pub mod exposed;
+pub mod firewall;
 pub mod mtu;
 pub mod named;
 pub mod namespace;

@@ -45,6 +45,13 @@ pub(crate) fn promote_secondaries(interface: &str) -> Result<()> {
     write_all("ipv4", interface, &[("promote_secondaries", "1")])
 }
 
+/// Lets the host forward IPv4 between networks, as it must where it is exposed. IPv6 is left as
+/// it is: a host that forwards it takes no default route from advertisements any more.
+pub(crate) fn forward_ipv4() -> Result<()> {
+    let path = Path::new("/proc/sys/net/ipv4/ip_forward");
+    write(path, "1").map_err(|error| Error::kernel("set", path.display(), error))
+}
+
 /// Whether IPv6 is on for the interface, in the namespace of the calling thread.
 pub(crate) fn has_ipv6(interface: &str) -> bool {
     let path = directory("ipv6", interface).join("disable_ipv6");

@@ -27,9 +27,11 @@ use crate::protect;
 use inspect::State;
 use pair::Pair;
 
+pub(crate) use announce::announce_on;
 pub use detach::{Detached, detach, detach_all};
 pub use inspect::{Attached, attached};
 pub use pair::{HOST_INTERFACE_PREFIX, host_interface, is_host_interface};
+pub(crate) use probe::probe_on;
 pub use probe::{Holder, PROBE_WAIT, probe};
 
 /// Name of the interface inside the container.

@@ -9,7 +9,7 @@ use super::CONTAINER_INTERFACE;
 use crate::error::{Error, Result};
 use crate::namespace::Namespace;
 use crate::neighbour;
-use crate::netlink::Netlink;
+use crate::netlink::{Link, Netlink};
 use crate::packet::PacketSocket;
 
 /// How long an answer to a probe is awaited.
@@ -35,10 +35,33 @@ pub fn probe(namespace: &Namespace, addresses: &[IpAddr], wait: Duration) -> Res
         return Ok(Vec::new());
     }
     let link = Netlink::in_namespace(namespace)?.expect_link(CONTAINER_INTERFACE)?;
+    probe_in(namespace, CONTAINER_INTERFACE, &link, addresses, wait)
+}
+
+/// The same through an interface in the namespace of the calling thread.
+pub(crate) fn probe_on(
+    interface: &str,
+    link: &Link,
+    addresses: &[IpAddr],
+    wait: Duration,
+) -> Result<Vec<Holder>> {
+    if addresses.is_empty() {
+        return Ok(Vec::new());
+    }
+    probe_in(&Namespace::own()?, interface, link, addresses, wait)
+}
+
+fn probe_in(
+    namespace: &Namespace,
+    interface: &str,
+    link: &Link,
+    addresses: &[IpAddr],
+    wait: Duration,
+) -> Result<Vec<Holder>> {
     let Some(own) = link.mac else {
-        return Err(Error::invalid(CONTAINER_INTERFACE, "has no MAC"));
+        return Err(Error::invalid(interface, "has no MAC"));
     };
-    let socket = PacketSocket::open(namespace, CONTAINER_INTERFACE, link.index)?;
+    let socket = PacketSocket::open(namespace, interface, link.index)?;
     for address in addresses {
         socket.send(&neighbour::probe(own, *address))?;
     }

@@ -1,0 +1,64 @@
+//! `weave expose` and `weave hide`: the host itself on the network.
+
+use std::ffi::OsString;
+
+use ipnet::IpNet;
+use weave_host::exposed::{Exposed, ExposedAddresses, HostPolicy};
+use weave_host::{Netlink, bridge};
+use weave_wire::HostName;
+
+use super::attach::print_addresses;
+use super::run::parse;
+use crate::environment::Environment;
+use crate::failure::{Failure, Result};
+use crate::output;
+use crate::root;
+
+/// Gives the host addresses on the network and prints them.
+pub fn expose(
+    texts: &[OsString],
+    names: Vec<HostName>,
+    masquerade: bool,
+    environment: &Environment,
+) -> Result<()> {
+    let cidrs = parse(texts)?;
+    let policy = policy(environment, environment.port()?)?;
+    root::require("expose")?;
+    let failed = |error: weave_host::Error| Failure::because("cannot expose this host", error);
+    let names: Vec<String> = names.iter().map(ToString::to_string).collect();
+    let new = cidrs.iter().map(|cidr| Exposed { cidr: *cidr, masquerade, names: names.clone() });
+    let mut host = Netlink::open().map_err(failed)?;
+    let mut exposed = ExposedAddresses::open(&environment.state_dir()?).map_err(failed)?;
+    exposed.expose(&mut host, &new.collect::<Vec<_>>(), &policy).map_err(failed)?;
+    print_addresses(&cidrs)
+}
+
+/// Takes addresses from the host.
+pub fn hide(texts: &[OsString], environment: &Environment) -> Result<()> {
+    let cidrs: Vec<IpNet> = parse(texts)?;
+    let policy = policy(environment, environment.port()?)?;
+    root::require("hide")?;
+    let failed = |error: weave_host::Error| Failure::because("cannot hide this host", error);
+    let mut host = Netlink::open().map_err(failed)?;
+    let mut exposed = ExposedAddresses::open(&environment.state_dir()?).map_err(failed)?;
+    exposed.hide(&mut host, &cidrs, &policy).map_err(failed)
+}
+
+/// Puts the host's addresses and rules in place before a router on `port` starts. What cannot be
+/// done is said and does not keep the router.
+pub fn prepare(environment: &Environment, port: u16, mtu: u16) {
+    let prepared = policy(environment, port).and_then(|policy| {
+        let failed = |error: weave_host::Error| Failure::because("cannot set the rules of this host", error);
+        let mut host = Netlink::open().map_err(failed)?;
+        let link = bridge::ensure(&mut host, mtu.into()).map_err(failed)?;
+        let exposed = ExposedAddresses::open(&environment.state_dir()?).map_err(failed)?;
+        exposed.restore(&mut host, &link, &policy).map_err(failed)
+    });
+    if let Err(failure) = prepared {
+        output::warn(failure);
+    }
+}
+
+fn policy(environment: &Environment, port: u16) -> Result<HostPolicy> {
+    Ok(HostPolicy { port, engine_bridge: environment.engine_bridge()? })
+}

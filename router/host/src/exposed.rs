@@ -1,0 +1,264 @@
+//! Addresses of the host itself on the network: one file each, and the operations that keep
+//! files, kernel and firewall in step.
+
+use std::net::IpAddr;
+use std::path::Path;
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+use crate::address::check_cidrs;
+use crate::attach::{PROBE_WAIT, announce_on, probe_on};
+use crate::bridge::{self, BRIDGE};
+use crate::error::{Error, Result};
+use crate::firewall::{ExposedNet, Firewall, Policy};
+use crate::mtu::DEFAULT_MTU;
+use crate::netlink::{Link, Netlink};
+use crate::protect;
+use crate::store::{StateDir, StateFile, StateLock, Stored};
+
+/// Directory of these files in the state directory.
+pub const DIRECTORY: &str = "exposed";
+
+/// An address of this host on the network.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Exposed {
+    /// The address and the length of its network.
+    pub cidr: IpNet,
+    /// What crosses between its network and others is given the host's address.
+    pub masquerade: bool,
+    /// Names it goes by.
+    #[serde(default)]
+    pub names: Vec<String>,
+}
+
+impl StateFile for Exposed {
+    const KIND: &'static str = "exposed address";
+    const VERSION: u32 = 1;
+}
+
+/// The exposed addresses, read without the lock: for those who only look.
+///
+/// # Errors
+/// When the directory cannot be read or a file was written by a newer version.
+pub fn read_all(state_dir: &Path) -> Result<Vec<Exposed>> {
+    let directory = StateDir::existing(state_dir.join(DIRECTORY));
+    let mut all = Vec::new();
+    for name in directory.names()? {
+        if let Stored::Content(exposed) = directory.read::<Exposed>(&name)? {
+            all.push(exposed);
+        }
+    }
+    Ok(all)
+}
+
+/// The exposed addresses of this host, locked against other commands.
+#[derive(Debug)]
+pub struct ExposedAddresses {
+    directory: StateDir,
+    _lock: StateLock,
+    all: Vec<Exposed>,
+}
+
+/// What the rules need to know beside the addresses.
+#[derive(Debug, Clone)]
+pub struct HostPolicy {
+    /// TCP and UDP port of the mesh.
+    pub port: u16,
+    /// The engine's default bridge.
+    pub engine_bridge: String,
+}
+
+impl ExposedAddresses {
+    /// Reads and locks them, making the state directory if need be.
+    ///
+    /// # Errors
+    /// [`Error::State`].
+    pub fn open(state_dir: &Path) -> Result<Self> {
+        let lock = StateDir::create(state_dir)?.lock()?;
+        let all = read_all(state_dir)?;
+        Ok(Self { directory: StateDir::create(state_dir.join(DIRECTORY))?, _lock: lock, all })
+    }
+
+    /// All of them.
+    #[must_use]
+    pub fn all(&self) -> &[Exposed] {
+        &self.all
+    }
+
+    /// Gives the host these addresses on the network. What is there already keeps its names, with
+    /// those given now, and takes the masquerading asked for. When a step fails, what was made
+    /// before it is taken back.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`], [`Error::AddressInUse`], [`Error::Missing`] when there is no program to
+    /// change the firewall, otherwise what kernel or firewall refuse.
+    pub fn expose(&mut self, host: &mut Netlink, new: &[Exposed], policy: &HostPolicy) -> Result<()> {
+        let cidrs: Vec<IpNet> = new.iter().map(|exposed| exposed.cidr).collect();
+        check_cidrs(&cidrs)?;
+        let made = host.link(BRIDGE)?.is_none();
+        let mtu = host.link(BRIDGE)?.map_or(DEFAULT_MTU, |link| link.mtu);
+        let link = bridge::ensure(host, mtu)?;
+        let present = addresses_of(host, &link)?;
+        let added: Vec<IpNet> = cidrs.into_iter().filter(|cidr| !present.contains(cidr)).collect();
+        let before = self.all.clone();
+        let result = self.carry_out(host, &link, new, &added, policy);
+        result.map_err(|error| {
+            let undone = self.take_back(host, &link, &before, &added, policy);
+            let undone = if made { undone.and(bridge::remove(host)) } else { undone };
+            error.after_undo(undone)
+        })
+    }
+
+    fn carry_out(
+        &mut self,
+        host: &mut Netlink,
+        link: &Link,
+        new: &[Exposed],
+        added: &[IpNet],
+        policy: &HostPolicy,
+    ) -> Result<()> {
+        let addresses: Vec<IpAddr> = added.iter().map(IpNet::addr).collect();
+        self.refuse_taken(host, link, added)?;
+        if let Some(holder) = probe_on(BRIDGE, link, &addresses, PROBE_WAIT)?.first() {
+            return Err(Error::AddressInUse { address: holder.address, holder: holder.mac.to_string() });
+        }
+        for exposed in new {
+            self.put(exposed)?;
+        }
+        if added.iter().any(|cidr| cidr.addr().is_ipv6()) {
+            protect::allow_ipv6(BRIDGE)?;
+        }
+        for cidr in added {
+            host.add_address(link.index, *cidr)?;
+        }
+        if added.iter().any(|cidr| cidr.addr().is_ipv4()) {
+            protect::forward_ipv4()?;
+        }
+        self.apply(policy)?;
+        announce_on(BRIDGE, link, &addresses)
+    }
+
+    /// An address of another interface of this host.
+    fn refuse_taken(&self, host: &mut Netlink, link: &Link, added: &[IpNet]) -> Result<()> {
+        let taken = host.addresses()?.into_iter().find(|held| {
+            held.index != link.index && added.iter().any(|cidr| cidr.addr() == held.cidr.addr())
+        });
+        match taken {
+            Some(held) => Err(Error::AddressInUse {
+                address: held.cidr.addr(),
+                holder: format!("interface {} of this host", held.index),
+            }),
+            None => Ok(()),
+        }
+    }
+
+    fn take_back(
+        &mut self,
+        host: &mut Netlink,
+        link: &Link,
+        before: &[Exposed],
+        added: &[IpNet],
+        policy: &HostPolicy,
+    ) -> Result<()> {
+        for cidr in added {
+            host.delete_address(link.index, *cidr)?;
+        }
+        let now = self.all.clone();
+        for exposed in now.iter().filter(|exposed| before.iter().all(|old| old.cidr != exposed.cidr)) {
+            self.forget(exposed.cidr)?;
+        }
+        for exposed in before {
+            self.put(exposed)?;
+        }
+        self.apply(policy)
+    }
+
+    /// Takes these addresses from the host. What is not there is no error.
+    ///
+    /// # Errors
+    /// What kernel or firewall refuse.
+    pub fn hide(&mut self, host: &mut Netlink, cidrs: &[IpNet], policy: &HostPolicy) -> Result<()> {
+        if let Some(link) = host.link(BRIDGE)? {
+            protect::promote_secondaries(BRIDGE)?;
+            for cidr in cidrs {
+                host.delete_address(link.index, *cidr)?;
+            }
+        }
+        for cidr in cidrs {
+            self.forget(*cidr)?;
+        }
+        self.apply(policy)
+    }
+
+    /// Puts all addresses and rules back, as they shall be.
+    ///
+    /// # Errors
+    /// What kernel or firewall refuse.
+    pub fn restore(&self, host: &mut Netlink, link: &Link, policy: &HostPolicy) -> Result<()> {
+        let present = addresses_of(host, link)?;
+        for exposed in self.all.iter().filter(|exposed| !present.contains(&exposed.cidr)) {
+            if exposed.cidr.addr().is_ipv6() {
+                protect::allow_ipv6(BRIDGE)?;
+            }
+            host.add_address(link.index, exposed.cidr)?;
+            announce_on(BRIDGE, link, &[exposed.cidr.addr()])?;
+        }
+        self.apply(policy)
+    }
+
+    fn apply(&self, policy: &HostPolicy) -> Result<()> {
+        let exposed = self.all.iter();
+        let exposed = exposed.map(|one| ExposedNet { cidr: one.cidr, masquerade: one.masquerade });
+        let exposed: Vec<_> = exposed.collect();
+        let policy = Policy { port: policy.port, engine_bridge: policy.engine_bridge.clone(), exposed };
+        match Firewall::find() {
+            Some(firewall) => firewall.apply(&policy),
+            None if policy.exposed.is_empty() => Ok(()),
+            None => Err(Error::Missing {
+                step: "change the firewall",
+                object: "neither iptables nor nft is installed".to_owned(),
+                remedy: "install iptables, or nftables".to_owned(),
+            }),
+        }
+    }
+
+    fn put(&mut self, exposed: &Exposed) -> Result<()> {
+        let mut exposed = exposed.clone();
+        if let Some(old) = self.all.iter().find(|old| old.cidr == exposed.cidr) {
+            exposed.names.extend(old.names.iter().cloned());
+        }
+        exposed.names.sort();
+        exposed.names.dedup();
+        self.directory.write(&file_name(exposed.cidr), &exposed)?;
+        match self.all.iter_mut().find(|old| old.cidr == exposed.cidr) {
+            Some(old) => *old = exposed,
+            None => self.all.push(exposed),
+        }
+        Ok(())
+    }
+
+    fn forget(&mut self, cidr: IpNet) -> Result<()> {
+        self.directory.remove(&file_name(cidr))?;
+        self.all.retain(|exposed| exposed.cidr != cidr);
+        Ok(())
+    }
+}
+
+impl Drop for ExposedAddresses {
+    fn drop(&mut self) {
+        // A directory with files stays.
+        if self.all.is_empty() {
+            let _ = std::fs::remove_dir(self.directory.path());
+        }
+    }
+}
+
+fn addresses_of(host: &mut Netlink, link: &Link) -> Result<Vec<IpNet>> {
+    let all = host.addresses()?.into_iter();
+    Ok(all.filter(|held| held.index == link.index).map(|held| held.cidr).collect())
+}
+
+fn file_name(cidr: IpNet) -> String {
+    format!("{}.json", cidr.to_string().replace(['/', ':'], "_"))
+}

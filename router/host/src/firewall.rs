@@ -1,0 +1,136 @@
+//! Rules of the host's firewall, in chains of our own.
+//!
+//! They let the network pass the host's own filter, keep the engine's default bridge away from it,
+//! and masquerade what crosses between the network and others where the host is exposed. The
+//! kernel's tables are changed by `iptables` and `ip6tables`, or by `nft` where only that is
+//! installed: other programs of the host use them too, and each has its own idea of the tables.
+
+mod iptables;
+mod nft;
+mod tool;
+
+use std::fmt;
+
+use ipnet::IpNet;
+
+use crate::bridge::BRIDGE;
+use crate::error::Result;
+
+/// What the rules shall do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Policy {
+    /// TCP and UDP port of the mesh, closed to containers.
+    pub port: u16,
+    /// The engine's default bridge, kept away from the network.
+    pub engine_bridge: String,
+    /// Where the host is exposed.
+    pub exposed: Vec<ExposedNet>,
+}
+
+/// A network that the host has an address on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ExposedNet {
+    /// The host's address and the length of the network.
+    pub cidr: IpNet,
+    /// What comes into it from outside and leaves it is given the host's address.
+    pub masquerade: bool,
+}
+
+/// Families of addresses, each with tables of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Family {
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
+}
+
+impl Family {
+    const ALL: [Self; 2] = [Self::V4, Self::V6];
+
+    const fn of(cidr: &IpNet) -> Self {
+        match cidr {
+            IpNet::V4(_) => Self::V4,
+            IpNet::V6(_) => Self::V6,
+        }
+    }
+
+    /// What goes to many, and is never masqueraded.
+    const fn to_many(self) -> &'static [&'static str] {
+        match self {
+            Self::V4 => &["224.0.0.0/4", "255.255.255.255/32"],
+            Self::V6 => &["ff00::/8"],
+        }
+    }
+}
+
+/// The program that changes the tables.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Firewall {
+    /// `iptables` and `ip6tables`, of whichever kind.
+    Iptables,
+    /// `nft`.
+    Nft,
+}
+
+impl fmt::Display for Firewall {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Iptables => "iptables",
+            Self::Nft => "nft",
+        })
+    }
+}
+
+impl Firewall {
+    /// The one that this host has; `None`: neither is installed.
+    #[must_use]
+    pub fn find() -> Option<Self> {
+        if tool::is_installed("iptables") && tool::is_installed("iptables-restore") {
+            Some(Self::Iptables)
+        } else if tool::is_installed("nft") {
+            Some(Self::Nft)
+        } else {
+            None
+        }
+    }
+
+    /// Puts the rules in place of those there were, each table at once.
+    ///
+    /// # Errors
+    /// When the program refuses, with its words.
+    pub fn apply(self, policy: &Policy) -> Result<()> {
+        match self {
+            Self::Iptables => iptables::apply(policy),
+            Self::Nft => nft::apply(policy),
+        }
+    }
+
+    /// Takes all rules of ours away.
+    ///
+    /// # Errors
+    /// When the program refuses, with its words.
+    pub fn remove(self) -> Result<()> {
+        match self {
+            Self::Iptables => iptables::remove(),
+            Self::Nft => nft::remove(),
+        }
+    }
+
+    /// The rules of ours as the kernel has them: when this changes, somebody else changed them.
+    ///
+    /// # Errors
+    /// When the program refuses, with its words.
+    pub fn snapshot(self) -> Result<String> {
+        match self {
+            Self::Iptables => iptables::snapshot(),
+            Self::Nft => nft::snapshot(),
+        }
+    }
+}
+
+impl Policy {
+    fn exposed(&self, family: Family) -> impl Iterator<Item = &ExposedNet> {
+        self.exposed.iter().filter(move |exposed| Family::of(&exposed.cidr) == family)
+    }
+}

@@ -1,0 +1,84 @@
+//! Running the programs that change the kernel's tables.
+
+use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
+use std::process::{Command, Output, Stdio};
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::error::{Error, Result};
+
+/// Time a program has; it may wait for another that changes the tables.
+const WITHIN: Duration = Duration::from_secs(10);
+/// Longest words of a program that are passed on, bytes.
+const WORDS: usize = 500;
+
+/// Where programs are, beside `PATH`: that of a service may be short.
+const PLACES: [&str; 4] = ["/usr/sbin", "/sbin", "/usr/bin", "/bin"];
+
+/// Whether there is a program of this name.
+pub(super) fn is_installed(name: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let places = std::env::split_paths(&path).chain(PLACES.map(Into::into));
+    places.map(|place| place.join(name)).any(|file| {
+        file.metadata().is_ok_and(|data| data.is_file() && data.permissions().mode() & 0o111 != 0)
+    })
+}
+
+/// What a program said, whatever came of it.
+pub(super) fn ask(program: &str, arguments: &[&str]) -> Result<Output> {
+    run(program, arguments, "")
+}
+
+/// Runs a program with this input; its words if it refuses.
+pub(super) fn tell(program: &str, arguments: &[&str], input: &str) -> Result<()> {
+    let output = run(program, arguments, input)?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let words = String::from_utf8_lossy(&output.stderr);
+    let words = words.split_whitespace().collect::<Vec<_>>().join(" ");
+    let words: String = words.chars().filter(|c| !c.is_control()).take(WORDS).collect();
+    let refused = std::io::Error::other(if words.is_empty() { output.status.to_string() } else { words });
+    Err(Error::kernel("change the firewall with", program, refused))
+}
+
+fn run(program: &str, arguments: &[&str], input: &str) -> Result<Output> {
+    let failed = |error| Error::kernel("run", program, error);
+    let mut path = std::env::var_os("PATH").unwrap_or_default();
+    for place in PLACES {
+        path.push(":");
+        path.push(place);
+    }
+    let mut child = Command::new(program)
+        .args(arguments)
+        .env("PATH", path)
+        .env("LC_ALL", "C")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(failed)?;
+    if let Some(mut stdin) = child.stdin.take() {
+        // One that refuses its input says so by its status.
+        let _ = stdin.write_all(input.as_bytes());
+    }
+    let pid = i32::try_from(child.id()).ok().map(Pid::from_raw);
+    let (done, waiting) = channel::<()>();
+    let watchdog = std::thread::spawn(move || {
+        let late = waiting.recv_timeout(WITHIN) == Err(RecvTimeoutError::Timeout);
+        if let Some(pid) = pid.filter(|_| late) {
+            let _ = kill(pid, Signal::SIGKILL);
+        }
+        late
+    });
+    let output = child.wait_with_output().map_err(failed)?;
+    drop(done);
+    if watchdog.join().unwrap_or(false) {
+        return Err(Error::TimedOut { step: "run", object: program.to_owned(), limit: WITHIN });
+    }
+    Ok(output)
+}

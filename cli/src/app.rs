@@ -141,6 +141,8 @@ enum Command {
     Version,
 
     #[command(hide = true)]
+    Keeper,
+    #[command(hide = true)]
     Setup,
     #[command(hide = true)]
     CreateBridge,
@@ -228,6 +230,7 @@ pub fn run(arguments: &[OsString]) -> Result<()> {
         Command::Demo { hosts } => commands::demo::run(usize::from(hosts)),
         Command::Completions { shell } => commands::completions::run(shell, &mut self::description()),
         Command::Version => commands::version::run(),
+        Command::Keeper => commands::keeper::run(&environment),
         Command::Setup => Ok(()),
         Command::CreateBridge => commands::create_bridge::run(&environment),
         Command::Prime(_) => Err(commands::former::prime()),

@@ -10,4 +10,4 @@ mod spawn;
 pub use handover::{Readiness, read_secrets};
 pub use options::LaunchOptions;
 pub use resolve::{Resolved, Role, resolve};
-pub use spawn::spawn;
+pub use spawn::{make_run_dir, spawn};

@@ -1,6 +1,6 @@
-//! Whether a router runs here: the pid file and the lock on it.
+//! Whether a daemon runs here: its pid file and the lock on it.
 //!
-//! A router holds an exclusive lock on `router.pid` for as long as it lives,
+//! A daemon holds an exclusive lock on its pid file for as long as it lives,
 //! so that the kernel itself answers the question, also after a SIGKILL. The
 //! number in the file is believed only when that process has the file open.
 
@@ -17,14 +17,33 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use crate::failure::{Failure, Result};
 
-/// Name of the pid file in the run directory.
-const PID_FILE: &str = "router.pid";
+/// A process that stays.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Daemon {
+    /// The router.
+    Router,
+    /// The keeper.
+    Keeper,
+}
+
+impl Daemon {
+    /// Name of its pid file in the run directory.
+    const fn pid_file(self) -> &'static str {
+        match self {
+            Self::Router => "router.pid",
+            Self::Keeper => "keeper.pid",
+        }
+    }
+}
+
 /// Name of the log of a launched router in the run directory.
 pub const LOG: &str = "router.log";
 /// Name of the log put aside.
 pub const LOG_OLD: &str = "router.log.1";
-/// All files of a router in its run directory, but the control socket.
-pub const FILES: [&str; 3] = [PID_FILE, LOG, LOG_OLD];
+/// Name of the log of a keeper in the run directory.
+pub const KEEPER_LOG: &str = "keeper.log";
+/// All files of daemons in the run directory, but the control socket.
+pub const FILES: [&str; 5] = [Daemon::Router.pid_file(), Daemon::Keeper.pid_file(), LOG, LOG_OLD, KEEPER_LOG];
 /// Longest content of a pid file that is read, bytes.
 const PID_FILE_MAX: u64 = 32;
 /// How long a lock without a process to be seen is waited for.
@@ -32,16 +51,16 @@ const CLAIM_LIMIT: Duration = Duration::from_secs(2);
 /// How often it is tried meanwhile.
 const CLAIM_RETRY: Duration = Duration::from_millis(10);
 
-/// This process is the router of a run directory, until it is dropped.
+/// This process is a daemon of a run directory, until this is dropped.
 #[derive(Debug)]
 pub struct Claim {
     file: File,
 }
 
 impl Claim {
-    /// Makes this process the router of `run_dir`, which must exist.
-    pub fn take(run_dir: &Path) -> Result<Self> {
-        let path = run_dir.join(PID_FILE);
+    /// Makes this process that daemon of `run_dir`, which must exist.
+    pub fn take(run_dir: &Path, daemon: Daemon) -> Result<Self> {
+        let path = run_dir.join(daemon.pid_file());
         let failed = |error: &dyn std::fmt::Display| {
             Failure::new(format_args!("cannot claim {}", path.display()), error, "check WEAVE_RUN_DIR")
         };
@@ -95,7 +114,7 @@ pub fn already(pid: Option<Pid>) -> Failure {
     )
 }
 
-/// A router that runs.
+/// A daemon that runs.
 #[derive(Debug)]
 pub struct Running {
     path: PathBuf,
@@ -103,9 +122,9 @@ pub struct Running {
 }
 
 impl Running {
-    /// The router of `run_dir`; `None` when none runs.
-    pub fn find(run_dir: &Path) -> Result<Option<Self>> {
-        let path = run_dir.join(PID_FILE);
+    /// That daemon of `run_dir`; `None` when none runs.
+    pub fn find(run_dir: &Path, daemon: Daemon) -> Result<Option<Self>> {
+        let path = run_dir.join(daemon.pid_file());
         let Some(mut file) = held(&path)? else {
             return Ok(None);
         };
@@ -209,22 +228,24 @@ mod tests {
     #[test]
     fn a_claim_is_seen_and_gone_with_its_holder() {
         let run = tempfile::tempdir().unwrap();
-        assert!(Running::find(run.path()).unwrap().is_none());
-        let claim = Claim::take(run.path()).unwrap();
-        let running = Running::find(run.path()).unwrap().unwrap();
+        assert!(Running::find(run.path(), Daemon::Router).unwrap().is_none());
+        let claim = Claim::take(run.path(), Daemon::Router).unwrap();
+        let running = Running::find(run.path(), Daemon::Router).unwrap().unwrap();
         assert_eq!(running.pid().unwrap().as_raw_nonzero().get().cast_unsigned(), std::process::id());
-        assert!(Claim::take(run.path()).unwrap_err().to_string().contains("already launched"));
+        assert!(
+            Claim::take(run.path(), Daemon::Router).unwrap_err().to_string().contains("already launched")
+        );
         drop(claim);
-        assert!(Running::find(run.path()).unwrap().is_none());
-        Claim::take(run.path()).unwrap();
+        assert!(Running::find(run.path(), Daemon::Router).unwrap().is_none());
+        Claim::take(run.path(), Daemon::Router).unwrap();
     }
 
     #[test]
     fn a_number_of_another_process_is_not_believed() {
         let run = tempfile::tempdir().unwrap();
-        let claim = Claim::take(run.path()).unwrap();
-        std::fs::write(run.path().join(PID_FILE), "1\n").unwrap();
-        let running = Running::find(run.path()).unwrap().unwrap();
+        let claim = Claim::take(run.path(), Daemon::Router).unwrap();
+        std::fs::write(run.path().join(Daemon::Router.pid_file()), "1\n").unwrap();
+        let running = Running::find(run.path(), Daemon::Router).unwrap().unwrap();
         assert_eq!(running.pid(), None);
         assert!(!running.terminate());
         assert!(!running.wait(Duration::from_millis(10)).unwrap());
@@ -235,8 +256,8 @@ mod tests {
     #[test]
     fn a_stale_file_is_no_router() {
         let run = tempfile::tempdir().unwrap();
-        std::fs::write(run.path().join(PID_FILE), "1\n").unwrap();
-        assert!(Running::find(run.path()).unwrap().is_none());
-        Claim::take(run.path()).unwrap();
+        std::fs::write(run.path().join(Daemon::Router.pid_file()), "1\n").unwrap();
+        assert!(Running::find(run.path(), Daemon::Router).unwrap().is_none());
+        Claim::take(run.path(), Daemon::Router).unwrap();
     }
 }

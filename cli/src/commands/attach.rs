@@ -11,6 +11,7 @@ use weave_host::attach::{AttachOptions, Attachment, PROBE_WAIT};
 use weave_host::records::Records;
 
 use super::container::{self, Opened};
+use super::keeper;
 use crate::app::AddressArguments;
 use crate::environment::Environment;
 use crate::failure::{Failure, Result};
@@ -53,6 +54,9 @@ pub fn attach(
     drop(records);
     if attached.is_ok() {
         tell_router(&environment.run_dir()?);
+        if opened.is_of_engine {
+            keeper::ensure(environment);
+        }
     }
     Ok(attached)
 }

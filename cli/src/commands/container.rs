@@ -27,6 +27,8 @@ pub struct Opened {
     pub name: String,
     /// Its namespace.
     pub namespace: Namespace,
+    /// An engine knows it: it may run again.
+    pub is_of_engine: bool,
 }
 
 impl Container {
@@ -39,12 +41,14 @@ impl Container {
     /// Finds its namespace; the host's own is refused.
     pub fn open(&self, engine_host: &str) -> weave_host::Result<Opened> {
         let opened = match self {
-            Self::Namespace(spec) => Opened { name: spec.to_string(), namespace: Namespace::open(spec)? },
+            Self::Namespace(spec) => {
+                Opened { name: spec.to_string(), namespace: Namespace::open(spec)?, is_of_engine: false }
+            }
             Self::Engine(name) => {
                 let engine = Engine::new(engine_host)?;
                 let container = engine.find(name)?;
                 let namespace = engine.namespace(&container)?;
-                Opened { name: container.id.to_string(), namespace }
+                Opened { name: container.id.to_string(), namespace, is_of_engine: true }
             }
         };
         opened.namespace.refuse_own()?;

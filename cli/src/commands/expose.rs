@@ -8,6 +8,7 @@ use weave_host::{Netlink, bridge};
 use weave_wire::HostName;
 
 use super::attach::print_addresses;
+use super::keeper;
 use super::run::parse;
 use crate::environment::Environment;
 use crate::failure::{Failure, Result};
@@ -22,7 +23,7 @@ pub fn expose(
     environment: &Environment,
 ) -> Result<()> {
     let cidrs = parse(texts)?;
-    let policy = policy(environment, environment.port()?)?;
+    let policy = known_policy(environment)?;
     root::require("expose")?;
     let failed = |error: weave_host::Error| Failure::because("cannot expose this host", error);
     let names: Vec<String> = names.iter().map(ToString::to_string).collect();
@@ -30,13 +31,15 @@ pub fn expose(
     let mut host = Netlink::open().map_err(failed)?;
     let mut exposed = ExposedAddresses::open(&environment.state_dir()?).map_err(failed)?;
     exposed.expose(&mut host, &new.collect::<Vec<_>>(), &policy).map_err(failed)?;
+    drop(exposed);
+    keeper::ensure(environment);
     print_addresses(&cidrs)
 }
 
 /// Takes addresses from the host.
 pub fn hide(texts: &[OsString], environment: &Environment) -> Result<()> {
     let cidrs: Vec<IpNet> = parse(texts)?;
-    let policy = policy(environment, environment.port()?)?;
+    let policy = known_policy(environment)?;
     root::require("hide")?;
     let failed = |error: weave_host::Error| Failure::because("cannot hide this host", error);
     let mut host = Netlink::open().map_err(failed)?;
@@ -51,6 +54,7 @@ pub fn prepare(environment: &Environment, port: u16, mtu: u16) {
         let failed = |error: weave_host::Error| Failure::because("cannot set the rules of this host", error);
         let mut host = Netlink::open().map_err(failed)?;
         let link = bridge::ensure(&mut host, mtu.into()).map_err(failed)?;
+        policy.write(&environment.state_dir()?).map_err(failed)?;
         let exposed = ExposedAddresses::open(&environment.state_dir()?).map_err(failed)?;
         exposed.restore(&mut host, &link, &policy).map_err(failed)
     });
@@ -59,6 +63,13 @@ pub fn prepare(environment: &Environment, port: u16, mtu: u16) {
     }
 }
 
-fn policy(environment: &Environment, port: u16) -> Result<HostPolicy> {
+/// That of the router that was launched last.
+fn known_policy(environment: &Environment) -> Result<HostPolicy> {
+    let usual = policy(environment, environment.port()?)?;
+    Ok(HostPolicy::read(&environment.state_dir()?).ok().flatten().unwrap_or(usual))
+}
+
+/// That of a router on `port`.
+pub fn policy(environment: &Environment, port: u16) -> Result<HostPolicy> {
     Ok(HostPolicy { port, engine_bridge: environment.engine_bridge()? })
 }

@@ -8,7 +8,7 @@ use crate::failure::Result;
 use crate::launch::{LaunchOptions, Resolved, Role, resolve, spawn};
 use crate::output;
 use crate::root;
-use crate::running::{Running, already};
+use crate::running::{Daemon, Running, already};
 
 /// Checks everything, starts the router and waits until it is ready.
 pub fn run(options: LaunchOptions, environment: &Environment, tokens: &[Token]) -> Result<()> {
@@ -16,7 +16,7 @@ pub fn run(options: LaunchOptions, environment: &Environment, tokens: &[Token]) 
     root::require("launch")?;
     // A router that was just killed holds its lock until the kernel has taken
     // it apart; one that lives is still there after the wait.
-    if let Some(running) = Running::find(&config.run_dir)?
+    if let Some(running) = Running::find(&config.run_dir, Daemon::Router)?
         && !running.wait(running.dying_limit())?
     {
         return Err(already(running.pid()));

@@ -10,6 +10,7 @@ pub mod detach;
 pub mod expose;
 pub mod forget;
 pub mod former;
+pub mod keeper;
 pub mod launch;
 pub mod ps;
 pub mod reload;

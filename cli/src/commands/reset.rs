@@ -11,6 +11,7 @@ use weave_host::store::StateDir;
 use weave_host::{Netlink, reset::remove_interfaces};
 use weave_host::{exposed, records};
 
+use super::keeper;
 use super::stop::stop;
 use crate::environment::Environment;
 use crate::failure::{Failure, Result};
@@ -26,6 +27,7 @@ pub fn run(environment: &Environment) -> Result<()> {
     let (run_dir, state_dir) = (environment.run_dir()?, environment.state_dir()?);
     root::require("reset")?;
     stop(&run_dir, Client::leave)?;
+    keeper::end(&run_dir)?;
     let interfaces = Netlink::open()
         .and_then(|mut host| remove_interfaces(&mut host))
         .map_err(|error| Failure::because("cannot remove every interface", error));

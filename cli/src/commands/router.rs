@@ -5,7 +5,7 @@ use crate::failure::{Failure, Result};
 use crate::launch::{LaunchOptions, Readiness, Resolved, Role, read_secrets, resolve};
 use crate::output;
 use crate::root;
-use crate::running::Claim;
+use crate::running::{Claim, Daemon};
 
 /// Runs the router until it is asked to end.
 pub fn run(options: LaunchOptions, environment: &Environment, launched: bool) -> Result<()> {
@@ -46,8 +46,9 @@ fn serve(Resolved { config, .. }: Resolved, environment: &Environment, readiness
             "correct it or name another WEAVE_RUN_DIR",
         )
     })?;
-    let _claim = Claim::take(&config.run_dir)?;
+    let _claim = Claim::take(&config.run_dir, Daemon::Router)?;
     super::expose::prepare(environment, config.port, config.mtu);
+    super::keeper::ensure(environment);
     let _ = std::env::set_current_dir("/");
     weave_router::run(config, move |outcome| match outcome {
         Ok(info) => readiness.ready(info),

@@ -28,7 +28,7 @@ pub fn run(arguments: &[OsString], environment: &Environment) -> Result<()> {
     // Whether the engine answers is known before anything is started.
     let host = environment.engine_host()?;
     let failed = |error: weave_host::Error| Failure::because("cannot run a container", error);
-    Engine::new(&host).and_then(|engine| engine.running()).map_err(failed)?;
+    Engine::new(&host).and_then(|engine| engine.list()).map_err(failed)?;
     let id = start(docker(
         ["run", "-d"].map(OsStr::new).into_iter().chain(rest.iter().map(OsString::as_os_str)),
     )?)?;

@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use weave_api::client::{Client, ClientError};
 
+use super::keeper;
 use crate::environment::Environment;
 use crate::failure::{Failure, Result};
 use crate::output;
 use crate::root;
-use crate::running::Running;
+use crate::running::{Daemon, Running};
 
 /// Time a router has to answer the request.
 const ANSWER_WITHIN: Duration = Duration::from_secs(3);
@@ -23,7 +24,7 @@ pub fn run(environment: &Environment) -> Result<()> {
     if !stop(&run_dir, Client::stop)? {
         output::note(format_args!("no router runs here ({}): nothing to stop", run_dir.display()));
     }
-    Ok(())
+    keeper::end_if_idle(environment)
 }
 
 /// Ends the router of `run_dir`, which is asked by `ask`; false when none runs.
@@ -31,7 +32,7 @@ pub fn stop(
     run_dir: &Path,
     ask: impl FnOnce(&mut Client) -> std::result::Result<(), ClientError>,
 ) -> Result<bool> {
-    let Some(running) = Running::find(run_dir)? else {
+    let Some(running) = Running::find(run_dir, Daemon::Router)? else {
         return Ok(false);
     };
     let asked = Client::connect(run_dir, ANSWER_WITHIN).and_then(|mut client| ask(&mut client));

@@ -102,7 +102,7 @@ fn last_line(path: &Path) -> Option<String> {
 
 /// The run directory may be entered by all: pid files are no secret, the
 /// control socket has a directory of its own.
-fn make_run_dir(path: &Path) -> Result<()> {
+pub fn make_run_dir(path: &Path) -> Result<()> {
     let failed = |error: io::Error| {
         Failure::new(format_args!("cannot make {}", path.display()), error, "name another WEAVE_RUN_DIR")
     };

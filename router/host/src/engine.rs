@@ -4,14 +4,18 @@
 
 mod container;
 
-pub use container::{ContainerId, EngineContainer};
+pub use container::{ContainerId, EngineContainer, Listed};
 
+use std::collections::HashMap;
 use std::fs;
 use std::time::Duration;
 
 use bollard::Docker;
 use bollard::errors::Error as ApiError;
-use bollard::query_parameters::{InspectContainerOptions, ListContainersOptionsBuilder};
+use bollard::query_parameters::{
+    EventsOptionsBuilder, InspectContainerOptions, ListContainersOptionsBuilder,
+};
+use futures_lite::StreamExt;
 use tokio::runtime::Runtime;
 
 use crate::error::{Error, Result};
@@ -21,6 +25,8 @@ use crate::namespace::{Namespace, NamespaceSpec};
 pub const DEFAULT_HOST: &str = "unix:///var/run/docker.sock";
 /// Time an engine has to answer.
 pub const ANSWER_WITHIN: Duration = Duration::from_secs(10);
+/// What is told of containers.
+const EVENTS: [&str; 4] = ["start", "die", "destroy", "rename"];
 /// Longest name of a container, bytes: more than any engine makes.
 const NAME_MAX: usize = 255;
 
@@ -72,20 +78,37 @@ impl Engine {
         }
     }
 
-    /// Ids and names of the containers that run.
+    /// All containers, whether they run or not.
     ///
     /// # Errors
     /// [`Error::Engine`] when the engine does not answer.
-    pub fn running(&self) -> Result<Vec<(ContainerId, Vec<String>)>> {
-        let options = ListContainersOptionsBuilder::new().all(false).build();
+    pub fn list(&self) -> Result<Vec<Listed>> {
+        let options = ListContainersOptionsBuilder::new().all(true).build();
         let list = self.call(async |docker| docker.list_containers(Some(options)).await);
         let list = list.map_err(|error| self.failed(&error))?;
-        let named = list.into_iter().filter_map(|one| {
-            let names = one.names.unwrap_or_default();
-            let names = names.iter().map(|name| name.trim_start_matches('/').to_owned()).collect();
-            Some((one.id?.parse().ok()?, names))
+        Ok(list.into_iter().filter_map(Listed::read).collect())
+    }
+
+    /// Calls `changed` when a container starts, ends or is gone, and once in the beginning, until
+    /// the engine ends the conversation. The only call without a time limit.
+    ///
+    /// # Errors
+    /// [`Error::Engine`] why it ended.
+    pub fn follow(&self, mut changed: impl FnMut()) -> Result<()> {
+        let filters = HashMap::from([("type", vec!["container"]), ("event", EVENTS.to_vec())]);
+        let options = EventsOptionsBuilder::new().filters(&filters).build();
+        let followed = self.runtime.block_on(async {
+            let docker = tokio::time::timeout(ANSWER_WITHIN, self.docker.clone().negotiate_version()).await;
+            let docker = docker.unwrap_or(Err(ApiError::RequestTimeoutError))?;
+            let mut events = docker.events(Some(options));
+            changed();
+            while let Some(event) = events.next().await {
+                event?;
+                changed();
+            }
+            Ok(())
         });
-        Ok(named.collect())
+        followed.map_err(|error: ApiError| self.failed(&error))
     }
 
     /// The network namespace of a running container of this host.

@@ -19,6 +19,8 @@ use crate::store::{StateDir, StateFile, StateLock, Stored};
 
 /// Directory of these files in the state directory.
 pub const DIRECTORY: &str = "exposed";
+/// File of the [`HostPolicy`] in the state directory.
+const POLICY: &str = "host.json";
 
 /// An address of this host on the network.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -61,12 +63,40 @@ pub struct ExposedAddresses {
 }
 
 /// What the rules need to know beside the addresses.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HostPolicy {
     /// TCP and UDP port of the mesh.
     pub port: u16,
     /// The engine's default bridge.
     pub engine_bridge: String,
+}
+
+impl StateFile for HostPolicy {
+    const KIND: &'static str = "host policy";
+    const VERSION: u32 = 1;
+}
+
+impl HostPolicy {
+    /// What was written down last, by a router that was launched.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn read(state_dir: &Path) -> Result<Option<Self>> {
+        match StateDir::existing(state_dir).read(POLICY)? {
+            Stored::Content(policy) => Ok(Some(policy)),
+            Stored::Absent | Stored::Damaged(_) => Ok(None),
+        }
+    }
+
+    /// Writes it down for commands and keeper.
+    ///
+    /// # Errors
+    /// [`Error::State`].
+    pub fn write(&self, state_dir: &Path) -> Result<()> {
+        let directory = StateDir::create(state_dir)?;
+        let _lock = directory.lock()?;
+        directory.write(POLICY, self)
+    }
 }
 
 impl ExposedAddresses {
@@ -196,6 +226,15 @@ impl ExposedAddresses {
     /// # Errors
     /// What kernel or firewall refuse.
     pub fn restore(&self, host: &mut Netlink, link: &Link, policy: &HostPolicy) -> Result<()> {
+        self.restore_addresses(host, link)?;
+        self.apply(policy)
+    }
+
+    /// Puts the addresses back that are not there.
+    ///
+    /// # Errors
+    /// What the kernel refuses.
+    pub fn restore_addresses(&self, host: &mut Netlink, link: &Link) -> Result<()> {
         let present = addresses_of(host, link)?;
         for exposed in self.all.iter().filter(|exposed| !present.contains(&exposed.cidr)) {
             if exposed.cidr.addr().is_ipv6() {
@@ -204,10 +243,14 @@ impl ExposedAddresses {
             host.add_address(link.index, exposed.cidr)?;
             announce_on(BRIDGE, link, &[exposed.cidr.addr()])?;
         }
-        self.apply(policy)
+        Ok(())
     }
 
-    fn apply(&self, policy: &HostPolicy) -> Result<()> {
+    /// Puts the firewall's rules in place.
+    ///
+    /// # Errors
+    /// What the firewall refuses, or that there is none while the host is exposed.
+    pub fn apply(&self, policy: &HostPolicy) -> Result<()> {
         let exposed = self.all.iter();
         let exposed = exposed.map(|one| ExposedNet { cidr: one.cidr, masquerade: one.masquerade });
         let exposed: Vec<_> = exposed.collect();

@@ -14,6 +14,8 @@ mod error;
 pub mod ethtool;
 pub mod exposed;
 pub mod firewall;
+#[cfg(feature = "engine")]
+pub mod keeper;
 pub mod mtu;
 pub mod named;
 pub mod namespace;

@@ -287,6 +287,12 @@ impl Records {
         Ok(())
     }
 
+    /// True for a container of an engine that had no interface when [`Self::prune`] looked.
+    #[must_use]
+    pub fn has_ended(&self, record: &Record) -> bool {
+        self.ended.contains(&record.container)
+    }
+
     /// Forgets a container of an engine that is gone for good.
     ///
     /// # Errors

@@ -36,6 +36,82 @@ pub(crate) fn pidfd_signal(pidfd: BorrowedFd<'_>, signal: libc::c_int) -> io::Re
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
+/// How many entries each legacy table of the firewall has, of the tables in use. Asking for
+/// one that is not in use would load it.
+#[cfg(feature = "engine")]
+pub(crate) fn legacy_entries() -> Vec<(String, u32)> {
+    let mut counts = Vec::new();
+    for (names, family, level, option) in [
+        ("/proc/net/ip_tables_names", libc::AF_INET, libc::IPPROTO_IP, IPT_SO_GET_INFO),
+        ("/proc/net/ip6_tables_names", libc::AF_INET6, libc::IPPROTO_IPV6, IPT_SO_GET_INFO),
+    ] {
+        let names = std::fs::read_to_string(names).unwrap_or_default();
+        for table in names.lines() {
+            if let Ok(entries) = legacy_table_entries(table, family, level, option) {
+                counts.push((format!("{family} {table}"), entries));
+            }
+        }
+    }
+    counts
+}
+
+/// `IPT_SO_GET_INFO` and `IP6T_SO_GET_INFO` (linux/netfilter_ipv4/ip_tables.h).
+#[cfg(feature = "engine")]
+const IPT_SO_GET_INFO: libc::c_int = 64;
+
+/// `struct ipt_getinfo`, the same as `struct ip6t_getinfo`.
+#[cfg(feature = "engine")]
+#[repr(C)]
+struct TableInfo {
+    name: [u8; 32],
+    valid_hooks: u32,
+    hook_entry: [u32; 5],
+    underflow: [u32; 5],
+    num_entries: u32,
+    size: u32,
+}
+
+#[cfg(feature = "engine")]
+fn legacy_table_entries(
+    table: &str,
+    family: libc::c_int,
+    level: libc::c_int,
+    option: libc::c_int,
+) -> io::Result<u32> {
+    let mut info = TableInfo {
+        name: [0; 32],
+        valid_hooks: 0,
+        hook_entry: [0; 5],
+        underflow: [0; 5],
+        num_entries: 0,
+        size: 0,
+    };
+    // The last byte stays zero: the kernel reads a string.
+    for (place, byte) in info.name.iter_mut().take(31).zip(table.bytes()) {
+        *place = byte;
+    }
+    // SAFETY: socket(2) takes integers and touches no memory of ours.
+    let fd = unsafe { libc::socket(family, libc::SOCK_RAW | libc::SOCK_CLOEXEC, libc::IPPROTO_RAW) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel has just given us this descriptor; nobody else owns it.
+    let socket = unsafe { OwnedFd::from_raw_fd(fd) };
+    let mut len = mem::size_of::<TableInfo>() as libc::socklen_t;
+    // SAFETY: `info` is plain integers, lives across the call and is `len` bytes long, of which
+    // the kernel reads the name and writes at most all.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            level,
+            option,
+            (&raw mut info).cast::<libc::c_void>(),
+            &raw mut len,
+        )
+    };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(info.num_entries) }
+}
+
 /// Waits until `fd` can be read or `deadline` has passed; says whether it can be read.
 pub(crate) fn wait_readable(fd: BorrowedFd<'_>, deadline: Instant) -> io::Result<bool> {
     loop {

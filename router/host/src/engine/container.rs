@@ -5,7 +5,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use bollard::models::ContainerInspectResponse;
+use bollard::models::{ContainerInspectResponse, ContainerSummary, ContainerSummaryStateEnum};
 
 /// Digits of the id that are shown.
 const SHORT: usize = 12;
@@ -47,6 +47,28 @@ impl FromStr for ContainerId {
 impl fmt::Display for ContainerId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
+    }
+}
+
+/// A container in an engine's list.
+#[derive(Debug, Clone)]
+pub struct Listed {
+    /// Its id.
+    pub id: ContainerId,
+    /// True if it runs.
+    pub running: bool,
+    /// Its labels.
+    pub labels: HashMap<String, String>,
+}
+
+impl Listed {
+    /// `None` without an id.
+    pub(super) fn read(summary: ContainerSummary) -> Option<Self> {
+        Some(Self {
+            id: summary.id?.parse().ok()?,
+            running: summary.state == Some(ContainerSummaryStateEnum::RUNNING),
+            labels: summary.labels.unwrap_or_default(),
+        })
     }
 }
 

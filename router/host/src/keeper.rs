@@ -1,0 +1,167 @@
+//! The keeper: keeps this host's side of the network as the state says, while it changes under it.
+//!
+//! Containers of an engine that run again are attached again, those that are gone are forgotten;
+//! bridge, ports, exposed addresses and firewall rules that somebody took or changed are put back.
+//! One thread does all of it, one thing after the other; three others only wait for news. What
+//! news there is does not matter: each time the whole state is looked at, and once in
+//! [`EVERYTHING_EVERY`] without any.
+
+mod containers;
+mod watch;
+
+use std::path::PathBuf;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::{Duration, Instant};
+
+use crate::attach::is_host_interface;
+use crate::bridge::{self, BRIDGE};
+use crate::error::Result;
+use crate::exposed::{ExposedAddresses, HostPolicy};
+use crate::firewall::Firewall;
+use crate::mtu::DEFAULT_MTU;
+use crate::netlink::{Link, Netlink};
+use crate::tap::TAP;
+use containers::Containers;
+pub use watch::watch;
+
+/// How often everything is looked at without any news.
+pub const EVERYTHING_EVERY: Duration = Duration::from_secs(30);
+/// News that comes within this time is looked at together: an engine tells many things of one
+/// container, and a flush takes many rules.
+const TOGETHER: Duration = Duration::from_millis(50);
+
+/// What a keeper is started with.
+#[derive(Debug, Clone)]
+pub struct KeeperConfig {
+    /// Where the state is.
+    pub state_dir: PathBuf,
+    /// Where the engine listens, as `DOCKER_HOST` is written.
+    pub engine_host: String,
+    /// What the rules need to know, until a router that is launched writes it down.
+    pub policy: HostPolicy,
+}
+
+/// Something may have changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum News {
+    /// A container started, ended or is gone; or the engine came back.
+    Engine,
+    /// An interface changed.
+    Links,
+    /// The firewall's tables changed.
+    Firewall,
+    /// The keeper is to end.
+    Stop,
+}
+
+/// Keeps until told to stop; `attachments_changed` is called after each change of an attachment.
+/// What cannot be done now is logged and tried again.
+pub fn run(config: KeeperConfig, news: &Receiver<News>, attachments_changed: impl Fn()) {
+    let mut keeper = Keeper {
+        containers: Containers::new(config.state_dir.clone(), config.engine_host.clone()),
+        config,
+        rules: None,
+    };
+    let mut due = vec![News::Engine, News::Links, News::Firewall];
+    loop {
+        let begin = Instant::now();
+        if due.contains(&News::Links) {
+            keeper.report("interfaces", |keeper| keeper.keep_interfaces());
+        }
+        if due.contains(&News::Firewall) {
+            keeper.report("firewall rules", |keeper| keeper.keep_rules());
+        }
+        if due.contains(&News::Engine) {
+            match keeper.containers.keep() {
+                Ok(true) => attachments_changed(),
+                Ok(false) => {}
+                Err(error) => tracing::debug!("looking after containers: {error}"),
+            }
+        }
+        due = match next(news, begin + EVERYTHING_EVERY) {
+            Some(due) if due.contains(&News::Stop) => return,
+            Some(due) => due,
+            None => vec![News::Engine, News::Links, News::Firewall],
+        };
+    }
+}
+
+/// The next news with all that comes together with it; `None` at the deadline.
+fn next(news: &Receiver<News>, deadline: Instant) -> Option<Vec<News>> {
+    let first = match news.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+        Ok(first) => first,
+        Err(RecvTimeoutError::Timeout) => return None,
+        Err(RecvTimeoutError::Disconnected) => News::Stop,
+    };
+    let mut all = vec![first];
+    let until = Instant::now() + TOGETHER;
+    while let Ok(more) = news.recv_timeout(until.saturating_duration_since(Instant::now())) {
+        if !all.contains(&more) {
+            all.push(more);
+        }
+    }
+    Some(all)
+}
+
+struct Keeper {
+    config: KeeperConfig,
+    containers: Containers,
+    /// The rules as they were when they were put in place last.
+    rules: Option<String>,
+}
+
+impl Keeper {
+    fn report(&mut self, what: &str, keep: impl FnOnce(&mut Self) -> Result<()>) {
+        if let Err(error) = keep(self) {
+            tracing::warn!("keeping the {what}: {error}");
+        }
+    }
+
+    /// Bridge, its ports, and the host's addresses on it.
+    fn keep_interfaces(&mut self) -> Result<()> {
+        let mut host = Netlink::open()?;
+        let exposed = ExposedAddresses::open(&self.config.state_dir)?;
+        let links = host.links()?;
+        let ports: Vec<&Link> =
+            links.iter().filter(|link| link.name == TAP || is_host_interface(&link.name)).collect();
+        let bridge = links.iter().find(|link| link.name == BRIDGE);
+        if bridge.is_none() && ports.is_empty() && exposed.all().is_empty() {
+            return Ok(());
+        }
+        let mtu = bridge.or(ports.first().copied()).map_or(DEFAULT_MTU, |link| link.mtu);
+        let is_new = bridge.is_none();
+        let bridge = bridge::ensure(&mut host, mtu)?;
+        if is_new {
+            tracing::warn!("the bridge was gone: made again");
+        }
+        for port in ports {
+            if port.controller != Some(bridge.index) {
+                tracing::warn!(interface = port.name, "a port was taken from the bridge: put back");
+                host.set_controller(port, bridge.index)?;
+            }
+            if !port.up {
+                tracing::warn!(interface = port.name, "a port of the bridge was down: set up");
+                host.set_up(port)?;
+            }
+        }
+        exposed.restore_addresses(&mut host, &bridge)
+    }
+
+    /// The firewall's rules: put in place again if they are not as they were.
+    fn keep_rules(&mut self) -> Result<()> {
+        let Some(firewall) = Firewall::find() else { return Ok(()) };
+        let now = firewall.snapshot()?;
+        if self.rules.as_ref() == Some(&now) {
+            return Ok(());
+        }
+        let exposed = ExposedAddresses::open(&self.config.state_dir)?;
+        let known = HostPolicy::read(&self.config.state_dir)?;
+        exposed.apply(known.as_ref().unwrap_or(&self.config.policy))?;
+        let new = firewall.snapshot()?;
+        if self.rules.is_some() && new != now {
+            tracing::warn!(%firewall, "rules of ours were gone or changed: put back");
+        }
+        self.rules = Some(new);
+        Ok(())
+    }
+}

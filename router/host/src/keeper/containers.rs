@@ -1,0 +1,139 @@
+//! Containers of the engine: attached again when they run again, forgotten when they are gone.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
+
+use ipnet::IpNet;
+
+use crate::attach::{AttachOptions, PROBE_WAIT};
+use crate::engine::{ContainerId, Engine, Listed};
+use crate::error::Result;
+use crate::netlink::Netlink;
+use crate::records::{Record, Records};
+
+/// The label that attaches a container without a command: addresses separated by blanks or commas.
+pub const CIDR_LABEL: &str = "weave.cidr";
+
+/// What is known of the engine's containers.
+pub(super) struct Containers {
+    state_dir: PathBuf,
+    engine_host: String,
+    /// Containers attached by their label, with the first process each had then: what a user
+    /// detached stays so until the container runs anew.
+    labelled: HashMap<ContainerId, u32>,
+    /// What could not be done, so that it is said once.
+    failures: BTreeMap<ContainerId, String>,
+}
+
+impl Containers {
+    pub(super) fn new(state_dir: PathBuf, engine_host: String) -> Self {
+        Self { state_dir, engine_host, labelled: HashMap::new(), failures: BTreeMap::new() }
+    }
+
+    /// Brings records and interfaces in step with the engine. True if an attachment changed.
+    pub(super) fn keep(&mut self) -> Result<bool> {
+        let engine = Engine::new(&self.engine_host)?;
+        let listed: HashMap<ContainerId, Listed> =
+            engine.list()?.into_iter().map(|one| (one.id.clone(), one)).collect();
+        let mut host = Netlink::open()?;
+        let mut records = Records::open(&self.state_dir)?;
+        records.prune(&mut host)?;
+        let mut changed = forget_gone(&mut records, &listed)?;
+        let known: Vec<Record> = records.all().iter().filter(|one| one.is_of_engine()).cloned().collect();
+        let ended: Vec<Record> = known.iter().filter(|record| records.has_ended(record)).cloned().collect();
+        for record in &ended {
+            let Ok(id) = record.container.parse::<ContainerId>() else { continue };
+            if listed.get(&id).is_some_and(|one| one.running) {
+                changed |= self.attach(&engine, &mut host, &mut records, &id, &record.cidrs);
+            }
+        }
+        let unknown = listed.values().filter(|one| one.running);
+        for one in unknown.filter(|one| known.iter().all(|record| record.container != one.id.as_str())) {
+            if let Some(cidrs) = one.labels.get(CIDR_LABEL).and_then(|text| self.labelled_with(one, text)) {
+                changed |= self.attach_labelled(&engine, &mut host, &mut records, &one.id, &cidrs);
+            }
+        }
+        self.labelled.retain(|id, _| listed.contains_key(id));
+        self.failures.retain(|id, _| listed.contains_key(id));
+        Ok(changed)
+    }
+
+    /// The addresses a label names; `None` if they are none, which is said once.
+    fn labelled_with(&mut self, one: &Listed, text: &str) -> Option<Vec<IpNet>> {
+        let words = text.split([' ', ',']).filter(|word| !word.is_empty());
+        let words = words.map(|word| word.strip_prefix("ip:").unwrap_or(word).parse());
+        match words.collect::<std::result::Result<Vec<IpNet>, _>>() {
+            Ok(cidrs) if !cidrs.is_empty() => Some(cidrs),
+            Ok(_) | Err(_) => {
+                self.say(&one.id, format!("its label {CIDR_LABEL} names no addresses: {text:.80?}"));
+                None
+            }
+        }
+    }
+
+    fn attach_labelled(
+        &mut self,
+        engine: &Engine,
+        host: &mut Netlink,
+        records: &mut Records,
+        id: &ContainerId,
+        cidrs: &[IpNet],
+    ) -> bool {
+        let Some(pid) = engine.find(id.as_str()).ok().and_then(|container| container.pid) else {
+            return false;
+        };
+        if self.labelled.get(id) == Some(&pid) {
+            return false;
+        }
+        let attached = self.attach(engine, host, records, id, cidrs);
+        if attached {
+            self.labelled.insert(id.clone(), pid);
+        }
+        attached
+    }
+
+    /// Attaches; what keeps it from that is said once.
+    fn attach(
+        &mut self,
+        engine: &Engine,
+        host: &mut Netlink,
+        records: &mut Records,
+        id: &ContainerId,
+        cidrs: &[IpNet],
+    ) -> bool {
+        let options = AttachOptions { mac: None, mtu: None, probe: Some(PROBE_WAIT) };
+        let attached = engine.find(id.as_str()).and_then(|container| {
+            let namespace = engine.namespace(&container)?;
+            records.attach(host, id.as_str(), &namespace, cidrs, &options)
+        });
+        match attached {
+            Ok(_) => {
+                self.failures.remove(id);
+                tracing::info!(container = id.short(), "attached");
+                true
+            }
+            Err(error) => {
+                self.say(id, format!("cannot be attached: {error}"));
+                false
+            }
+        }
+    }
+
+    fn say(&mut self, id: &ContainerId, what: String) {
+        if self.failures.get(id) != Some(&what) {
+            tracing::warn!(container = id.short(), "{what}");
+            self.failures.insert(id.clone(), what);
+        }
+    }
+}
+
+/// Forgets containers that the engine does not know any more.
+fn forget_gone(records: &mut Records, listed: &HashMap<ContainerId, Listed>) -> Result<bool> {
+    let is_gone =
+        |record: &&Record| record.container.parse::<ContainerId>().is_ok_and(|id| !listed.contains_key(&id));
+    let gone: Vec<Record> = records.all().iter().filter(is_gone).cloned().collect();
+    for record in &gone {
+        records.forget_ended(record)?;
+    }
+    Ok(!gone.is_empty())
+}

@@ -32,7 +32,26 @@ fn wrong_usage_is_exit_code_2_and_changes_nothing() {
         // Commands and options.
         ("", &["no command", "--help"][..]),
         ("explode", &["unrecognized", "'explode'", "--help"]),
-        ("expose 10.2.1.1/24", &["unrecognized"]),
+        ("expose", &["CIDR"]),
+        ("expose 10.2.1.1", &["10.2.1.1/24"]),
+        ("expose 10.2.1.0/24", &["network itself"]),
+        ("expose 10.2.1.255/24", &["broadcast"]),
+        ("expose 10.2.1.1/24 -h a_b!", &["a_b!"]),
+        ("expose 10.2.1.1/24 10.2.1.1/16", &["10.2.1.1/16"]),
+        ("expose web", &["web"]),
+        ("hide", &["CIDR"]),
+        ("hide 10.2.1.1/33", &["10.2.1.1/33"]),
+        ("run", &["no address"]),
+        ("run ubuntu", &["no address"]),
+        ("run -t -i ubuntu", &["no address"]),
+        ("run 10.2.1.1/24", &["no image"]),
+        ("run 10.2.1.0/24 ubuntu", &["network itself"]),
+        ("run net:10.2.1.0/24 ubuntu", &["name one"]),
+        ("run 10.2.1.1/24 10.2.1.1/25 ubuntu", &["10.2.1.1/25"]),
+        ("start", &["CONTAINER"]),
+        ("start 10.2.1.1/24", &["0 containers"]),
+        ("start 10.2.1.1/24 a b", &["2 containers"]),
+        ("start 10.2.1.255/24 a", &["broadcast"]),
         ("dns-add x", &["unrecognized"]),
         ("launch --explode", &["'--explode'", "weave launch --help"]),
         ("launch -explode", &["'-explode'", "weave launch --help"]),
@@ -59,7 +78,6 @@ fn wrong_usage_is_exit_code_2_and_changes_nothing() {
         ("attach 10.2.1.1/24 pid:x", &["pid:x"]),
         ("attach 10.2.1.1/24 pid:1 pid:2", &["two containers"]),
         ("attach 10.2.1.1/24 netns:../../etc", &["netns:../../etc"]),
-        ("attach 10.2.1.1/24 web", &["container engine", "pid:N"]),
         // Peers, ports, numbers.
         ("connect", &["PEER"]),
         ("connect 10.0.0.256", &["10.0.0.256"]),
@@ -106,6 +124,10 @@ fn wrong_usage_is_exit_code_2_and_changes_nothing() {
         ("launch -nickname %s%n", &["%s%n"]),
         ("attach 10.2.1.1/24;reboot pid:1", &["10.2.1.1/24;reboot"]),
         ("attach 10.2.1.1/24 pid:1;reboot", &["pid:1;reboot"]),
+        ("attach 10.2.1.1/24 ../../etc/passwd", &["../../etc/passwd"]),
+        ("attach 10.2.1.1/24 web?x=y", &["web?x=y", "letters, digits"]),
+        ("attach 10.2.1.1/24 %2e%2e", &["letters, digits"]),
+        ("expose 10.2.1.1/24;reboot", &["10.2.1.1/24;reboot"]),
     ] {
         assert_refused(line, &world.run(&mut world.weave(words(line))), 2, parts);
     }
@@ -160,9 +182,17 @@ fn what_cannot_be_done_is_exit_code_1_and_changes_nothing() {
     std::fs::write(world.path("three"), b"a\nb\nc\n").unwrap();
     std::fs::write(world.path("large"), "x".repeat(1 << 20)).unwrap();
     let before = world.observed();
+    let engine = "unix:///nonexistent/docker.sock";
     for (line, parts) in [
+        // No engine.
+        ("attach 10.2.1.1/24 web", &[engine, "DOCKER_HOST", "pid:N"][..]),
+        ("detach 10.2.1.1/24 web", &[engine]),
+        ("run 10.2.1.1/24 ubuntu", &[engine]),
+        ("start 10.2.1.1/24 web", &[engine]),
+        ("start web", &[engine]),
+        ("ps web", &[engine]),
         // No router.
-        ("status", &["no router", "weave launch"][..]),
+        ("status", &["no router", "weave launch"]),
         ("status macs -o json", &["no router", "weave launch"]),
         ("report", &["no router", "weave launch"]),
         ("connect host2", &["no router", "weave launch"]),
@@ -193,6 +223,22 @@ fn what_cannot_be_done_is_exit_code_1_and_changes_nothing() {
 }
 
 #[test]
+fn an_engine_or_bridge_that_cannot_be_is_refused_by_name() {
+    let world = World::new();
+    let before = world.observed();
+    let line = ["attach", "10.2.1.1/24", "web"];
+    for host in ["ssh://elsewhere", "/var/run/docker.sock", "tcp://127.0.0.1:1"] {
+        let ran = world.run(world.weave(line).env("DOCKER_HOST", host));
+        assert_refused(host, &ran, 1, &[host, "DOCKER_HOST"]);
+    }
+    for bridge in ["docker0;reboot", "a-name-that-is-too-long"] {
+        let ran = world.run(world.weave(["expose", "10.2.1.1/24"]).env("DOCKER_BRIDGE", bridge));
+        assert_refused(bridge, &ran, 2, &["DOCKER_BRIDGE"]);
+    }
+    assert_eq!(world.observed(), before);
+}
+
+#[test]
 fn the_own_namespace_is_refused_however_it_is_named() {
     let world = World::new();
     let before = world.observed();
@@ -218,6 +264,11 @@ fn without_root_nothing_is_tried() {
         "attach 10.2.1.1/24 pid:1",
         "detach 10.2.1.1/24 pid:1",
         "create-bridge",
+        "expose 10.2.1.1/24",
+        "hide 10.2.1.1/24",
+        "run 10.2.1.1/24 ubuntu",
+        "start 10.2.1.1/24 web",
+        "keeper",
     ] {
         let ran = world.run(unprivileged(&mut world.weave(words(line))));
         assert_refused(line, &ran, 1, &["root", "sudo"]);

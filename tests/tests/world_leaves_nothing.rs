@@ -64,7 +64,7 @@ fn processes_of(directory: &Path) -> Vec<String> {
 fn leaves_nothing(ending: &str, signal: Option<Signal>, succeeds: bool) {
     let (mut child, _lines, directory) = start(ending);
     if let Some(signal) = signal {
-        assert_eq!(processes_of(&directory).len(), 2, "both routers run");
+        assert_eq!(processes_of(&directory).len(), 4, "both routers and keepers run");
         kill(Pid::from_raw(child.id() as i32), signal).unwrap();
     }
     wait_until(

@@ -4,7 +4,7 @@ use std::fmt;
 
 use ipnet::IpNet;
 use weave_host::address::check_cidrs;
-use weave_host::engine::Engine;
+use weave_host::engine::{Engine, check_name};
 use weave_host::{Namespace, NamespaceSpec};
 
 use crate::cidr;
@@ -35,7 +35,11 @@ impl Container {
     /// Reads what the user gave.
     pub fn parse(text: &str) -> weave_host::Result<Self> {
         let is_namespace = text.starts_with('/') || text.starts_with("pid:") || text.starts_with("netns:");
-        if is_namespace { text.parse().map(Self::Namespace) } else { Ok(Self::Engine(text.to_owned())) }
+        if is_namespace {
+            return text.parse().map(Self::Namespace);
+        }
+        check_name(text)?;
+        Ok(Self::Engine(text.to_owned()))
     }
 
     /// Finds its namespace; the host's own is refused.
@@ -176,6 +180,7 @@ mod tests {
             ("10.2.1.1 pid:7", "the length of its network"),
             ("10.2.1.1/24 pid:0", "pid:0"),
             ("10.2.1.1/24 netns:../x", "netns:../x"),
+            ("10.2.1.1/24 ;reboot", ";reboot"),
         ] {
             let failure = read(line).unwrap_err().to_string();
             assert!(failure.contains(why), "{failure}");

@@ -85,7 +85,10 @@ fn split(arguments: &[OsString]) -> Result<(Vec<IpNet>, &[OsString])> {
 pub fn parse(texts: &[OsString]) -> Result<Vec<IpNet>> {
     let read = |text: &OsString| {
         let text = text.to_string_lossy();
-        cidr::parse(&text).map_err(|why| Failure::usage("cannot read an address", why, ""))
+        cidr::parse(&text).map_err(|why| {
+            let why = why.strip_prefix(&format!("{text}: ")).unwrap_or(&why);
+            Failure::usage(format_args!("cannot use {text:.80?}"), why, "")
+        })
     };
     let cidrs = texts.iter().map(read).collect::<Result<Vec<_>>>()?;
     check_cidrs(&cidrs).map_err(|error| Failure::usage("cannot use an address", error, ""))

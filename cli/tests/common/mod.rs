@@ -51,6 +51,7 @@ impl World {
         let mut command = Command::new(self.directory.path().join("weave"));
         command.args(arguments).env_clear();
         command.env("WEAVE_RUN_DIR", self.run_dir()).env("WEAVE_STATE_DIR", self.path("state"));
+        command.env("DOCKER_HOST", "unix:///nonexistent/docker.sock");
         command.current_dir(self.directory.path());
         command
     }

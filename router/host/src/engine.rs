@@ -118,9 +118,9 @@ impl Engine {
     pub fn namespace(&self, container: &EngineContainer) -> Result<Namespace> {
         let refuse = |cause: &str| Error::NoContainer { name: container.name.clone(), cause: cause.into() };
         let pid = container.pid.ok_or_else(|| refuse("it is not running"))?;
-        let namespace = Namespace::open(&NamespaceSpec::Pid(pid)).map_err(|error| match error {
-            Error::NoNamespace { .. } => refuse("its process is not on this host: neither is its engine"),
-            other => other,
+        let namespace = Namespace::open(&NamespaceSpec::Pid(pid)).map_err(|error| {
+            let absent = matches!(error, Error::NoNamespace { .. });
+            if absent { refuse("its process is not on this host: neither is its engine") } else { error }
         })?;
         // The number may be another process's here if the engine is on another host.
         if !is_in_cgroup(pid, &container.id) && !is_sandbox(container, &namespace) {
@@ -154,15 +154,19 @@ fn engine_error(host: &str, cause: &dyn std::fmt::Display) -> Error {
     Error::Engine { host: host.to_owned(), cause: cause.to_string() }
 }
 
-/// Names go into paths of requests: nothing else may come with them.
-fn check_name(name: &str) -> Result<()> {
+/// Whether this can be an id or name: names go into paths of requests, and nothing else may come
+/// with them.
+///
+/// # Errors
+/// [`Error::NoContainer`].
+pub fn check_name(name: &str) -> Result<()> {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte);
     let begins = name.bytes().next().is_some_and(|byte| byte.is_ascii_alphanumeric());
     if begins && name.len() <= NAME_MAX && name.bytes().all(plain) {
         return Ok(());
     }
     Err(Error::NoContainer {
-        name: format!("{name:.80?}"),
+        name: name.to_owned(),
         cause: "not an id or name: letters, digits, `_`, `.` and `-` only".into(),
     })
 }

@@ -6,6 +6,7 @@
 
 pub mod checksums;
 pub mod descriptors;
+pub mod flood;
 pub mod flow;
 pub mod hostile;
 pub mod insider;

@@ -143,6 +143,39 @@ fn addresses_without_number_pass_at_the_rate_of_all_and_leave_room_for_attached_
 }
 
 #[test]
+fn shards_share_the_limit_of_a_source_and_one_alone_has_all_of_it() {
+    const SUPER_FRAMES: u64 = 200;
+    let mesh = Mesh::line(&Options { shards: 2, ..Options::default() }, 2);
+    let (from, to) = (mesh.side(1), mesh.side(2));
+    mesh.attach(1, 2);
+    for (station, taps) in [(1, &[0][..]), (7, &[0, 1])] {
+        let (began, before) = (Instant::now(), from.drops(DropReason::StormSource));
+        std::thread::scope(|scope| {
+            for &tap in taps {
+                scope.spawn(move || {
+                    (0..SUPER_FRAMES).for_each(|_| from.send_raw(tap, &super_frame(station, 0)));
+                    from.send(tap, &between(1, 2, 1, 80));
+                });
+            }
+            let receiving = taps.iter().map(|&tap| {
+                scope.spawn(move || {
+                    let all = std::iter::repeat_with(|| to.receive_raw(tap));
+                    let storm = all.take_while(|bytes| bytes[VNET_LEN..VNET_LEN + 6] != mac(2).0);
+                    storm.map(|bytes| segments_of(&bytes)).sum::<u64>()
+                })
+            });
+            let passed: u64 =
+                receiving.collect::<Vec<_>>().into_iter().map(|thread| thread.join().unwrap()).sum();
+            let dropped = from.drops(DropReason::StormSource) - before;
+            assert_eq!(passed + dropped, taps.len() as u64 * SUPER_FRAMES * SEGMENTS, "{}", mesh.state());
+            // Each shard may have looked at the last of the room.
+            let most = most(began.elapsed()) + SEGMENTS;
+            assert!((BURST..=most).contains(&passed), "{passed} passed, {most} may; {}", mesh.state());
+        });
+    }
+}
+
+#[test]
 fn a_frame_for_a_station_of_this_host_goes_nowhere() {
     let mesh = Mesh::line(&Options::default(), 2);
     let from = mesh.side(1);

@@ -12,6 +12,7 @@ use std::process::Command;
 
 use serde_json::Value;
 use weave_host::tap::TAP;
+use weave_perf::lab::UNDERLAY;
 use weave_perf::traffic::udp::Delivery;
 
 use crate::World;
@@ -76,7 +77,7 @@ impl Account {
     fn add_kernel(&mut self, place: &str, drops: &Drops) {
         for (what, count) in &drops.0 {
             self.add(format!("{place}: {what}"), *count);
-            if what.starts_with("mesh") {
+            if is_underlay(what) {
                 self.unclear += count;
             }
         }
@@ -170,11 +171,16 @@ fn counted(device: &str) -> &'static [(&'static str, usize)] {
     const SENT: (&str, usize) = ("sent", 11);
     if device == TAP || device.starts_with("vethw") {
         &[SENT]
-    } else if device == INTERFACE || device.starts_with("mesh") {
+    } else if device == INTERFACE || is_underlay(device) {
         &[RECEIVED, SENT]
     } else {
         &[]
     }
+}
+
+/// Devices, or drops of them, that links go by: of what crosses them not all is frames.
+fn is_underlay(device: &str) -> bool {
+    device.starts_with("mesh") || device.starts_with(UNDERLAY)
 }
 
 fn devices() -> Vec<(String, u64)> {

@@ -4,6 +4,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use weave_perf::lab::Underlay;
 use weave_tests::account::Account;
 use weave_tests::numbered::{self, Stream};
 use weave_tests::random::Random;
@@ -48,14 +49,25 @@ fn line(random: &mut Random) -> (World, [Relay; 2]) {
         let target = ends.address(0).to_string();
         world.launch(ends.hosts[1], &["--no-discovery", &target]);
     }
-    for index in world.indices() {
-        world.weave(index, &["attach", &format!("{}/24", v4(index)), world.container(index).spec()]).ok();
-    }
+    attach_v4(&world);
     let hops = |index: usize| world.status(index).routes.iter().map(|route| route.hops).max();
     wait_until(WITHIN, || "no route over the relay".into(), || [0, 2].map(hops) == [Some(2); 2]);
     for (from, to) in [(0, 2), (2, 0), (1, 0), (1, 2)] {
         world.wait_ping(from, v4(to).into(), WITHIN);
     }
+    silence(&world);
+    (world, relays)
+}
+
+/// Attaches the containers with IPv4 alone.
+fn attach_v4(world: &World) {
+    for index in world.indices() {
+        world.weave(index, &["attach", &format!("{}/24", v4(index)), world.container(index).spec()]).ok();
+    }
+}
+
+/// Leaves the containers nothing to say but what the test sends.
+fn silence(world: &World) {
     for index in world.indices() {
         for other in world.indices().into_iter().filter(|other| *other != index) {
             let (address, mac) = (v4(other), world.mac(other));
@@ -68,7 +80,6 @@ fn line(random: &mut Random) -> (World, [Relay; 2]) {
             world.inside(index, || std::fs::write(format!("/proc/sys/net/{switch}"), value).unwrap());
         }
     }
-    (world, relays)
 }
 
 /// A trouble beside chance, and how long it lasts.
@@ -151,4 +162,24 @@ fn long_each_of_a_minute_of_frames_over_two_links_is_accounted_for() {
     let fragments: u64 =
         world.indices().into_iter().map(|index| world.counter(index, "fragments_sent")).sum();
     assert!(fragments > 0, "no frame went in fragments: {account:#?}");
+}
+
+#[test]
+fn alone_what_the_kernel_drops_of_a_flood_is_accounted_for() {
+    // No super-frames, of which the kernel would count one for all that was in it.
+    let underlay = Underlay { segmentation: false, ..Underlay::default() };
+    let options = Options::encrypted().not_attached().underlay(underlay).args("--offload no-uso");
+    let world = World::pair(options);
+    attach_v4(&world);
+    for (from, to) in [(0, 1), (1, 0)] {
+        world.wait_ping(from, v4(to).into(), WITHIN);
+    }
+    silence(&world);
+    let flood = [(0, 1), (1, 0)].map(|(from, to)| Stream { from, to, v6: false, bytes: 64, rate: 500_000 });
+    let before = Account::read(&world, &[]);
+    let deliveries = numbered::send(&world, &flood, Duration::from_secs(3));
+    numbered::intact(&deliveries);
+    let now = || Account::read(&world, &[]).since(&before).balance(&deliveries);
+    wait_until(WITHIN, || format!("the account does not balance:\n{}", now()), || now().holds());
+    println!("{}", now());
 }

@@ -44,8 +44,8 @@ mod underlay;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::id;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use weave_host::{Namespace, NamespaceId, Netlink, named};
@@ -95,6 +95,9 @@ pub struct Lab {
     /// Holds the translators of hosts.
     _translators: Vec<Namespace>,
     cuts: Mutex<BTreeSet<Cut>>,
+    /// Holds the namespaces of containers: were one freed before this lab is removed, its number
+    /// might be that of another lab's by the time the processes in it are killed.
+    held: Mutex<Vec<Namespace>>,
 }
 
 /// A container: a namespace, nothing else.
@@ -145,6 +148,7 @@ impl Lab {
             segments: None,
             _translators: Vec::new(),
             cuts: Mutex::default(),
+            held: Mutex::default(),
         };
         for number in 1..=options.hosts {
             let namespace = lab.namespace(&format!("host{number}"))?;
@@ -196,6 +200,7 @@ impl Lab {
     /// When the kernel refuses.
     pub fn container(&self, label: &str) -> Result<Container> {
         let namespace = self.namespace(label)?;
+        self.held.lock().unwrap_or_else(PoisonError::into_inner).push(namespace.try_clone()?);
         let spec = if self.named {
             format!("netns:{}", self.full_name(label))
         } else {

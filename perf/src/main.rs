@@ -1,9 +1,11 @@
 //! `weave-perf`: measures this overlay beside other tunnels on one machine.
 //!
 //! `weave-perf ab` builds the same two hosts for every tunnel, one after the other in a fresh
-//! order each round, and prints medians, spread and ratios.
+//! order each round, and prints medians, spread and ratios. `weave-perf relay` does the same with
+//! a link and a way over a third host.
 
 mod ab;
+mod relay;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -22,11 +24,16 @@ struct Arguments {
 enum Command {
     /// Compare tunnels side by side on two simulated hosts (needs root).
     Ab(ab::Options),
+    /// Compare a way over a relay with a direct link (needs root).
+    Relay(relay::Options),
 }
 
 fn main() -> ExitCode {
-    let Command::Ab(options) = Arguments::parse().command;
-    match ab::run(&options) {
+    let ended = match Arguments::parse().command {
+        Command::Ab(options) => ab::run(&options),
+        Command::Relay(options) => relay::run(&options),
+    };
+    match ended {
         Ok(code) => u8::try_from(code).map_or(ExitCode::FAILURE, ExitCode::from),
         Err(error) => {
             // Nothing is left to tell it to when stderr is gone.

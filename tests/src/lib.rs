@@ -4,8 +4,10 @@
 //! tests need root: they make network namespaces.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr)]
 
+pub mod account;
 pub mod checksums;
 pub mod descriptors;
+pub mod flood;
 pub mod flow;
 pub mod hostile;
 pub mod insider;

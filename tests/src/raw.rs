@@ -8,6 +8,8 @@ use std::io;
 use std::mem;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
+use weave_wire::MacAddr;
+
 /// Length of the offload header in front of every frame (`struct virtio_net_hdr`).
 pub const OFFLOAD: usize = 10;
 /// `VIRTIO_NET_HDR_F_NEEDS_CSUM` in the first byte of it.
@@ -31,6 +33,19 @@ impl RawSocket {
     /// When there is no such interface.
     #[must_use]
     pub fn open(interface: &str) -> Self {
+        Self::filtered(interface, None)
+    }
+
+    /// The same for frames to one station.
+    ///
+    /// # Panics
+    /// When there is no such interface.
+    #[must_use]
+    pub fn open_for(interface: &str, destination: MacAddr) -> Self {
+        Self::filtered(interface, Some(destination))
+    }
+
+    fn filtered(interface: &str, destination: Option<MacAddr>) -> Self {
         let index = nix::net::if_::if_nametoindex(interface)
             .unwrap_or_else(|error| panic!("no interface {interface} here: {error}"));
         // SAFETY: socket(2) takes integers only.
@@ -49,6 +64,9 @@ impl RawSocket {
             let result = unsafe { libc::setsockopt(fd, level, option, (&raw const value).cast(), length) };
             assert!(result == 0, "option {option} of a packet socket: {}", io::Error::last_os_error());
         }
+        if let Some(destination) = destination {
+            socket.keep_only(destination);
+        }
         // SAFETY: sockaddr_ll consists of integers and byte arrays, for which zero is a value.
         let mut address: libc::sockaddr_ll = unsafe { mem::zeroed() };
         address.sll_family = libc::AF_PACKET as u16;
@@ -59,6 +77,35 @@ impl RawSocket {
         let result = unsafe { libc::bind(fd, (&raw const address).cast(), length) };
         assert!(result == 0, "bind to {interface}: {}", io::Error::last_os_error());
         socket
+    }
+
+    /// Lets the kernel drop, uncounted, what goes to other stations (classic BPF).
+    fn keep_only(&self, destination: MacAddr) {
+        let [a, b, c, d, e, f] = destination.0;
+        let step = |code: u32, jf: u8, k: u32| libc::sock_filter { code: code as u16, jt: 0, jf, k };
+        let (load, equal, end) = (libc::BPF_LD | libc::BPF_ABS, libc::BPF_JMP | libc::BPF_JEQ, libc::BPF_RET);
+        let mut program = [
+            step(load | libc::BPF_W, 0, 0),
+            step(equal, 3, u32::from_be_bytes([a, b, c, d])),
+            step(load | libc::BPF_H, 0, 4),
+            step(equal, 1, u32::from_be_bytes([0, 0, e, f])),
+            step(end, 0, u32::MAX),
+            step(end, 0, 0),
+        ];
+        let program = libc::sock_fprog { len: program.len() as u16, filter: program.as_mut_ptr() };
+        let length = mem::size_of::<libc::sock_fprog>() as libc::socklen_t;
+        // SAFETY: pointer and length describe `program`, which points to the steps; both live
+        // through the call, which copies them.
+        let result = unsafe {
+            libc::setsockopt(
+                self.0.as_raw_fd(),
+                libc::SOL_SOCKET,
+                libc::SO_ATTACH_FILTER,
+                (&raw const program).cast(),
+                length,
+            )
+        };
+        assert!(result == 0, "a filter on a packet socket: {}", io::Error::last_os_error());
     }
 
     /// The next frame behind its offload header, if one waits.

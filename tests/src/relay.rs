@@ -8,17 +8,16 @@
 //! and may lose, double, delay, damage and repeat them, or change where they seem to come from.
 //! Routers that dial [`Relay::HOST0`] have no other way to each other.
 
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
-use std::net::Ipv4Addr;
-use std::os::fd::AsFd;
-use std::process::Command;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+mod harm;
+mod ledger;
+mod work;
 
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use std::net::Ipv4Addr;
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+
 use weave_host::address::cidr;
 use weave_host::ethtool::{self, GRO, GRO_UDP_FORWARDING, GSO, TSO4, TSO6, USO};
 use weave_host::netlink::VethEnd;
@@ -26,19 +25,16 @@ use weave_host::{Namespace, Netlink};
 
 use crate::World;
 use crate::random::Random;
-use crate::raw::{NEEDS_CSUM, ROOM, RawSocket, udp_at};
+use crate::raw::RawSocket;
+pub use ledger::Counts;
+use ledger::Ledger;
+use work::Work;
 
-/// Name of the device of each host towards the relay.
+/// Name of the device of each host towards the first relay.
 pub const DEVICE: &str = "mesh0";
-/// Old frames kept to be sent again.
-const KEPT: usize = 4096;
-/// Longest delay of a frame that is to arrive out of order.
-const DELAY_MS: u64 = 30;
-/// How long the thread sleeps when nothing happens.
-const IDLE: u16 = 5;
 
 /// What happens to UDP frames, in 1,000; TCP is lost, doubled and delayed only: damage would be
-/// found by its checksum.
+/// found by its checksum. What is no number happens to all frames.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Faults {
     /// Not passed on.
@@ -53,6 +49,21 @@ pub struct Faults {
     pub repeat: u64,
     /// Every data datagram seems to come from the mesh port, whatever its lane.
     pub one_port: Option<u16>,
+    /// Nothing passes towards this end.
+    pub blocked: [bool; 2],
+    /// Each direction carries no more than this.
+    pub clog: Option<Clog>,
+    /// Longest IP packet that passes, bytes; nobody is told.
+    pub mtu: Option<usize>,
+}
+
+/// A narrow place.
+#[derive(Debug, Clone, Copy)]
+pub struct Clog {
+    /// What it carries.
+    pub bytes_per_second: u64,
+    /// Bytes that wait before it; what comes beside them does not pass.
+    pub backlog: usize,
 }
 
 /// What the relay did.
@@ -83,9 +94,34 @@ fn count(counter: &AtomicU64) {
 pub struct Relay {
     over: Arc<AtomicBool>,
     faulty: Arc<AtomicBool>,
+    faults: Arc<Mutex<Faults>>,
     tally: Arc<Tally>,
+    counts: Arc<Counts>,
     middle: Namespace,
     thread: Option<JoinHandle<()>>,
+}
+
+/// The ends of a relay.
+#[derive(Debug, Clone, Copy)]
+pub struct Ends {
+    /// Its number in the world: of its subnet, and of its device on both hosts.
+    pub number: u8,
+    /// The hosts that it joins.
+    pub hosts: [usize; 2],
+}
+
+impl Ends {
+    /// The address of end `end`, 0 or 1.
+    #[must_use]
+    pub fn address(self, end: usize) -> Ipv4Addr {
+        Ipv4Addr::new(10, 98, self.number, 1 + end as u8)
+    }
+
+    /// The device of both hosts.
+    #[must_use]
+    pub fn device(self) -> String {
+        format!("mesh{}", self.number)
+    }
 }
 
 impl Relay {
@@ -98,46 +134,55 @@ impl Relay {
     /// [faulty](Self::set_faulty). With `gro` the hosts join what they receive.
     #[must_use]
     pub fn between(world: &World, faults: Faults, random: Random, gro: bool) -> Self {
+        let ends = Ends { number: 0, hosts: [0, 1] };
+        Self::start(world, ends, faults, random, gro, None)
+    }
+
+    /// Joins two hosts of `world` and keeps account of what becomes of frames, which have these
+    /// lengths and no others. Chance does nothing to what is not a whole frame.
+    #[must_use]
+    pub fn accounting(world: &World, ends: Ends, random: Random, frames: &[usize]) -> Self {
+        Self::start(world, ends, Faults::default(), random, false, Some(Ledger::new(frames)))
+    }
+
+    fn start(
+        world: &World,
+        ends: Ends,
+        faults: Faults,
+        random: Random,
+        gro: bool,
+        ledger: Option<Ledger>,
+    ) -> Self {
         let middle = Namespace::create("relay").unwrap();
-        for (index, address) in [Self::HOST0, Self::HOST1].into_iter().enumerate() {
-            let side = format!("side{index}");
-            let host = world.host(index).namespace();
-            let mut netlink = Netlink::in_namespace(&middle).unwrap();
-            let there = VethEnd { namespace: Some(host), ..VethEnd::new(DEVICE) };
-            netlink.create_veth(VethEnd::new(&side), there, 1500).unwrap();
-            let link = netlink.expect_link(&side).unwrap();
-            middle.run(|| plain(&side, false)).unwrap();
-            netlink.set_up(&link).unwrap();
-            host.run(|| plain(DEVICE, gro)).unwrap();
-            let mut netlink = Netlink::in_namespace(host).unwrap();
-            let link = netlink.expect_link(DEVICE).unwrap();
-            netlink.add_address(link.index, cidr(address.into(), 24).unwrap()).unwrap();
-            netlink.set_up(&link).unwrap();
+        for end in [0, 1] {
+            join(world, &middle, ends, end, gro);
         }
         let sides = middle.run(|| [RawSocket::open("side0"), RawSocket::open("side1")]).unwrap();
-        let (over, faulty, tally) =
-            (Arc::<AtomicBool>::default(), Arc::<AtomicBool>::default(), Arc::<Tally>::default());
-        let mut work = Work {
-            sides,
-            faults,
-            random,
-            kept: Vec::new(),
-            late: BinaryHeap::new(),
-            number: 0,
-            tally: Arc::clone(&tally),
-        };
-        let (end, broken) = (Arc::clone(&over), Arc::clone(&faulty));
+        let (over, faulty) = (Arc::<AtomicBool>::default(), Arc::<AtomicBool>::default());
+        let (tally, counts) = (Arc::<Tally>::default(), Arc::<Counts>::default());
+        let faults = Arc::new(Mutex::new(faults));
+        let mut work = Work::new(sides, random, ledger, &tally, &counts);
+        let (end, broken, trouble) = (Arc::clone(&over), Arc::clone(&faulty), Arc::clone(&faults));
         let thread = std::thread::spawn(move || {
             while !end.load(Ordering::Relaxed) {
-                work.turn(broken.load(Ordering::Relaxed));
+                let faults = *trouble.lock().unwrap();
+                work.turn(&faults, broken.load(Ordering::Relaxed));
             }
-            assert_eq!(
-                work.sides.iter().map(RawSocket::lost).sum::<u32>(),
-                0,
-                "the relay itself was too slow"
-            );
+            assert_eq!(work.missed(), 0, "the relay itself was too slow");
         });
-        Self { over, faulty, tally, middle, thread: Some(thread) }
+        Self { over, faulty, faults, tally, counts, middle, thread: Some(thread) }
+    }
+
+    /// Changes the trouble and begins it.
+    pub fn set_faults(&self, faults: Faults) {
+        *self.faults.lock().unwrap() = faults;
+        self.set_faulty(true);
+    }
+
+    /// What became of frames so far.
+    #[must_use]
+    pub fn counts(&self) -> &Counts {
+        &self.counts
     }
 
     /// Begins or ends the trouble.
@@ -180,161 +225,26 @@ impl Drop for Relay {
     }
 }
 
+/// Connects the host of one end.
+fn join(world: &World, middle: &Namespace, ends: Ends, end: usize, gro: bool) {
+    let (side, device) = (format!("side{end}"), ends.device());
+    let host = world.host(ends.hosts[end]).namespace();
+    let mut netlink = Netlink::in_namespace(middle).unwrap();
+    let there = VethEnd { namespace: Some(host), ..VethEnd::new(&device) };
+    netlink.create_veth(VethEnd::new(&side), there, 1500).unwrap();
+    let link = netlink.expect_link(&side).unwrap();
+    middle.run(|| plain(&side, false)).unwrap();
+    netlink.set_up(&link).unwrap();
+    host.run(|| plain(&device, gro)).unwrap();
+    let mut netlink = Netlink::in_namespace(host).unwrap();
+    let link = netlink.expect_link(&device).unwrap();
+    netlink.add_address(link.index, cidr(ends.address(end).into(), 24).unwrap()).unwrap();
+    netlink.set_up(&link).unwrap();
+}
+
 /// One datagram a frame, as a network card would put it on the wire.
 fn plain(device: &str, gro: bool) {
     let off =
         [(TSO4, false), (TSO6, false), (USO, false), (GSO, false), (GRO, gro), (GRO_UDP_FORWARDING, gro)];
     ethtool::set_features(device, &off).unwrap();
-}
-
-/// A delayed frame: when it is due, its number, where to.
-type Late = Reverse<(Instant, u64, usize, Box<[u8]>)>;
-
-struct Work {
-    sides: [RawSocket; 2],
-    faults: Faults,
-    random: Random,
-    kept: Vec<(usize, Box<[u8]>)>,
-    /// By the time they are due; a number keeps those of one time in order.
-    late: BinaryHeap<Late>,
-    number: u64,
-    tally: Arc<Tally>,
-}
-
-impl Work {
-    fn turn(&mut self, faulty: bool) {
-        let mut ready = [false; 2];
-        {
-            let [a, b] = &self.sides;
-            let mut fds =
-                [PollFd::new(a.as_fd(), PollFlags::POLLIN), PollFd::new(b.as_fd(), PollFlags::POLLIN)];
-            let wait = if self.late.is_empty() { IDLE } else { 1 };
-            let _ = poll(&mut fds, PollTimeout::from(wait));
-            for (ready, fd) in ready.iter_mut().zip(&fds) {
-                *ready = fd.any().unwrap_or(false);
-            }
-        }
-        let mut room = [0; ROOM];
-        for from in [0, 1] {
-            for _ in 0..256 {
-                if !ready[from] {
-                    break;
-                }
-                let Some(frame) = self.sides[from].receive(&mut room) else { break };
-                self.pass(1 - from, frame, faulty);
-            }
-        }
-        let now = Instant::now();
-        while self.late.peek().is_some_and(|Reverse((due, ..))| *due <= now) {
-            if let Some(Reverse((_, _, to, frame))) = self.late.pop() {
-                self.sides[to].send(&frame);
-            }
-        }
-    }
-
-    fn pass(&mut self, to: usize, frame: &mut [u8], faulty: bool) {
-        let udp = udp_at(frame);
-        if let (Some(at), Some(port)) = (udp, self.faults.one_port) {
-            self.rename(frame, at, port);
-        }
-        if udp.is_some() {
-            count(&self.tally.udp);
-        }
-        if !faulty {
-            self.sides[to].send(frame);
-            return;
-        }
-        if self.random.chance(self.faults.lose) {
-            return count(&self.tally.lost);
-        }
-        if udp.is_some() {
-            let copy = (to, Box::from(&*frame));
-            if self.kept.len() < KEPT {
-                self.kept.push(copy);
-            } else {
-                let place = self.number as usize % KEPT;
-                self.kept[place] = copy;
-            }
-        }
-        self.number += 1;
-        let mut len = frame.len();
-        if let Some(at) = udp
-            && self.random.chance(self.faults.damage)
-        {
-            count(&self.tally.damaged);
-            len = self.damage(frame, at + 8);
-        }
-        let frame = &frame[..len];
-        if self.random.chance(self.faults.delay) {
-            count(&self.tally.delayed);
-            let due = Instant::now() + Duration::from_micros(self.random.below(DELAY_MS * 1000));
-            self.late.push(Reverse((due, self.number, to, frame.into())));
-        } else {
-            self.sides[to].send(frame);
-        }
-        if self.random.chance(self.faults.double) {
-            count(&self.tally.doubled);
-            self.sides[to].send(frame);
-        }
-        if self.random.chance(self.faults.repeat) && !self.kept.is_empty() {
-            count(&self.tally.repeated);
-            let place = self.random.below(self.kept.len() as u64) as usize;
-            let (to, frame) = &self.kept[place];
-            self.sides[*to].send(frame);
-        }
-    }
-
-    /// Changes bytes of the payload, or takes some off its end; returns the new length. The checksum
-    /// stays open or is made to be none, so that the kernel lets the damage through.
-    fn damage(&mut self, frame: &mut [u8], payload: usize) -> usize {
-        let len = frame.len() - payload;
-        if len == 0 {
-            return frame.len();
-        }
-        if frame[0] & NEEDS_CSUM == 0 {
-            frame[payload - 2..payload].fill(0);
-        }
-        for _ in 0..1 + self.random.below(3) {
-            let at = payload + self.random.below(len as u64) as usize;
-            frame[at] ^= 1 + self.random.below(255) as u8;
-        }
-        if !self.random.chance(200) {
-            return frame.len();
-        }
-        // Cut short, with lengths that say so.
-        let cut = self.random.below(len as u64) as usize;
-        let udp = payload - 8;
-        let field = |frame: &mut [u8], at: usize| {
-            let value = u16::from_be_bytes([frame[at], frame[at + 1]]).saturating_sub(cut as u16);
-            frame[at..at + 2].copy_from_slice(&value.to_be_bytes());
-        };
-        field(frame, udp + 4);
-        let ip = crate::raw::OFFLOAD + 14;
-        field(frame, ip + 2);
-        frame[ip + 10..ip + 12].fill(0);
-        let sum = crate::checksums::sum(&[&frame[ip..udp]]);
-        frame[ip + 10..ip + 12].copy_from_slice(&(!sum).to_be_bytes());
-        frame[payload - 2..payload].fill(0);
-        frame[0] &= !NEEDS_CSUM;
-        frame.len() - cut
-    }
-
-    /// Lets a data datagram come from `port`. An open checksum holds no port; a complete one is
-    /// corrected (RFC 1624).
-    fn rename(&self, frame: &mut [u8], at: usize, port: u16) {
-        let lane = frame.get(at + 8 + 1).copied();
-        let old = u16::from_be_bytes([frame[at], frame[at + 1]]);
-        if lane == Some(255) || old == port {
-            return;
-        }
-        count(&self.tally.renamed);
-        frame[at..at + 2].copy_from_slice(&port.to_be_bytes());
-        if frame[0] & NEEDS_CSUM == 0 {
-            let sum = u16::from_be_bytes([frame[at + 6], frame[at + 7]]);
-            let mut new = u32::from(!sum) + u32::from(!old) + u32::from(port);
-            new = (new & 0xffff) + (new >> 16);
-            new = (new & 0xffff) + (new >> 16);
-            frame[at + 6..at + 8].copy_from_slice(&(!(new as u16)).to_be_bytes());
-        }
-    }
 }

@@ -104,7 +104,7 @@ fn wild_offload_requests_of_a_container_harm_nobody_else() {
             frame.extend(v4(0).octets());
             frame.extend(v4(1).octets());
             let sum = weave_tests::checksums::sum(&[&frame[14..34]]);
-            frame[24..26].copy_from_slice(&sum.to_be_bytes());
+            frame[24..26].copy_from_slice(&(!sum).to_be_bytes());
         }
         frame.extend([0x90, 1, 0x90, 2]);
         frame.resize(14 + l3 + l4, 0);

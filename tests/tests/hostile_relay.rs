@@ -10,7 +10,17 @@ use weave_tests::relay::{Faults, Relay};
 use weave_tests::world::v4;
 use weave_tests::{Options, World};
 
-const FAULTS: Faults = Faults { lose: 50, double: 50, delay: 100, damage: 50, repeat: 50, one_port: None };
+const FAULTS: Faults = Faults {
+    lose: 50,
+    double: 50,
+    delay: 100,
+    damage: 50,
+    repeat: 50,
+    one_port: None,
+    blocked: [false; 2],
+    clog: None,
+    mtu: None,
+};
 const STREAMS: [Stream; 3] = [
     Stream { from: 0, to: 1, v6: false, bytes: 64, rate: 2_000 },
     Stream { from: 1, to: 0, v6: false, bytes: 600, rate: 1_000 },

@@ -5,13 +5,13 @@
 //! reported of each figure is the median over the rounds, its spread, and the median of the
 //! ratios to kernel VXLAN (or others named) within each round.
 
-mod error;
-mod interrupt;
+pub mod error;
+pub mod interrupt;
 mod measure;
 mod metric;
-mod order;
+pub mod order;
 mod peer;
-mod program;
+pub mod program;
 mod progress;
 mod report;
 mod table;
@@ -94,7 +94,8 @@ enum Form {
 }
 
 impl Offload {
-    fn underlay(self) -> lab::Underlay {
+    /// The underlay with them.
+    pub fn underlay(self) -> lab::Underlay {
         let usual = lab::Underlay { mtu: world::UNDERLAY_MTU, ..lab::Underlay::default() };
         match self {
             Self::On => usual,
@@ -110,7 +111,8 @@ impl Options {
     }
 }
 
-fn parse_seconds(text: &str) -> std::result::Result<f64, String> {
+/// Reads the length of a measurement.
+pub fn parse_seconds(text: &str) -> std::result::Result<f64, String> {
     match text.parse::<f64>() {
         Ok(seconds) if SECONDS.contains(&seconds) => Ok(seconds),
         Ok(_) | Err(_) => Err(format!("not a number from {} to {}", SECONDS.start(), SECONDS.end())),
@@ -125,12 +127,21 @@ struct Series {
     failures: Vec<String>,
 }
 
+/// Namespaces are root's to make.
+///
+/// # Errors
+/// This process is not root's.
+pub fn require_root() -> Result<()> {
+    if nix::unistd::geteuid().is_root() {
+        return Ok(());
+    }
+    let cause = "comparing tunnels needs root to make network namespaces; run it with sudo";
+    Err(Error::Request(cause.to_owned()))
+}
+
 /// Measures and prints; the exit code, which is not 0 when a tunnel failed or a signal came.
 pub fn run(options: &Options) -> Result<i32> {
-    if !nix::unistd::geteuid().is_root() {
-        let cause = "comparing tunnels needs root to make network namespaces; run it with sudo";
-        return Err(Error::Request(cause.to_owned()));
-    }
+    require_root()?;
     interrupt::watch();
     let mut series: Vec<Series> = peer::select(options)?
         .into_iter()

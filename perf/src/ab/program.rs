@@ -26,6 +26,25 @@ pub fn named(program: &Path) -> Result<PathBuf> {
     program.canonicalize().map_err(|e| Error::file("find the program", program, e))
 }
 
+/// The build of `weave` that was named; none named: the one beside this program or in `PATH`.
+///
+/// # Errors
+/// There is none.
+pub fn weave(given: Option<&Path>) -> Result<PathBuf> {
+    match given {
+        Some(program) => named(program),
+        None => beside_this_program("weave").or_else(|| find("weave")).ok_or_else(|| {
+            Error::Request("there is no weave beside this program or in PATH: give one by --weave".to_owned())
+        }),
+    }
+}
+
+/// A program in the directory of this one.
+pub fn beside_this_program(name: &str) -> Option<PathBuf> {
+    let own = std::env::current_exe().ok()?;
+    Some(own.with_file_name(name)).filter(|program| program.is_file())
+}
+
 /// The first line that `program` with `argument` prints, as a rule its version; nothing if it
 /// prints none.
 pub fn first_line(program: &Path, argument: &str) -> String {

@@ -151,6 +151,21 @@ fn nothing_of_a_lab_is_left_when_it_goes() {
 }
 
 #[test]
+fn the_number_of_a_container_is_not_anothers_while_its_lab_is_there() {
+    // The kernel gives a number again that was freed, the lowest first.
+    let lab = Lab::pair().unwrap();
+    let container = lab.container("c").unwrap();
+    let id = container.namespace().id();
+    drop(container);
+    let mut others = Vec::new();
+    let until = Instant::now() + Duration::from_millis(200);
+    while Instant::now() < until {
+        others.push(Namespace::create("other").unwrap());
+        assert!(others.last().unwrap().id() != id, "given again after {} others", others.len());
+    }
+}
+
+#[test]
 fn containers_are_found_by_the_name_they_are_given_to_others() {
     for named in [false, true] {
         let lab = Lab::new(&LabOptions { named, ..LabOptions::default() }).unwrap();

@@ -29,6 +29,14 @@ reasons! {
     FrameTooLong = "frame_too_long",
     /// Offload fields that do not fit the frame.
     BadOffload = "bad_offload",
+    /// A frame for a station of this host: the bridge has delivered it.
+    Local = "local",
+    /// More frames for everybody than one source address may send (storm control).
+    StormSource = "storm_source",
+    /// More frames for everybody than are sent on for one source peer.
+    StormPeer = "storm_peer",
+    /// More frames for everybody than all sources together may send.
+    StormTotal = "storm_total",
     /// No link leads to where the frame should go, or only the one it came by.
     NoRoute = "no_route",
     /// The link has no key to send with, or an old one.

@@ -12,6 +12,7 @@ use crate::probe::Features;
 use crate::shard::{
     BUFFER_LEN, Door, Parts, READ_BUFFERS, READ_GROUP, RECEIVE_BUFFERS, RECEIVE_GROUP, Shard,
 };
+use crate::storm::StormControl;
 use crate::tables::Tables;
 use crate::{ControlSockets, MAX_SHARDS};
 use nix::sched::{CpuSet, sched_setaffinity};
@@ -111,8 +112,9 @@ impl Group {
         let doors: Arc<[Door]> = (0..shards).map(door).collect::<Result<Vec<_>, _>>()?.into();
         let (reporter, reports) = async_channel::bounded(REPORT_QUEUE);
         let counters: Vec<Arc<Counters>> = (0..shards).map(|_| Arc::default()).collect();
+        let storm = Arc::default();
         let built: Vec<Shard> = (0..shards)
-            .map(|shard| build(&config, &sockets, shard, &doors, &counters, &reporter))
+            .map(|shard| build(&config, &sockets, shard, &doors, &storm, &counters, &reporter))
             .collect::<Result<_, _>>()?;
         let mut group = Self {
             doors,
@@ -214,6 +216,7 @@ pub(crate) fn build(
     sockets: &SocketSet,
     shard: usize,
     doors: &Arc<[Door]>,
+    storm: &Arc<StormControl>,
     counters: &[Arc<Counters>],
     reports: &async_channel::Sender<Report>,
 ) -> Result<Shard, StartError> {
@@ -238,6 +241,7 @@ pub(crate) fn build(
         read,
         sends: Sends::new().map_err(failed("mapping send buffers"))?,
         tables: Tables::new(config.own_name, shard, config.taps.len(), config.mtu),
+        storm: Arc::clone(storm),
         counters: Arc::clone(counters.get(shard).ok_or_else(missing)?),
         doors: Arc::clone(doors),
         reports: reports.clone(),

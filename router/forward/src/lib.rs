@@ -18,6 +18,7 @@ mod io;
 mod probe;
 pub mod segment;
 mod shard;
+mod storm;
 mod tables;
 
 pub use clock::boot_time;

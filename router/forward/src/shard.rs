@@ -17,6 +17,7 @@ use crate::io::deliveries::{Deliveries, HandedDelivery, Home};
 use crate::io::received::RECEIVE_OVERHEAD;
 use crate::io::ring::{Completion, Operation, Ring};
 use crate::io::sends::Sends;
+use crate::storm::StormControl;
 use crate::tables::Tables;
 use oversize::Answers;
 use relay::Spreading;
@@ -60,6 +61,7 @@ pub(crate) struct Parts {
     pub(crate) read: Buffers,
     pub(crate) sends: Sends,
     pub(crate) tables: Tables,
+    pub(crate) storm: Arc<StormControl>,
     pub(crate) counters: Arc<Counters>,
     pub(crate) doors: Arc<[Door]>,
     pub(crate) reports: async_channel::Sender<Report>,
@@ -82,6 +84,7 @@ pub(crate) struct Shard {
     deliveries: Deliveries,
     handed: HandedDelivery,
     tables: Tables,
+    storm: Arc<StormControl>,
     counters: Arc<Counters>,
     doors: Arc<[Door]>,
     reports: async_channel::Sender<Report>,
@@ -127,6 +130,7 @@ impl Shard {
             deliveries,
             handed: HandedDelivery::new(),
             tables: parts.tables,
+            storm: parts.storm,
             counters: parts.counters,
             doors: parts.doors,
             reports: parts.reports,

@@ -73,6 +73,8 @@ pub enum Destination {
     Peer(PeerName, LinkId),
     /// To everybody.
     All,
+    /// To a station of this host.
+    Here,
 }
 
 /// Tables of one shard.
@@ -247,7 +249,14 @@ impl Tables {
 
     /// Replaces the stations attached on this host.
     pub fn set_local_macs(&mut self, macs: &[MacAddr]) {
+        self.last_destination = None;
         self.stations.set_local(macs);
+    }
+
+    /// True if `station` is attached on this host.
+    #[must_use]
+    pub fn is_attached(&self, station: MacAddr) -> bool {
+        self.stations.is_local(station)
     }
 
     /// Forgets where a learned station is.
@@ -270,6 +279,8 @@ impl Tables {
         } else {
             match self.stations.peer(mac) {
                 Some(peer) => Destination::Peer(peer, self.routes.next(peer)?),
+                // A bridge that does not know its own port yet, or no more, floods it to us too.
+                None if self.stations.is_local(mac) => Destination::Here,
                 None => Destination::All,
             }
         };

@@ -82,8 +82,8 @@ fn frames_without_route_or_key_are_dropped() {
     let address: SocketAddr = rig.b.address;
     let counters = rig::link_counters();
     rig.a.command(|_| Command::SetLink { link: FORGER_LINK, address, counters: Arc::clone(&counters) });
-    let routes =
-        Routes { peers: vec![neighbour(9, FORGER_LINK)], broadcast: vec![rig::LINK], sealed_only: false };
+    let peers = vec![neighbour(2, rig::LINK), neighbour(9, FORGER_LINK)];
+    let routes = Routes { peers, broadcast: vec![rig::LINK], sealed_only: false };
     let routes = Arc::new(routes);
     rig.a.command(|_| Command::SetRoutes(Arc::clone(&routes)));
     rig.a.send(0, &lost);
@@ -105,6 +105,7 @@ fn a_peer_that_no_route_leads_to_costs_the_others_nothing() {
     let expires = boot_time() + Duration::from_secs(60);
     rig.a.command(|_| rig.a.send_key(link, SessionIndex(0x4000), 0, expires));
     rig.a.dropped(DropReason::Unreachable, 1);
+    rig.a.place_station(None);
     let routes = Arc::new(Routes {
         peers: vec![neighbour(2, rig::LINK)],
         broadcast: vec![link, rig::LINK],

@@ -127,6 +127,7 @@ pub(super) struct CoreCounters {
     pub(super) heartbeats_dropped: u64,
     pub(super) keep_alives_dropped: u64,
     pub(super) mac_flaps: u64,
+    pub(super) macs_replaced: u64,
     pub(super) mac_conflicts: u64,
 }
 

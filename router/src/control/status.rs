@@ -434,6 +434,7 @@ fn counters(core: &Core) -> BTreeMap<String, u64> {
         ("heartbeats_dropped", counters.heartbeats_dropped),
         ("keep_alives_dropped", counters.keep_alives_dropped),
         ("mac_flap", counters.mac_flaps),
+        ("mac_replaced", counters.macs_replaced),
         ("mac_conflict", counters.mac_conflicts),
         ("gossip_accepted", mesh.accepted),
         ("gossip_published", mesh.published),

@@ -21,7 +21,7 @@ pub struct Weave {
 /// The builds named on the command line; none named: the one beside this program or in `PATH`.
 pub fn installed(named: &[PathBuf]) -> Result<Vec<Box<dyn Peer>>> {
     let found: Vec<PathBuf> = if named.is_empty() {
-        beside_this_program().or_else(|| program::find("weave")).into_iter().collect()
+        program::beside_this_program("weave").or_else(|| program::find("weave")).into_iter().collect()
     } else {
         named.iter().map(|program| program::named(program)).collect::<Result<_>>()?
     };
@@ -34,11 +34,6 @@ pub fn installed(named: &[PathBuf]) -> Result<Vec<Box<dyn Peer>>> {
         }
     }
     Ok(peers)
-}
-
-fn beside_this_program() -> Option<PathBuf> {
-    let own = std::env::current_exe().ok()?;
-    Some(own.with_file_name("weave")).filter(|program| program.is_file())
 }
 
 impl Weave {

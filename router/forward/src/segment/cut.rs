@@ -16,6 +16,17 @@ pub enum Outgoing {
     Super(SuperFrame),
 }
 
+impl Outgoing {
+    /// Frames that it is or becomes.
+    #[must_use]
+    pub fn frames(&self) -> usize {
+        match self {
+            Self::Whole(_) => 1,
+            Self::Super(plan) => plan.count(),
+        }
+    }
+}
+
 /// A TCP or UDP packet that is to be cut into segments.
 #[derive(Debug, Clone, Copy)]
 pub struct SuperFrame {

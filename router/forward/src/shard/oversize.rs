@@ -78,7 +78,7 @@ impl Shard {
     }
 
     /// Sends the segments of a super-frame of UDP, some longer than `way` has room
-    /// for, one by one.
+    /// for, one by one, and counts those that are dropped.
     #[cold]
     pub(super) fn send_oversize_segments(
         &mut self,
@@ -86,7 +86,7 @@ impl Shard {
         inner: &InnerHeader,
         plan: &SuperFrame,
         from: &Bytes<'_>,
-    ) -> io::Result<Result<(), DropReason>> {
+    ) -> io::Result<()> {
         let complete = self.complete_checksums;
         let mut scratch = std::mem::take(&mut self.scratch);
         let mut answered = false;
@@ -108,7 +108,7 @@ impl Shard {
             }
         }
         self.scratch = scratch;
-        Ok(Ok(()))
+        Ok(())
     }
 
     /// Sends a frame in fragments, each of as many bytes as `way` has room for.

@@ -65,8 +65,24 @@ impl Shard {
         Ok(())
     }
 
-    /// Sends a frame for everybody on, now.
+    /// True if a frame for everybody may be sent on; else it is counted as dropped.
+    fn may_spread(&self, inner: InnerHeader) -> bool {
+        // One without a source is not let in.
+        let Some(source) = inner.source() else { return false };
+        match self.storm.admit_peer(source, self.tables.now) {
+            Ok(()) => true,
+            Err(reason) => {
+                self.counters.dropped(reason);
+                false
+            }
+        }
+    }
+
+    /// Sends a frame for everybody on, now, if there were not too many.
     pub(super) fn spread(&mut self, spread: Spread, inner: InnerHeader, from: &Bytes<'_>) -> io::Result<()> {
+        if !self.may_spread(inner) {
+            return Ok(());
+        }
         let mut number = 0;
         while let Some(link) = self.tables.spread_to(spread, number) {
             number += 1;
@@ -77,7 +93,8 @@ impl Shard {
         Ok(())
     }
 
-    /// Takes note that the frame at `place` of `buffer` is to be sent on.
+    /// Takes note that the frame at `place` of `buffer` is to be sent on, if there were not
+    /// too many.
     pub(super) fn spread_later(
         &mut self,
         buffer: u16,
@@ -85,6 +102,9 @@ impl Shard {
         place: Range<usize>,
         inner: InnerHeader,
     ) -> io::Result<()> {
+        if !self.may_spread(inner) {
+            return Ok(());
+        }
         if !self.spreading.add(spread, place.clone(), inner) {
             self.spread_pending(buffer)?;
             // Now there is room.

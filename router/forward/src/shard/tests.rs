@@ -64,7 +64,9 @@ impl Bench {
         .into();
         let counters = Arc::new(Counters::default());
         let (reporter, reports) = async_channel::bounded(100);
-        let mut shard = build(&config, &sockets, 0, &doors, &[Arc::clone(&counters)], &reporter).unwrap();
+        let mut shard =
+            build(&config, &sockets, 0, &doors, &Arc::default(), &[Arc::clone(&counters)], &reporter)
+                .unwrap();
         shard.ring.enable().unwrap();
         let far = UdpSocket::bind("127.0.0.1:0").unwrap();
         far.set_read_timeout(Some(WITHIN)).unwrap();

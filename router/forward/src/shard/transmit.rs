@@ -5,7 +5,7 @@ use crate::command::LinkId;
 use crate::counters::DropReason;
 use crate::io::ring::{Completion, File};
 use crate::io::sends::Origin;
-use crate::segment::cut::{Outgoing, classify};
+use crate::segment::cut::{Outgoing, SuperFrame, classify};
 use crate::tables::{Destination, Way, datagram_len};
 use std::io;
 use std::ops::Range;
@@ -13,7 +13,7 @@ use weave_wire::inner::ChecksumRequest;
 use weave_wire::link::heartbeat::KEEP_ALIVE_LEN;
 use weave_wire::packet::EthernetHeader;
 use weave_wire::vnet::{VNET_LEN, VnetHeader};
-use weave_wire::{DatagramKind, INNER_LEN, InnerHeader, OUTER_LEN, PeerName, TAG_LEN};
+use weave_wire::{DatagramKind, INNER_LEN, InnerHeader, MacAddr, OUTER_LEN, PeerName, TAG_LEN};
 use zerocopy::IntoBytes;
 
 /// Where the bytes of a frame lie.
@@ -96,56 +96,74 @@ impl Shard {
                 }
             }
             self.parked.pop_front();
-            let result = self.transmit(buffer, len)?;
-            if let Err(reason) = result {
-                self.counters.dropped(reason);
-            }
+            self.transmit(buffer, len)?;
             self.read.release(buffer);
         }
         Ok(())
     }
 
-    /// Sends one frame or super-frame. The outer result is the ring's, the inner
-    /// one says whether the frame was dropped.
-    fn transmit(&mut self, buffer: u16, len: usize) -> io::Result<Result<(), DropReason>> {
-        let complete = self.complete_checksums;
-        let Some((vnet, frame)) = VnetHeader::split(self.read.bytes_mut(buffer, 0..len)) else {
-            return Ok(Err(DropReason::FrameTooShort));
+    /// Sends one frame or super-frame, or counts why not.
+    fn transmit(&mut self, buffer: u16, len: usize) -> io::Result<()> {
+        let (ethernet, outgoing) = match self.examine(buffer, len) {
+            Ok(examined) => examined,
+            Err((reason, frames)) => return self.refuse(reason, frames),
         };
-        let Some((ethernet, _)) = EthernetHeader::split(frame) else {
-            return Ok(Err(DropReason::FrameTooShort));
-        };
-        let destination = ethernet.destination();
-        let outgoing = match classify(&vnet, frame, complete) {
-            Ok(outgoing) => outgoing,
-            Err(reason) => return Ok(Err(reason)),
-        };
+        match self.tables.destination(ethernet.destination()) {
+            None => self.refuse(DropReason::NoRoute, outgoing.frames()),
+            Some(Destination::Peer(peer, link)) => self.send(buffer, len, outgoing, Some(peer), link),
+            Some(Destination::All) => self.flood(buffer, len, ethernet.source(), outgoing),
+            Some(Destination::Here) => self.refuse(DropReason::Local, outgoing.frames()),
+        }
+    }
+
+    /// Reads what the tap delivered; or says why it is dropped, and how many frames that are.
+    #[inline]
+    fn examine(
+        &mut self,
+        buffer: u16,
+        len: usize,
+    ) -> Result<(EthernetHeader, Outgoing), (DropReason, usize)> {
+        let read = VnetHeader::split(self.read.bytes_mut(buffer, 0..len));
+        let (vnet, frame) = read.ok_or((DropReason::FrameTooShort, 1))?;
+        let (&ethernet, _) = EthernetHeader::split(frame).ok_or((DropReason::FrameTooShort, 1))?;
+        let outgoing = classify(&vnet, frame, self.complete_checksums).map_err(|reason| (reason, 1))?;
         let longest = match outgoing {
             Outgoing::Whole(_) => len - VNET_LEN,
             Outgoing::Super(plan) => plan.segment_len(0),
         };
         if longest > self.tables.max_frame() {
-            return Ok(Err(DropReason::FrameTooLong));
+            return Err((DropReason::FrameTooLong, outgoing.frames()));
         }
-        match self.tables.destination(destination) {
-            None => Ok(Err(DropReason::NoRoute)),
-            Some(Destination::Peer(peer, link)) => self.send(buffer, len, outgoing, Some(peer), link),
-            Some(Destination::All) => {
-                let mut result = Ok(());
-                for place in 0..self.tables.broadcast().len() {
-                    let Some(&link) = self.tables.broadcast().get(place) else { break };
-                    if self.sends.available(Origin::Tap) < SLOTS_FOR_A_FRAME {
-                        self.make_room()?;
-                    }
-                    if let Err(reason) = self.send(buffer, len, outgoing, None, link)? {
-                        result = Err(reason);
-                    }
-                }
-                Ok(result)
-            }
-        }
+        Ok((ethernet, outgoing))
     }
 
+    /// Counts `frames` that go nowhere.
+    #[cold]
+    fn refuse(&self, reason: DropReason, frames: usize) -> io::Result<()> {
+        self.counters.dropped_many(reason, frames as u64);
+        Ok(())
+    }
+
+    /// Sends a frame or super-frame of the station `source` to everybody, if there were not
+    /// too many.
+    fn flood(&mut self, buffer: u16, len: usize, source: MacAddr, outgoing: Outgoing) -> io::Result<()> {
+        let frames = outgoing.frames();
+        let attached = self.tables.is_attached(source);
+        if let Err(reason) = self.storm.admit_station(source, attached, frames, self.tables.now) {
+            return self.refuse(reason, frames);
+        }
+        for place in 0..self.tables.broadcast().len() {
+            let Some(&link) = self.tables.broadcast().get(place) else { break };
+            if self.sends.available(Origin::Tap) < SLOTS_FOR_A_FRAME {
+                self.make_room()?;
+            }
+            self.send(buffer, len, outgoing, None, link)?;
+        }
+        Ok(())
+    }
+
+    /// Sends a frame or super-frame by `link`, and counts what of it is dropped.
+    #[inline]
     fn send(
         &mut self,
         buffer: u16,
@@ -153,41 +171,55 @@ impl Shard {
         outgoing: Outgoing,
         peer: Option<PeerName>,
         link: LinkId,
-    ) -> io::Result<Result<(), DropReason>> {
+    ) -> io::Result<()> {
         let way = match self.tables.way(link) {
             Ok(way) => way,
-            Err(reason) => return Ok(Err(reason)),
+            Err(reason) => return self.refuse(reason, outgoing.frames()),
         };
         let from = Bytes::Read(buffer, VNET_LEN..len);
-        let mut plan = match outgoing {
+        let plan = match outgoing {
+            Outgoing::Super(plan) => plan,
             Outgoing::Whole(request) => {
                 let (inner, len) = (self.inner(peer, request), from.len());
-                if len > way.room {
-                    return self.send_oversize(way, &inner, &from);
-                }
-                return self.put(way, Origin::Tap, &inner, &from, len, <[u8]>::copy_from_slice);
+                let result = if len > way.room {
+                    self.send_oversize(way, &inner, &from)?
+                } else {
+                    self.put(way, Origin::Tap, &inner, &from, len, <[u8]>::copy_from_slice)?
+                };
+                return result.or_else(|reason| self.refuse(reason, 1));
             }
-            Outgoing::Super(plan) => plan,
         };
         let complete = self.complete_checksums;
         let inner = self.inner(peer, if complete { None } else { Some(plan.request()) });
-        if plan.segment_len(0) > way.room {
-            match plan.cut_to(way.room) {
-                Some(shorter) => plan = shorter,
-                None => return self.send_oversize_segments(way, &inner, &plan, &from),
-            }
+        if plan.segment_len(0) <= way.room {
+            return self.send_segments(way, &inner, &plan, &from);
         }
+        match plan.cut_to(way.room) {
+            Some(shorter) => self.send_segments(way, &inner, &shorter, &from),
+            None => self.send_oversize_segments(way, &inner, &plan, &from),
+        }
+    }
+
+    /// Sends the segments of a super-frame, each of which `way` has room for.
+    #[inline]
+    fn send_segments(
+        &mut self,
+        way: Way,
+        inner: &InnerHeader,
+        plan: &SuperFrame,
+        from: &Bytes<'_>,
+    ) -> io::Result<()> {
+        let complete = self.complete_checksums;
         for index in 0..plan.count() {
             let len = plan.segment_len(index);
-            let result = self.put(way, Origin::Tap, &inner, &from, len, |frame, read| {
+            let result = self.put(way, Origin::Tap, inner, from, len, |frame, read| {
                 plan.write(read, index, frame, complete);
             })?;
             if let Err(reason) = result {
-                self.counters.dropped_many(reason, (plan.count() - index - 1) as u64);
-                return Ok(Err(reason));
+                return self.refuse(reason, plan.count() - index);
             }
         }
-        Ok(Ok(()))
+        Ok(())
     }
 
     fn inner(&self, peer: Option<PeerName>, request: Option<ChecksumRequest>) -> InnerHeader {

@@ -77,6 +77,12 @@ impl Stations {
         self.local.sort_unstable();
     }
 
+    /// True if `mac` is attached on this host.
+    #[must_use]
+    pub fn is_local(&self, mac: MacAddr) -> bool {
+        self.local.binary_search(&mac).is_ok()
+    }
+
     /// Takes note that `mac` is at `peer`.
     ///
     /// # Errors
@@ -88,7 +94,7 @@ impl Stations {
     }
 
     fn look_up(&mut self, mac: MacAddr, peer: PeerName, now: Duration) -> Result<Learned, DropReason> {
-        if self.local.binary_search(&mac).is_ok() {
+        if self.is_local(mac) {
             return Err(DropReason::Loop);
         }
         if !mac.is_station() {

@@ -19,8 +19,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use weave_crypto::{Key, SendKey};
 use weave_forward::{
-    Command, ControlSockets, DropReason, Features, Group, GroupConfig, LinkCounters, LinkId, Mode, PeerRoute,
-    ReceiveSession, Report, Routes, SendSession, boot_time, probe,
+    Command, ControlSockets, DropReason, Features, Group, GroupConfig, LinkCounters, LinkId, MacChange, Mode,
+    PeerRoute, ReceiveSession, Report, Routes, SendSession, boot_time, probe,
 };
 use weave_host::Netlink;
 use weave_wire::vnet::{VNET_LEN, VnetHeader};
@@ -134,6 +134,9 @@ impl Rig {
         rig.a.install(2, rig.b.address, SessionIndex(0x1001), boot_time() + LIFETIME);
         rig.a.join(2, rig.b.address, SessionIndex(0x1002));
         rig.b.join(1, rig.a.address, SessionIndex(0x1001));
+        // The station that frames go to is always at the other side: no storm.
+        rig.a.place_station(Some(name(2)));
+        rig.b.place_station(Some(name(1)));
         // Each side's first keep-alive shows that it may send.
         for side in [&rig.a, &rig.b] {
             for _ in 0..options.shards {
@@ -206,6 +209,13 @@ impl Side {
         for shard in 0..self.group.shards() {
             self.group.send(shard, make(shard)).unwrap();
         }
+    }
+
+    /// Says where the station is that a [`frame`] goes to; nowhere: frames go to everybody.
+    pub fn place_station(&self, peer: Option<PeerName>) {
+        let mac = MacAddr(*frame(0, 14).first_chunk().unwrap());
+        let changes = Arc::new(vec![MacChange { mac, peer, attached: false }]);
+        self.command(|_| Command::ChangeMacs(Arc::clone(&changes)));
     }
 
     /// A link to the peer `number` and the keys to receive from it by.

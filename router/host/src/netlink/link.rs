@@ -16,6 +16,11 @@ use crate::namespace::Namespace;
 /// Longest name of an interface, bytes (`IFNAMSIZ` less the closing zero).
 pub const INTERFACE_NAME_MAX: usize = 15;
 
+/// Stations that a bridge learns, at most: as many as a router. A container that sends
+/// under any number of addresses would have the kernel remember each for five minutes.
+/// Frames for a station that a bridge does not know go to all its ports.
+pub const LEARNED_MAX: u32 = 16_384;
+
 /// Index of the loopback interface in every namespace.
 const LOOPBACK_INDEX: u32 = 1;
 
@@ -107,7 +112,8 @@ impl Netlink {
     }
 
     /// Makes a bridge that neither delays nor filters: no spanning tree, no
-    /// multicast snooping. It is down.
+    /// multicast snooping. It learns [`LEARNED_MAX`] stations (before Linux 6.7: any
+    /// number). It is down.
     ///
     /// # Errors
     /// When the name is taken (`EEXIST`), or the kernel refuses otherwise.
@@ -118,6 +124,7 @@ impl Netlink {
             .stp_state(BridgeStpState::Disabled)
             .mcast_snooping(false)
             .forward_delay(0)
+            .fdb_max_learned(LEARNED_MAX)
             .build();
         let request = self.handle.link().add(message).execute();
         self.call("create bridge", name, request)

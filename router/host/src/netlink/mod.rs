@@ -27,7 +27,7 @@ use crate::sys;
 use socket::DirectSocket;
 
 pub use address::InterfaceAddress;
-pub use link::{INTERFACE_NAME_MAX, Link, VethEnd};
+pub use link::{INTERFACE_NAME_MAX, LEARNED_MAX, Link, VethEnd};
 pub(crate) use route::InterfaceRoute;
 pub use watch::{LinkWatch, await_running};
 

@@ -129,6 +129,7 @@ impl Core {
             Seen::Replaced(old) => {
                 change(old, None);
                 change(mac, Some(peer));
+                self.counters.macs_replaced += 1;
             }
             Seen::Held(at) => {
                 change(mac, Some(at));

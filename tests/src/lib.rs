@@ -7,9 +7,11 @@
 pub mod checksums;
 pub mod descriptors;
 pub mod flow;
+pub mod honest;
 pub mod hostile;
 pub mod insider;
 pub mod losses;
+pub mod member;
 pub mod numbered;
 pub mod packets;
 pub mod pings;

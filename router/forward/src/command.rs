@@ -152,6 +152,9 @@ pub enum Command {
     DropReceive(SessionIndex),
     /// Seal with this key from now on; the old one is destroyed.
     SetSend(Box<SendSession>),
+    /// Frames that went in clear with a tag over this link go sealed from now on. Both
+    /// kinds are taken until the next epoch.
+    Seal(LinkId),
     /// Routes, all of them.
     SetRoutes(Arc<Routes>),
     /// MACs that came, moved or went.

@@ -88,7 +88,7 @@ pub(super) fn status(core: &Core, now: Duration) -> Status {
         discovery: core.config.discovery,
         mtu: core.config.mtu,
         conn_limit: core.config.conn_limit,
-        trusted_subnets: Vec::new(),
+        trusted_subnets: core.config.trusted_subnets.clone(),
         targets: core
             .dialler
             .entries()
@@ -196,7 +196,7 @@ fn linked(core: &Core, link: &Link, now: Duration) -> Connection {
     Connection {
         since_s: now.saturating_sub(link.since).as_secs(),
         reason: if link.is_established() { None } else { pending_reason(core, link, now) },
-        encrypted: Some(core.is_encrypted()),
+        encrypted: Some(link.is_encrypted()),
         peer: Some(link.peer.name),
         nickname: link.nickname.clone(),
         mtu: Some(link.peer.mtu),
@@ -283,7 +283,7 @@ fn peers(core: &Core) -> Vec<Peer> {
             peer: link.peer.name,
             nickname: link.nickname.clone()?,
             established: link.is_established(),
-            encrypted: core.is_encrypted(),
+            encrypted: link.is_encrypted(),
         })
     });
     let ourselves = Peer {

@@ -67,6 +67,8 @@ pub(super) struct Node {
 pub(super) struct Net {
     pub nodes: BTreeMap<usize, Node>,
     pub now: Duration,
+    /// Connections are broken, and nobody knows yet: what is sent is lost.
+    pub broken: bool,
     queue: VecDeque<(usize, LinkNumber, Gossip)>,
     next_link: u64,
     runs: u64,
@@ -145,6 +147,17 @@ impl Net {
         }
     }
 
+    /// All connections are found broken, and made anew.
+    pub(super) fn resume_all(&mut self) {
+        self.broken = false;
+        for node in self.nodes.values_mut() {
+            for link in node.ends.keys() {
+                node.mesh.connection_lost(*link);
+                node.mesh.set_writable(*link, true);
+            }
+        }
+    }
+
     pub(super) fn crash(&mut self, at: usize) {
         for other in self.nodes.keys().copied().collect::<Vec<_>>() {
             self.cut(at, other);
@@ -168,7 +181,7 @@ impl Net {
 
     fn deliver(&mut self) {
         while let Some((to, link, gossip)) = self.queue.pop_front() {
-            if let Some(node) = self.nodes.get_mut(&to) {
+            if let Some(node) = self.nodes.get_mut(&to).filter(|_| !self.broken) {
                 node.mesh.on_gossip(link, gossip, self.now);
                 self.drain(to);
             }

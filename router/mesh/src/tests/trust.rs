@@ -87,6 +87,23 @@ fn a_farewell_frees_the_name_everywhere_and_old_copies_stay_away() {
 }
 
 #[test]
+fn who_was_apart_when_a_host_left_for_good_hears_of_it_later() {
+    let mut net = line();
+    net.cut(1, 2);
+    net.seconds(1);
+    let now = net.now;
+    net.mesh(3).farewell(now);
+    net.seconds(1);
+    net.crash(3);
+    assert!(net.mesh(0).peer(name(3)).is_some());
+    net.link(1, 2);
+    net.seconds(2);
+    for n in 0..3 {
+        assert!(net.mesh(n).peer(name(3)).is_none(), "{n}");
+    }
+}
+
+#[test]
 fn a_digest_of_our_own_part_alone_moves_nothing() {
     let mut net = line();
     let published = net.mesh(1).counters().published;

@@ -5,6 +5,8 @@ use weave_crypto::verify_part;
 use weave_mesh::{LinkNumber, Output, OwnStation, Signer};
 use weave_wire::link::gossip::Gossip;
 
+/// How long it is said that another host ran on a copy of this host's state.
+const CLONE_SHOWN: Duration = Duration::from_secs(120);
 /// Own addresses told to others, at most.
 const OWN_ADDRESSES: usize = 16;
 
@@ -119,22 +121,50 @@ impl Core {
         }
     }
 
-    /// Another host runs on a copy of our state.
+    /// Another host runs on a copy of our state. One of both takes a new name and
+    /// key, unless it was told its name: then it leaves its links, each of which
+    /// would take the place of one of the other's.
     fn on_cloned(&mut self, uid: weave_wire::Uid, must_rename: bool) {
-        let reason = if must_rename {
-            format!(
-                "another host (run {uid}) runs on a copy of this host's state and goes on under its name; this one \
-                 tells nobody of its links and containers any more: `weave reset` and launch again, or give one of \
-                 them another --name"
-            )
-        } else {
-            format!(
-                "another host (run {uid}) runs on a copy of this host's state: `weave reset` and launch it again"
-            )
+        let reason = match (must_rename, self.config.name) {
+            (true, None) => {
+                tracing::error!("another host (run {uid}) runs on a copy of this host's state");
+                self.say_bye("this host was a copy of another and takes a new name");
+                self.end.get_or_insert(Ok(End::Renamed(self.local.secrets.clone())));
+                return;
+            }
+            (true, Some(name)) => {
+                self.leave_links();
+                format!(
+                    "another host (run {uid}) runs on a copy of this host's state and goes on as {name}; this one \
+                     has no links any more: `weave reset` and launch again, with another --name or none"
+                )
+            }
+            (false, _) => format!(
+                "another host (run {uid}) runs on a copy of this host's state: unless it takes a new name by \
+                 itself, `weave reset` and launch it again, with another --name or none"
+            ),
         };
         tracing::error!("{reason}");
         self.degraded.retain(|(name, _)| *name != "cloned");
         self.degraded.push(("cloned", reason));
+        self.cloned_at = Some(self.now());
+    }
+
+    /// Ends all links and makes no new ones.
+    fn leave_links(&mut self) {
+        self.is_superseded = true;
+        self.say_bye("another host runs on a copy of this host's state");
+        for id in self.links.keys().copied().collect::<Vec<_>>() {
+            self.lose_link(id, "another host goes on under this host's name");
+        }
+    }
+
+    /// The state `cloned` ends once the other host was not heard of for a while.
+    pub(super) fn forget_clone(&mut self, now: Duration) {
+        if !self.is_superseded && self.cloned_at.is_some_and(|at| now.saturating_sub(at) >= CLONE_SHOWN) {
+            self.cloned_at = None;
+            self.degraded.retain(|(name, _)| *name != "cloned");
+        }
     }
 
     /// The stations attached here changed, or whether they are ours.

@@ -9,6 +9,7 @@ use crate::rt::{self, TcpListener, TcpStream, UdpReceiver};
 use crate::secrets;
 use futures_lite::io::{ReadHalf, WriteHalf};
 use futures_lite::{AsyncReadExt, AsyncWriteExt, future};
+use ipnet::IpNet;
 use std::cell::Cell;
 use std::io;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
@@ -113,17 +114,25 @@ pub(crate) async fn signals(signals: rt::Receiver<Signal>, events: rt::Sender<Ev
     }
 }
 
+/// A connection that was accepted.
+pub(super) struct Incoming {
+    pub(super) ticket: Ticket,
+    pub(super) stream: TcpStream,
+    pub(super) address: SocketAddr,
+    /// It comes from a trusted subnet.
+    pub(super) trusted: bool,
+}
+
 /// Answers an accepted connection, until the core gives its place to another.
 pub(super) async fn answer(
-    ticket: Ticket,
-    stream: TcpStream,
-    address: SocketAddr,
+    incoming: Incoming,
     local: Arc<LocalPeer>,
     links: Resumptions,
     cancelled: rt::Receiver<()>,
     events: rt::Sender<Event>,
 ) {
-    let greeted = futures_lite::future::or(greeting::answer(stream, local, links), async {
+    let Incoming { ticket, stream, address, trusted } = incoming;
+    let greeted = futures_lite::future::or(greeting::answer(stream, local, links, trusted), async {
         let _ = cancelled.recv().await;
         Err(GreetingError::TimedOut)
     })
@@ -140,6 +149,8 @@ pub(super) struct Dial {
     /// Where this router listens, and other ones unless the target says otherwise.
     pub(super) port: u16,
     pub(super) source: Option<IpAddr>,
+    /// Subnets in which data need not be sealed.
+    pub(super) trusted_subnets: Vec<IpNet>,
     /// Where established links lead.
     pub(super) linked: Vec<SocketAddr>,
     pub(super) local: Arc<LocalPeer>,
@@ -170,12 +181,16 @@ async fn dial_address(dial: &Dial, address: SocketAddr) -> Result<Greeted, Greet
     if dial.linked.contains(&address) {
         return Err(GreetingError::Linked);
     }
+    if rt::leads_through(weave_host::bridge::BRIDGE, address)? {
+        return Err(GreetingError::ThroughUs);
+    }
     let stream = connect(address, dial.source).await?;
     // Only the answering end of a handshake would find out whom it talks to.
     if address.port() == dial.port && stream.leads_back()? {
         return Err(GreetingError::Ourselves);
     }
-    greeting::initiate(stream, Arc::clone(&dial.local), dial.attempt).await
+    let trusted = crate::config::contains(&dial.trusted_subnets, address.ip());
+    greeting::initiate(stream, Arc::clone(&dial.local), dial.attempt, trusted).await
 }
 
 /// Dials TCP for a link that goes on.

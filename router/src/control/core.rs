@@ -51,6 +51,9 @@ const HOUSEKEEPING: Duration = Duration::from_secs(30);
 /// How often shards are told of stations, at most: a flood of new ones must not
 /// become a flood of commands.
 const MACS_EVERY: Duration = Duration::from_millis(10);
+/// How often it is looked for peers to dial, at most: a flood of peers must not
+/// become a flood of looks at all of them.
+const DISCOVER_EVERY: Duration = Duration::from_millis(100);
 /// How long a farewell has to get out before the router ends.
 const FAREWELL_LASTS: Duration = Duration::from_millis(200);
 /// How long a link may live without TCP: its keys end then.
@@ -164,6 +167,8 @@ pub(super) struct Core {
     macs_at: Duration,
     routes_changed: bool,
     peers_changed: bool,
+    /// When peers may be looked for.
+    discover_at: Duration,
     next_number: u64,
     reloading: bool,
     housekeeping_at: Duration,
@@ -216,6 +221,7 @@ impl Core {
             macs_at: Duration::ZERO,
             routes_changed: false,
             peers_changed: false,
+            discover_at: Duration::ZERO,
             next_number: 0,
             reloading: false,
             housekeeping_at: Duration::ZERO,

@@ -40,6 +40,9 @@ impl Core {
         if let Some(at) = self.leave_at {
             next = next.min(at);
         }
+        if self.peers_changed {
+            next = next.min(self.discover_at);
+        }
         if let Some((at, _)) = self.mesh.poll_timeout() {
             next = next.min(at);
         }

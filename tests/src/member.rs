@@ -134,10 +134,10 @@ impl Member {
         heard.iter().filter(|(key, _)| key.owner == owner).flat_map(|(_, texts)| texts.clone()).collect()
     }
 
-    /// Waits until it heard a text of `owner` that `is_wanted`, and returns the newest of them.
+    /// Waits until it heard part 0 of `owner`, and returns the newest text.
     #[track_caller]
-    pub fn wait_heard(&self, owner: PeerName, is_wanted: impl Fn(&SignedPart) -> bool) -> SignedPart {
-        let newest = || self.heard(owner).into_iter().rfind(|text| is_wanted(text));
+    pub fn wait_heard(&self, owner: PeerName) -> SignedPart {
+        let newest = || self.heard(owner).into_iter().rfind(|text| text.part == PartId::HOST);
         wait_until(LINK_WITHIN, || format!("nothing is heard of {owner}"), || newest().is_some());
         newest().unwrap()
     }

@@ -82,6 +82,7 @@ fn wrong_usage_is_exit_code_2_and_changes_nothing() {
         ("launch --conn-limit 0", &["--conn-limit"]),
         ("launch --trusted-subnets 10.1.0.0/33", &["--trusted-subnets"]),
         ("launch --trusted-subnets 10.1.2.3/16", &["10.1.0.0/16"]),
+        ("launch --require-encryption", &["no password"]),
         ("demo --hosts 1", &["--hosts"]),
         ("forget --identity x", &["--identity", "peer name"]),
         ("launch --offload no-lro", &["no-lro", "no-gso"]),

@@ -78,6 +78,9 @@ pub struct Config {
     /// [`MAX_TRUSTED_SUBNETS`]: data between two hosts that list each other is
     /// authenticated but not encrypted.
     pub trusted_subnets: Vec<IpNet>,
+    /// Nothing of this host's own stations crosses an unencrypted link, anywhere. Then
+    /// no subnet is trusted.
+    pub require_encryption: bool,
     /// Network passwords, current first, at most two; empty: a clear network.
     pub passwords: Vec<Password>,
     /// Where they were read, an absolute path: read again on `weave reload` and SIGHUP.
@@ -93,16 +96,16 @@ pub struct Config {
 }
 
 impl Config {
-    /// True if `address` is in a trusted subnet.
+    /// True if data to `address` need not be sealed.
     #[must_use]
     pub fn trusts(&self, address: IpAddr) -> bool {
-        contains(&self.trusted_subnets, address)
+        !self.require_encryption && contains(&self.trusted_subnets, address)
     }
 }
 
 /// True if `address` is in one of `subnets`. An IPv4 address counts as such also
 /// where a socket of both families shows it mapped.
-pub(crate) fn contains(subnets: &[IpNet], address: IpAddr) -> bool {
+fn contains(subnets: &[IpNet], address: IpAddr) -> bool {
     let address = address.to_canonical();
     subnets.iter().any(|subnet| subnet.contains(&address))
 }

@@ -87,3 +87,35 @@ fn a_host_that_moves_out_of_the_trusted_subnets_is_sent_nothing_readable_any_mor
     let what = || format!("all know: {:?}", world.status(0).routes);
     wait_until(LINK_WITHIN, what, || world.status(0).routes.iter().all(|route| route.encrypted));
 }
+
+#[test]
+fn a_host_that_requires_encryption_sends_nothing_over_unencrypted_links_of_others() {
+    let options =
+        Options::encrypted().count(3).args("--no-discovery").launches(&[(0, &[]), (1, &[0]), (2, &[1])]);
+    let options = options.args_of(0, "--require-encryption").args_of(1, TRUSTED).args_of(2, TRUSTED);
+    let world = World::new(options);
+    world.wait_linked(1, 2, LINK_WITHIN);
+    world.wait_ping(0, v4(1).into(), LINK_WITHIN);
+    world.wait_ping(1, v4(2).into(), LINK_WITHIN);
+    assert_eq!(world.connection(1, 2).unwrap().encrypted, Some(false));
+    let what = || format!("it says so: {:?}", world.degraded(0));
+    wait_until(LINK_WITHIN, what, || world.degraded(0).contains(&"unencrypted_ways".to_owned()));
+    let capture = world.on_host(2, || Capture::start(UNDERLAY));
+    let outbox = world.inside(0, || UdpSocket::bind((v4(0), 0)).unwrap());
+    outbox.set_broadcast(true).unwrap();
+    for _ in 0..10 {
+        // The neighbour's address is asked for by broadcast, which goes no further than host 1 either.
+        let _ = outbox.send_to(MARK, (v4(2), 7_000));
+        outbox.send_to(MARK, "255.255.255.255:7000").unwrap();
+    }
+    // Something that goes the whole way and comes after it.
+    world.wait_ping(1, v4(2).into(), LINK_WITHIN);
+    let frames = capture.finish();
+    assert!(!frames.is_empty());
+    assert!(!frames.iter().any(|frame| frame.bytes.windows(MARK.len()).any(|part| part == MARK)));
+    // By a link of its own it reaches host 2 as well.
+    world.weave(0, &["connect", &world.underlay(2).to_string()]).ok();
+    world.wait_ping(0, v4(2).into(), LINK_WITHIN);
+    assert_eq!(world.connection(0, 2).unwrap().encrypted, Some(true));
+    assert!(!world.degraded(0).contains(&"unencrypted_ways".to_owned()));
+}

@@ -54,6 +54,9 @@ pub struct LaunchOptions {
     /// Data of links whose two ends list each other here is authenticated but not encrypted
     #[arg(long, value_name = "CIDR", value_delimiter = ',', value_parser = subnet)]
     pub trusted_subnets: Vec<IpNet>,
+    /// Keep this host's own traffic off unencrypted links, also those between other hosts
+    #[arg(long)]
+    pub require_encryption: bool,
     /// Parts of the fast path to switch off: no-gso, no-gro, no-uso, no-tso
     #[arg(long, value_name = "LIST")]
     pub offload: Option<Offloads>,

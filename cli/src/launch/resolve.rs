@@ -48,6 +48,16 @@ pub fn resolve(options: LaunchOptions, environment: &Environment, role: Role) ->
     }
     limit("peers", options.targets.len(), MAX_TARGETS)?;
     limit("advertised addresses", options.advertise.len(), MAX_ADVERTISED)?;
+    if options.require_encryption && !options.trusted_subnets.is_empty() {
+        warnings.push("--trusted-subnets has no effect beside --require-encryption".into());
+    }
+    if options.require_encryption && passwords.is_empty() {
+        return Err(Failure::usage(
+            "cannot require encryption",
+            "no password was given: every link of a network without one is unencrypted",
+            "give the password, or leave --require-encryption out",
+        ));
+    }
     limit("trusted subnets", options.trusted_subnets.len(), MAX_TRUSTED_SUBNETS)?;
     for target in &options.advertise {
         refuse_name(target)?;
@@ -74,6 +84,7 @@ pub fn resolve(options: LaunchOptions, environment: &Environment, role: Role) ->
         shards: options.shards,
         conn_limit: options.conn_limit,
         trusted_subnets: options.trusted_subnets,
+        require_encryption: options.require_encryption,
         discovery: !options.no_discovery,
         offload: options.offload.unwrap_or_default(),
         passwords,

@@ -189,6 +189,7 @@ impl Core {
             nickname: parts.nickname.clone(),
             port: parts.group.port(),
             addresses: Vec::new(),
+            sealed_only: parts.config.require_encryption,
             run: parts.run,
             seed: super::random_u64(),
         };

@@ -89,8 +89,10 @@ impl Core {
             let wanted = self.mesh.peers().filter(|peer| peer.route.is_some() && peer.link.is_none());
             wanted
                 .map(|peer| {
+                    // One address is one target, however it is written.
+                    let canonical = |at: &SocketAddr| SocketAddr::new(at.ip().to_canonical(), at.port());
                     let dialled = peer.addresses.iter().filter(|address| weave_mesh::may_dial(**address));
-                    (peer.name, dialled.map(|address| Target::from(*address)).collect())
+                    (peer.name, dialled.map(canonical).map(Target::from).collect())
                 })
                 .collect()
         } else {
@@ -195,6 +197,8 @@ impl Core {
             Some(weave_forward::PeerRoute {
                 peer: route.peer,
                 next: id(&route.next)?,
+                next_sealed: route.next_sealed.as_ref().and_then(id),
+                sealed_only: route.sealed_only,
                 unicast_from: all(&route.unicast_from),
                 broadcast_from: all(&route.broadcast_from),
                 broadcast_to: route.broadcast_to.iter().filter_map(id).collect(),
@@ -210,14 +214,18 @@ impl Core {
                 peers.push(weave_forward::PeerRoute {
                     peer: link.peer.name,
                     next: link.id,
+                    next_sealed: link.is_encrypted().then_some(link.id),
+                    sealed_only: false,
                     unicast_from: own.clone(),
                     broadcast_from: own,
                     broadcast_to: Vec::new(),
                 });
-                broadcast.push(link.id);
+                if link.is_encrypted() || !self.config.require_encryption {
+                    broadcast.push(link.id);
+                }
             }
         }
-        Routes { peers, broadcast }
+        Routes { peers, broadcast, sealed_only: self.config.require_encryption }
     }
 }
 

@@ -5,11 +5,11 @@ use super::super::greeting::{self, Greeted, GreetingError, Resumptions};
 use super::super::link::DRAINED;
 use super::super::server::Answer;
 use super::Event;
+use crate::config::Config;
 use crate::rt::{self, TcpListener, TcpStream, UdpReceiver};
 use crate::secrets;
 use futures_lite::io::{ReadHalf, WriteHalf};
 use futures_lite::{AsyncReadExt, AsyncWriteExt, future};
-use ipnet::IpNet;
 use std::cell::Cell;
 use std::io;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
@@ -149,8 +149,7 @@ pub(super) struct Dial {
     /// Where this router listens, and other ones unless the target says otherwise.
     pub(super) port: u16,
     pub(super) source: Option<IpAddr>,
-    /// Subnets in which data need not be sealed.
-    pub(super) trusted_subnets: Vec<IpNet>,
+    pub(super) config: Arc<Config>,
     /// Where established links lead.
     pub(super) linked: Vec<SocketAddr>,
     pub(super) local: Arc<LocalPeer>,
@@ -189,7 +188,7 @@ async fn dial_address(dial: &Dial, address: SocketAddr) -> Result<Greeted, Greet
     if address.port() == dial.port && stream.leads_back()? {
         return Err(GreetingError::Ourselves);
     }
-    let trusted = crate::config::contains(&dial.trusted_subnets, address.ip());
+    let trusted = dial.config.trusts(address.ip());
     greeting::initiate(stream, Arc::clone(&dial.local), dial.attempt, trusted).await
 }
 

@@ -84,7 +84,7 @@ impl Core {
                 attempt,
                 port: self.config.port,
                 source: self.config.host,
-                trusted_subnets: self.config.trusted_subnets.clone(),
+                config: Arc::clone(&self.config),
                 linked: established.filter_map(|link| link.address).collect(),
                 local: Arc::clone(&self.local),
             };

@@ -3,12 +3,14 @@
 mod datagrams;
 mod gossip;
 mod greeted;
+mod inbox;
 mod messages;
 mod paths;
 mod shards;
 mod tasks;
 mod timers;
 
+pub(super) use inbox::{Inbox, inbox};
 pub(super) use tasks::{accept, receive, reports, signals};
 
 use super::greeting::{Greeted, GreetingError, Outcome, Resumptions, entropy};
@@ -46,6 +48,8 @@ use weave_wire::{Lane, MacAddr, Nickname, OuterHeader, PeerName, SessionIndex};
 
 /// Events handled before timers are looked at again.
 const EVENTS_AT_ONCE: usize = 256;
+/// How long what peers tell is read before other events and timers have their turn.
+const TOLD_AT_ONCE: Duration = Duration::from_millis(5);
 /// How often attachments are read again and stations expire.
 const HOUSEKEEPING: Duration = Duration::from_secs(30);
 /// How often shards are told of stations, at most: a flood of new ones must not
@@ -110,6 +114,8 @@ pub(super) struct Parts {
     pub(super) saver: Saver,
     pub(super) degraded: Vec<(&'static str, String)>,
     pub(super) events: rt::Sender<Event>,
+    /// Takes what comes over TCP.
+    pub(super) told: rt::Sender<Event>,
 }
 
 /// Counters of the control core.
@@ -145,6 +151,7 @@ pub(super) struct Core {
     mesh_port_socket: UdpSocket,
     saver: Saver,
     events: rt::Sender<Event>,
+    told: rt::Sender<Event>,
     started: Instant,
     pub(super) links: BTreeMap<LinkId, Link>,
     /// Links by our names of their sessions.
@@ -204,6 +211,7 @@ impl Core {
             mesh_port_socket: parts.mesh_port_socket,
             saver: parts.saver,
             events: parts.events,
+            told: parts.told,
             started: Instant::now(),
             links: BTreeMap::new(),
             sessions: HashMap::new(),
@@ -254,7 +262,7 @@ impl Core {
     }
 
     /// Handles events until told to stop.
-    pub(super) async fn run(&mut self, inbox: rt::Receiver<Event>) -> Result<End, String> {
+    pub(super) async fn run(&mut self, inbox: Inbox) -> Result<End, String> {
         loop {
             self.on_timers();
             self.run_mesh();
@@ -263,13 +271,20 @@ impl Core {
                 return end;
             }
             let wait = self.deadline().saturating_sub(self.now());
-            let Some(first) = rt::timeout(wait, inbox.recv()).await else { continue };
+            let Some(first) = rt::timeout(wait, inbox.next()).await else { continue };
             let Ok(first) = first else { return Err("the control core lost its events".into()) };
             self.handle(first);
             for _ in 0..EVENTS_AT_ONCE {
-                let Ok(event) = inbox.try_recv() else { break };
+                let Ok(event) = inbox.events.try_recv() else { break };
                 self.handle(event);
             }
+            let end = self.now().saturating_add(TOLD_AT_ONCE);
+            while self.now() < end {
+                let Ok(event) = inbox.told.try_recv() else { break };
+                self.handle(event);
+            }
+            // Heartbeats are carried by tasks of this thread.
+            rt::yield_now().await;
         }
     }
 

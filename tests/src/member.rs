@@ -26,6 +26,8 @@ use crate::{World, wait_until};
 
 /// How often its threads look whether they are to end.
 const END_CHECK: Duration = Duration::from_millis(100);
+/// Longest time for a router to take what it is told: it reads as much as it likes.
+const TAKES: Duration = Duration::from_secs(60);
 /// Texts of one part that are remembered, from the first.
 const TEXTS: usize = 16;
 /// Parts that are remembered: those of honest hosts are few.
@@ -75,6 +77,7 @@ impl Member {
         let mut insider = Insider::join_from(world, from, to, name);
         insider.describe();
         let Insider { stream, link, uid, frames } = insider;
+        stream.set_write_timeout(Some(TAKES)).unwrap();
         let Established { peer, keys, sealer, opener, .. } = *link;
         let voice = Voice(Arc::new(Mutex::new((stream.try_clone().unwrap(), sealer))));
         let (over, heard) = (Arc::<AtomicBool>::default(), Heard::default());
@@ -165,7 +168,7 @@ pub fn host(links: &[PeerName], addresses: Vec<SocketAddr>) -> Vec<u8> {
     let link = |peer: &PeerName| AnnouncedLink { peer: *peer, unencrypted: false, outbound: true, cost: 1 };
     let links = links.iter().map(link).collect();
     let nickname = "invented".parse().unwrap();
-    HostPart { nickname, port: 6783, addresses, links, farewell: false }.encode()
+    HostPart { nickname, port: 6783, addresses, links, sealed_only: false, farewell: false }.encode()
 }
 
 /// A digest of something that need not exist.

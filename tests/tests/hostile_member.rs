@@ -22,7 +22,7 @@ const ROOM: u64 = 48 * MIB;
 /// The same with as many bytes of parts as a router keeps.
 const ROOM_OF_PARTS: u64 = 64 * MIB + ROOM;
 /// A change on an honest host reaches another one within this time, whatever members tell.
-const TOLD_WITHIN: Duration = Duration::from_secs(2);
+const TOLD_WITHIN: Duration = Duration::from_secs(5);
 
 fn name(last: u8) -> PeerName {
     PeerName::new([2, 0xee, 0, 0, 0, last]).unwrap()

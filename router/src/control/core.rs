@@ -274,17 +274,24 @@ impl Core {
             let Some(first) = rt::timeout(wait, inbox.next()).await else { continue };
             let Ok(first) = first else { return Err("the control core lost its events".into()) };
             self.handle(first);
-            for _ in 0..EVENTS_AT_ONCE {
-                let Ok(event) = inbox.events.try_recv() else { break };
-                self.handle(event);
+            self.handle_waiting(&inbox);
+            if !inbox.is_empty() {
+                // Heartbeats are carried by tasks of this thread.
+                rt::yield_now().await;
             }
-            let end = self.now().saturating_add(TOLD_AT_ONCE);
-            while self.now() < end {
-                let Ok(event) = inbox.told.try_recv() else { break };
-                self.handle(event);
-            }
-            // Heartbeats are carried by tasks of this thread.
-            rt::yield_now().await;
+        }
+    }
+
+    /// Handles what waits: events first, then for a while what peers tell.
+    fn handle_waiting(&mut self, inbox: &Inbox) {
+        for _ in 0..EVENTS_AT_ONCE {
+            let Ok(event) = inbox.events.try_recv() else { break };
+            self.handle(event);
+        }
+        let end = self.now().saturating_add(TOLD_AT_ONCE);
+        while self.now() < end {
+            let Ok(event) = inbox.told.try_recv() else { break };
+            self.handle(event);
         }
     }
 

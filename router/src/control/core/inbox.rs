@@ -26,6 +26,11 @@ pub(in crate::control) fn inbox() -> (rt::Sender<Event>, rt::Sender<Event>, Inbo
 }
 
 impl Inbox {
+    /// True if nothing waits.
+    pub(super) fn is_empty(&self) -> bool {
+        self.events.is_empty() && self.told.is_empty()
+    }
+
     /// The next event.
     ///
     /// # Errors

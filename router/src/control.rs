@@ -23,9 +23,6 @@ use weave_wire::Nickname;
 pub(crate) use core::End;
 pub(crate) use greeting::{entropy, random_u64};
 
-/// Events that wait for the core, at most; who brings more waits.
-const EVENTS: usize = 1024;
-
 /// What the control core is started with.
 pub(crate) struct Setup {
     pub(crate) local: Arc<LocalPeer>,
@@ -59,7 +56,7 @@ pub(crate) enum Signal {
 /// Why it could not go on.
 pub(crate) fn run(setup: Setup, ready: impl FnOnce() + 'static) -> Result<End, String> {
     rt::run(async move {
-        let (events, inbox) = rt::bounded(EVENTS);
+        let (events, told, inbox) = core::inbox();
         let Setup { sockets, listener, control_socket, signals, .. } = setup;
         let server = rt::UnixListener::bind(&control_socket, weave_api::server::CLIENTS_MAX)
             .map_err(|error| format!("cannot listen on {}: {error}", control_socket.display()))?;
@@ -83,6 +80,7 @@ pub(crate) fn run(setup: Setup, ready: impl FnOnce() + 'static) -> Result<End, S
                 saver: setup.saver,
                 degraded: setup.degraded,
                 events: events.clone(),
+                told,
             },
             &setup.targets,
             setup.recent,

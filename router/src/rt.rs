@@ -99,6 +99,11 @@ pub(crate) async fn sleep(time: Duration) {
     glommio::timer::sleep(time).await;
 }
 
+/// Lets other tasks of this thread go on.
+pub(crate) async fn yield_now() {
+    futures_lite::future::yield_now().await;
+}
+
 /// What `future` gives, or `None` if it took longer than `limit`.
 pub(crate) async fn timeout<T>(limit: Duration, future: impl Future<Output = T>) -> Option<T> {
     futures_lite::future::or(async { Some(future.await) }, async {

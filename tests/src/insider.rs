@@ -33,15 +33,22 @@ const SESSION: SessionIndex = SessionIndex(0x1515_1515);
 /// Stretching takes a while: once for all insiders of a test.
 static STRETCHED: LazyLock<Password> = LazyLock::new(|| Password::stretch(PASSWORD.as_bytes()).unwrap());
 
-/// A link to the router of host 0 that a test has in its hand. It dials from host 1.
+/// A link to a router that a test has in its hand.
 pub struct Insider {
-    stream: TcpStream,
-    socket: UdpSocket,
+    pub(crate) stream: TcpStream,
     /// Its link.
     pub link: Box<Established>,
+    pub(crate) uid: Uid,
+    /// Its data lane.
+    pub frames: Frames,
+}
+
+/// Sends datagrams over a link, sealed but of any content.
+pub struct Frames {
+    pub(crate) socket: UdpSocket,
+    pub(crate) target: SocketAddr,
     key: SendKey,
     name: PeerName,
-    target: SocketAddr,
 }
 
 /// Runs of insiders so far, and one.
@@ -56,40 +63,51 @@ fn entropy(bytes: &mut [u8]) {
     }
 }
 
+/// The identity of the insider with this name: a name keeps its key.
+pub(crate) fn identity(name: PeerName) -> Identity {
+    let mut seed = [0x15; 32];
+    seed[..6].copy_from_slice(&name.to_bytes());
+    Identity::from_seed(&seed)
+}
+
 impl Insider {
-    /// Joins as `name`, each time as another run of it. Ids of runs are as small as can be: it is
-    /// the side that begins re-keys.
+    /// Joins the router of host 0 from host 1 as `name`, each time as another run of it. Ids of
+    /// runs are as small as can be: it is the side that begins re-keys.
     #[must_use]
     pub fn join(world: &World, name: PeerName) -> Self {
-        let target = SocketAddr::new(world.underlay(0), world.status(0).port);
+        Self::join_from(world, 1, 0, name)
+    }
+
+    /// The same from one host to another.
+    #[must_use]
+    pub fn join_from(world: &World, from: usize, to: usize, name: PeerName) -> Self {
+        let target = SocketAddr::new(world.underlay(to), world.status(to).port);
         let deadline = Instant::now() + WITHIN;
         loop {
             // A host that comes often has to wait.
-            if let Some(joined) = Self::try_join(world, name, target) {
+            if let Some(joined) = Self::try_join(world, from, name, target) {
                 return joined;
             }
-            assert!(Instant::now() < deadline, "the insider does not get in; {}", world.log(0));
+            assert!(Instant::now() < deadline, "the insider does not get in; {}", world.log(to));
             std::thread::sleep(Duration::from_millis(200));
         }
     }
 
-    fn try_join(world: &World, name: PeerName, target: SocketAddr) -> Option<Self> {
-        // A name keeps its key.
-        let mut seed = [0x15; 32];
-        seed[..6].copy_from_slice(&name.to_bytes());
+    fn try_join(world: &World, from: usize, name: PeerName, target: SocketAddr) -> Option<Self> {
+        let uid = Uid(RUNS.fetch_add(1, Ordering::Relaxed));
         let local = Arc::new(LocalPeer {
             name,
-            uid: Uid(RUNS.fetch_add(1, Ordering::Relaxed)),
-            identity: Identity::from_seed(&seed),
+            uid,
+            identity: identity(name),
             secrets: Secrets::Encrypted { current: STRETCHED.clone(), previous: None },
             shards: 1,
             lanes: 1,
             mtu: 1376,
             features: 0,
         });
-        let (mut stream, socket) = world.on_host(1, || {
+        let (mut stream, socket) = world.on_host(from, || {
             let stream = TcpStream::connect_timeout(&target, WITHIN).unwrap();
-            (stream, UdpSocket::bind((world.underlay(1), 0)).unwrap())
+            (stream, UdpSocket::bind((world.underlay(from), 0)).unwrap())
         });
         stream.set_read_timeout(Some(WITHIN)).unwrap();
         stream.set_write_timeout(Some(WITHIN)).unwrap();
@@ -106,14 +124,15 @@ impl Insider {
             stream.write_all(&step.send).ok()?;
             if let Some(link) = step.established {
                 let key = link.keys.send_key(link.peer.session, Lane::data(0).unwrap());
-                return Some(Self { stream, socket, link, key, name, target });
+                let frames = Frames { socket, target, key, name };
+                return Some(Self { stream, link, uid, frames });
             }
         }
     }
 
     /// Describes itself as a router does first.
     pub fn describe(&mut self) {
-        let port = self.socket.local_addr().unwrap().port();
+        let port = self.frames.socket.local_addr().unwrap().port();
         let describe = Describe { nickname: "insider".parse().unwrap(), port, observed: None };
         assert!(self.say(&Message::Describe(describe).encode()));
     }
@@ -149,11 +168,17 @@ impl Insider {
             }
         }
     }
+}
 
+impl Frames {
     /// Sends a sealed frame that claims to come from `source`; `None`: from itself.
-    pub fn send_frame(&mut self, source: Option<PeerName>, frame: &[u8]) {
-        let inner = InnerHeader::new(source.unwrap_or(self.name), None, None);
-        let datagram = self.sealed(&inner, frame);
+    pub fn send(&mut self, source: Option<PeerName>, frame: &[u8]) {
+        self.send_behind(&InnerHeader::new(source.unwrap_or(self.name), None, None), frame);
+    }
+
+    /// Sends a sealed frame, or what is none, behind this inner header.
+    pub fn send_behind(&mut self, inner: &InnerHeader, frame: &[u8]) {
+        let datagram = self.sealed(inner, frame);
         self.socket.send_to(&datagram, self.target).unwrap();
     }
 

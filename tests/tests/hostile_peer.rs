@@ -154,7 +154,7 @@ fn a_peer_cannot_speak_for_another() {
         WITHIN,
         || format!("{:?}", numbered::all_drops(&world, 0)),
         || {
-            insider.send_frame(Some(genuine), &frame);
+            insider.frames.send(Some(genuine), &frame);
             world.drops(0, "source_peer") >= 10
         },
     );
@@ -217,7 +217,7 @@ fn no_frames_of_a_peer_make_an_offload_request_that_the_kernel_refuses() {
         WITHIN,
         || "nothing passes".into(),
         || {
-            insider.send_train(None, std::slice::from_ref(&frame));
+            insider.frames.send_train(None, std::slice::from_ref(&frame));
             world.counter(0, "tap_writes") > 0
         },
     );
@@ -239,7 +239,7 @@ fn no_frames_of_a_peer_make_an_offload_request_that_the_kernel_refuses() {
             }
         }
         sent += frames.len() as u64;
-        insider.send_train(request.filter(|_| random.chance(800)), &frames);
+        insider.frames.send_train(request.filter(|_| random.chance(800)), &frames);
     }
     wait_until(
         WITHIN,

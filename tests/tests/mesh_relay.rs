@@ -8,7 +8,7 @@ use weave_tests::pings::Pings;
 use weave_tests::world::{LINK_WITHIN, Options, World, v4, wait_until};
 
 /// Time for a route to be replaced once a router in it is gone.
-const REROUTED_WITHIN: Duration = Duration::from_millis(1_500);
+const REROUTED_WITHIN: Duration = Duration::from_secs(1);
 
 fn hops(status: &Status) -> Vec<u8> {
     let mut hops: Vec<_> = status.routes.iter().map(|route| route.hops).collect();
@@ -85,7 +85,9 @@ fn a_ring_goes_round_the_other_way_when_a_router_in_the_path_is_killed() {
     pings.wait_answer(Instant::now(), LINK_WITHIN, "a ping before");
     world.kill(1);
     let killed = Instant::now();
-    let after = pings.wait_answer(killed + Duration::from_millis(100), LINK_WITHIN, "a ping the other way");
+    // What was on its way then proves nothing.
+    let later = Duration::from_millis(100);
+    let after = later + pings.wait_answer(killed + later, LINK_WITHIN, "a ping the other way");
     assert!(after < REROUTED_WITHIN, "{after:?}");
     let flowed = pings.finish();
     assert!(flowed.longest_gap() < REROUTED_WITHIN, "{:?}", flowed.longest_gap());

@@ -27,7 +27,7 @@ pub struct MeshCounters {
     pub evicted: u64,
     /// Peers collected after they were unreachable for long.
     pub collected: u64,
-    /// Digests not followed because too much is wanted already.
+    /// Digests not followed, or no longer, because too much is wanted already.
     pub wants_full: u64,
     /// Requests for parts not answered because too many are waiting.
     pub pulls_full: u64,

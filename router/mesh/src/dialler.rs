@@ -1,8 +1,11 @@
 //! Which peers to dial, and when.
 
 use crate::backoff::Backoff;
+use hashbrown::{HashMap, HashSet};
 use std::collections::BTreeMap;
+use std::hash::Hash;
 use std::net::{IpAddr, SocketAddr};
+use std::ops::Bound;
 use std::time::Duration;
 use weave_wire::PeerName;
 
@@ -12,9 +15,11 @@ pub const DIALS: usize = 20;
 pub const TARGETS: usize = 512;
 /// Recent peers, at most.
 pub const RECENT: usize = 512;
-/// Peers learned from others that are dialled, at most, and addresses of each.
-pub const DISCOVERED: usize = 4_096;
+/// Addresses of peers learned from others that are dialled, at most, and those of
+/// each. Peers beyond that have their turn when others failed [`GIVES_WAY`] times.
+pub const DISCOVERED: usize = 1_024;
 const DISCOVERED_ADDRESSES: usize = 8;
+const GIVES_WAY: u32 = 3;
 /// Longest wait between dials of a peer that is reached over others: a direct link
 /// replaces the relay that soon.
 const DISCOVERED_WAIT: Duration = Duration::from_secs(10);
@@ -27,7 +32,7 @@ const YIELD: Duration = Duration::from_millis(500);
 const RECENT_KEPT: Duration = Duration::from_secs(600);
 
 /// An entry of the dialler.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct DialId(u64);
 
 /// Why an address is dialled.
@@ -77,19 +82,22 @@ pub struct Entry<T> {
 /// All that is to be dialled.
 #[derive(Debug)]
 pub struct Dialler<T> {
+    /// By rising id.
     entries: Vec<Entry<T>>,
     /// Addresses that others told of, dialled within [`DISCOVERED_APART`].
-    dialled: Vec<(T, Duration)>,
+    dialled: HashMap<T, Duration>,
     next_id: u64,
+    /// The last peer learned from others whose turn it was.
+    last_turn: Option<PeerName>,
 }
 
 impl<T> Default for Dialler<T> {
     fn default() -> Self {
-        Self { entries: Vec::new(), dialled: Vec::new(), next_id: 0 }
+        Self { entries: Vec::new(), dialled: HashMap::new(), next_id: 0, last_turn: None }
     }
 }
 
-impl<T: Clone + PartialEq> Dialler<T> {
+impl<T: Clone + Eq + Hash> Dialler<T> {
     /// Everything known, targets in the order they were given.
     #[must_use]
     pub fn entries(&self) -> &[Entry<T>] {
@@ -152,22 +160,32 @@ impl<T: Clone + PartialEq> Dialler<T> {
     /// their addresses are dialled, besides targets and recent peers. What is not
     /// among them any more is linked, or gone.
     pub fn set_discovered(&mut self, peers: Vec<(PeerName, Vec<T>)>, ourselves: PeerName, now: Duration) {
-        let mut wanted: BTreeMap<PeerName, Vec<T>> = peers.into_iter().take(DISCOVERED).collect();
+        let mut wanted: BTreeMap<PeerName, Vec<T>> = peers.into_iter().collect();
         wanted.values_mut().for_each(|addresses| addresses.truncate(DISCOVERED_ADDRESSES));
+        let crowded = wanted.values().map(Vec::len).sum::<usize>() > DISCOVERED;
         self.entries.retain(|entry| match (entry.origin, &entry.stand) {
             (Origin::Discovered(name), Stand::Waiting(_)) => {
-                wanted.get(&name).is_some_and(|addresses| addresses.contains(&entry.target))
+                let gives_way = crowded && entry.failures >= GIVES_WAY;
+                !gives_way && wanted.get(&name).is_some_and(|addresses| addresses.contains(&entry.target))
             }
             // A dial under way ends by itself; a link is why its peer is not wanted.
             (Origin::Discovered(_), Stand::Dialling(_)) => true,
             (Origin::Discovered(_), Stand::Linked(_)) => false,
             (Origin::Target | Origin::Recent, _) => true,
         });
-        for (name, addresses) in wanted {
-            let first = if name < ourselves { now.saturating_add(YIELD) } else { now };
+        let is_discovered = |entry: &&Entry<T>| matches!(entry.origin, Origin::Discovered(_));
+        let mut room = DISCOVERED.saturating_sub(self.entries.iter().filter(is_discovered).count());
+        let mut known: HashSet<T> = self.entries.iter().map(|entry| entry.target.clone()).collect();
+        for (name, addresses) in in_turn(&wanted, self.last_turn) {
+            if room < addresses.len() {
+                break;
+            }
+            let first = if *name < ourselves { now.saturating_add(YIELD) } else { now };
             for address in addresses {
-                if !self.entries.iter().any(|entry| entry.target == address) {
-                    self.insert(address, Origin::Discovered(name), first);
+                if known.insert(address.clone()) {
+                    self.insert(address.clone(), Origin::Discovered(*name), first);
+                    self.last_turn = Some(*name);
+                    room -= 1;
                 }
             }
         }
@@ -191,7 +209,8 @@ impl<T: Clone + PartialEq> Dialler<T> {
     }
 
     fn entry_mut(&mut self, id: DialId) -> Option<&mut Entry<T>> {
-        self.entries.iter_mut().find(|entry| entry.id == id)
+        let at = self.entries.binary_search_by_key(&id, |entry| entry.id).ok()?;
+        self.entries.get_mut(at)
     }
 
     /// What to dial now, with the number of failures before; counted as being
@@ -202,7 +221,7 @@ impl<T: Clone + PartialEq> Dialler<T> {
                 || !matches!(entry.stand, Stand::Waiting(_))
                 || now.saturating_sub(entry.since) < RECENT_KEPT
         });
-        self.dialled.retain(|(_, at)| now.saturating_sub(*at) < DISCOVERED_APART);
+        self.dialled.retain(|_, at| now.saturating_sub(*at) < DISCOVERED_APART);
         let under_way = self.entries.iter().filter(|entry| matches!(entry.stand, Stand::Dialling(_))).count();
         let mut due = Vec::new();
         for entry in &mut self.entries {
@@ -211,11 +230,11 @@ impl<T: Clone + PartialEq> Dialler<T> {
             }
             if matches!(entry.stand, Stand::Waiting(at) if at <= now) {
                 if matches!(entry.origin, Origin::Discovered(_)) {
-                    if let Some((_, last)) = self.dialled.iter().find(|(target, _)| *target == entry.target) {
+                    if let Some(last) = self.dialled.get(&entry.target) {
                         entry.stand = Stand::Waiting(last.saturating_add(DISCOVERED_APART));
                         continue;
                     }
-                    self.dialled.push((entry.target.clone(), now));
+                    self.dialled.insert(entry.target.clone(), now);
                 }
                 entry.stand = Stand::Dialling(now);
                 due.push((entry.id, entry.target.clone(), entry.failures));
@@ -242,7 +261,8 @@ impl<T: Clone + PartialEq> Dialler<T> {
             entry.refused = refused;
             let mut wait = entry.backoff.fail(refused, now, jitter);
             if matches!(entry.origin, Origin::Discovered(_)) {
-                wait = wait.min(DISCOVERED_WAIT.mul_f64(1.0 - 0.25 * jitter.clamp(0.0, 1.0)));
+                let longest = DISCOVERED_WAIT.mul_f64(1.0 - 0.25 * jitter.clamp(0.0, 1.0));
+                wait = wait.min(longest);
             }
             entry.stand = Stand::Waiting(now.saturating_add(wait));
         }
@@ -314,6 +334,16 @@ impl<T: Clone + PartialEq> Dialler<T> {
         let under_way = self.entries.iter().filter(|entry| matches!(entry.stand, Stand::Dialling(_))).count();
         if under_way >= DIALS { None } else { waiting.min() }
     }
+}
+
+/// All peers, those behind `last` first.
+fn in_turn<T>(
+    peers: &BTreeMap<PeerName, Vec<T>>,
+    last: Option<PeerName>,
+) -> impl Iterator<Item = (&PeerName, &Vec<T>)> {
+    let behind = last.map_or(Bound::Unbounded, Bound::Excluded);
+    let before = last.map(|last| peers.range(..=last)).into_iter().flatten();
+    peers.range((behind, Bound::Unbounded)).chain(before)
 }
 
 /// True for addresses told by others that may be dialled: those of one host
@@ -496,6 +526,34 @@ mod tests {
         }
         assert!(dials.windows(2).all(|two| two[1] - two[0] <= 11), "{dials:?}");
         assert!(dials.len() > 300);
+    }
+
+    #[test]
+    fn each_of_more_peers_than_are_dialled_at_a_time_has_its_turn() {
+        let peer = |n: u16| {
+            let [high, low] = n.to_be_bytes();
+            PeerName::new([2, 0, 0, 1, high, low]).unwrap_or_else(|| unreachable!("not zero"))
+        };
+        let peers: Vec<_> = (0..4_096_u16).map(|n| (peer(n), vec![(n, 1), (n, 2)])).collect();
+        let mut dialler = Dialler::default();
+        let mut dialled = std::collections::BTreeSet::new();
+        let mut now = seconds(0);
+        while now < seconds(120) {
+            dialler.set_discovered(peers.clone(), name(5), now);
+            assert!(dialler.entries().len() <= DISCOVERED);
+            loop {
+                let due = dialler.due(now);
+                for (id, (peer, _), _) in &due {
+                    dialled.insert(*peer);
+                    dialler.failed(*id, "no answer".into(), false, now, 0.5);
+                }
+                if due.is_empty() {
+                    break;
+                }
+            }
+            now += seconds(1);
+        }
+        assert_eq!(dialled.len(), 4_096);
     }
 
     #[test]

@@ -123,6 +123,27 @@ impl Liveness {
         first
     }
 
+    /// True if a heartbeat is due.
+    #[must_use]
+    pub fn is_beat_due(&self, now: Duration) -> bool {
+        now >= self.next_beat
+    }
+
+    /// Heartbeats of other links are sent at `now`: if nothing is amiss and the next
+    /// one is due soon, it goes with them, and from then on stays with them: one
+    /// wake-up serves many links. True if it was brought forward.
+    pub fn join_beat(&mut self, now: Duration) -> bool {
+        let joins = self.probing.is_none()
+            && self.outstanding.is_empty()
+            && self.is_established()
+            && now < self.next_beat
+            && self.next_beat.saturating_sub(now) <= self.interval / 4;
+        if joins {
+            self.next_beat = now;
+        }
+        joins
+    }
+
     /// What is due at `now`, one thing at a time.
     pub fn poll(&mut self, now: Duration) -> Option<Beat> {
         if let Some(reason) = self.dead(now) {
@@ -268,6 +289,31 @@ mod tests {
             false
         });
         assert!((29..=32).contains(&beats), "{beats}");
+    }
+
+    #[test]
+    fn beats_of_links_that_are_due_soon_go_together_and_no_more_often() {
+        let mut links = [0, 400].map(|millis| Liveness::new(Duration::from_millis(millis)));
+        let (mut beats, mut wakes) = (0, 0);
+        let mut now = Duration::ZERO;
+        while now < Duration::from_secs(60) {
+            if links.iter().any(|link| link.is_beat_due(now)) {
+                links.iter_mut().for_each(|link| drop(link.join_beat(now)));
+            }
+            let mut woken = false;
+            for link in &mut links {
+                while let Some(Beat::Send(sequence)) = link.poll(now) {
+                    link.on_answer(sequence, now);
+                    (beats, woken) = (beats + 1, true);
+                }
+            }
+            wakes += u32::from(woken);
+            now += Duration::from_millis(10);
+        }
+        assert!(wakes <= 32 && beats <= 2 * wakes, "{wakes} {beats}");
+        // Where an answer is missing, beats follow a clock of their own.
+        let Some(Beat::Send(_)) = links[0].poll(now + INTERVAL) else { panic!() };
+        assert!(!links[0].join_beat(now + INTERVAL));
     }
 
     proptest! {

@@ -11,42 +11,59 @@ pub const WANTS: usize = 16_384;
 pub const ASKED_PER_LINK: usize = 64;
 /// Links remembered that have a part, at most.
 const ANNOUNCERS: usize = 8;
-/// How long a link may take for the next part asked of it.
+/// How long a link may take for the next part asked of it; where others have the
+/// part too, for this one.
 const ANSWER_LIMIT: Duration = Duration::from_secs(2);
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Want {
     announcers: Vec<(LinkNumber, Version)>,
-    asked: Option<(LinkNumber, Duration)>,
+    /// Who is asked, or will be.
+    turn: LinkNumber,
+    /// When it was asked.
+    asked: Option<Duration>,
 }
 
+/// The wants whose turn is one link's.
 #[derive(Debug, Default)]
-struct Asked {
-    parts: usize,
+struct Queue {
+    idle: BTreeSet<PartKey>,
+    /// Number of parts it is asked for.
+    asked: usize,
     /// When the link answered last.
     answered: Duration,
 }
 
-/// All parts wanted.
+impl Queue {
+    fn load(&self) -> usize {
+        self.idle.len() + self.asked
+    }
+}
+
+/// All parts wanted. Each waits in the queue of one link that has it, so that no
+/// link is kept from being asked by what others announce and never send.
 #[derive(Debug, Default)]
 pub(crate) struct Wants {
     wants: BTreeMap<PartKey, Want>,
-    /// Those that nobody is asked for at the moment.
-    idle: BTreeSet<PartKey>,
-    asked: BTreeMap<LinkNumber, Asked>,
+    queues: BTreeMap<LinkNumber, Queue>,
+    /// Announcements that found no room, and those that gave way.
+    pub(crate) refused: u64,
 }
 
 impl Wants {
     /// `link` has a newer version of a part; `is_owner`: it is the part's owner,
-    /// who is asked first. False if too much is wanted already.
+    /// who is asked first and at once. False if there is no room for it.
     pub(crate) fn add(&mut self, key: PartKey, version: Version, link: LinkNumber, is_owner: bool) -> bool {
-        if self.wants.len() >= WANTS && !self.wants.contains_key(&key) {
-            return false;
-        }
-        let want = self.wants.entry(key).or_default();
-        if want.asked.is_none() {
-            self.idle.insert(key);
-        }
+        let Some(want) = self.wants.get_mut(&key) else {
+            if self.wants.len() >= WANTS && !self.make_room(link) {
+                self.refused += 1;
+                return false;
+            }
+            let announcers = vec![(link, version)];
+            self.wants.insert(key, Want { announcers, turn: link, asked: None });
+            self.queues.entry(link).or_default().idle.insert(key);
+            return true;
+        };
         let known = want.announcers.iter_mut().find(|(announcer, _)| *announcer == link);
         if let Some((_, known)) = known {
             *known = version.max(*known);
@@ -55,23 +72,72 @@ impl Wants {
             want.announcers.insert(0, (link, version));
         } else if want.announcers.len() < ANNOUNCERS {
             want.announcers.push((link, version));
+        } else {
+            return true;
+        }
+        let (turn, is_idle) = (want.turn, want.asked.is_none());
+        if turn != link && (is_owner || (is_idle && self.load(link) + 1 < self.load(turn))) {
+            self.leave_queue(key);
+            self.enter_queue(key, link);
         }
         true
+    }
+
+    fn load(&self, link: LinkNumber) -> usize {
+        self.queues.get(&link).map_or(0, Queue::load)
+    }
+
+    /// Makes room for a want of `link`: the link of which most is wanted gives way.
+    fn make_room(&mut self, link: LinkNumber) -> bool {
+        let greediest = self.queues.iter().max_by_key(|(_, queue)| queue.load()).map(|(link, _)| *link);
+        let victim = greediest
+            .filter(|greediest| self.load(*greediest) > self.load(link) + 1)
+            .and_then(|greediest| self.queues.get(&greediest)?.idle.last().copied());
+        let Some(key) = victim else { return false };
+        self.refused += 1;
+        self.drop_want(key);
+        true
+    }
+
+    fn leave_queue(&mut self, key: PartKey) {
+        let Some(want) = self.wants.get_mut(&key) else { return };
+        let Some(queue) = self.queues.get_mut(&want.turn) else { return };
+        if want.asked.take().is_some() {
+            queue.asked = queue.asked.saturating_sub(1);
+        } else {
+            queue.idle.remove(&key);
+        }
+    }
+
+    fn enter_queue(&mut self, key: PartKey, link: LinkNumber) {
+        let Some(want) = self.wants.get_mut(&key) else { return };
+        want.turn = link;
+        self.queues.entry(link).or_default().idle.insert(key);
+    }
+
+    fn drop_want(&mut self, key: PartKey) {
+        self.leave_queue(key);
+        self.wants.remove(&key);
+    }
+
+    /// The link whose turn it was is done with: the next one, if any.
+    fn next_turn(&mut self, key: PartKey) {
+        self.leave_queue(key);
+        let Some(want) = self.wants.get(&key) else { return };
+        match want.announcers.iter().map(|(link, _)| *link).min_by_key(|link| self.load(*link)) {
+            Some(link) => self.enter_queue(key, link),
+            None => drop(self.wants.remove(&key)),
+        }
     }
 
     /// `link` sent the part, be it as it may.
     pub(crate) fn answered(&mut self, key: PartKey, link: LinkNumber, now: Duration) {
         let Some(want) = self.wants.get_mut(&key) else { return };
-        if want.asked.is_some_and(|(asked, _)| asked == link) {
-            want.asked = None;
+        if want.turn == link && want.asked.is_some() {
             want.announcers.retain(|(announcer, _)| *announcer != link);
-            self.idle.insert(key);
-            if let Some(asked) = self.asked.get_mut(&link) {
-                asked.parts = asked.parts.saturating_sub(1);
-                asked.answered = now;
-            }
-            if self.wants.get(&key).is_some_and(|want| want.announcers.is_empty()) {
-                self.drop_want(key);
+            self.next_turn(key);
+            if let Some(queue) = self.queues.get_mut(&link) {
+                queue.answered = now;
             }
         }
     }
@@ -83,70 +149,45 @@ impl Wants {
         let holders =
             want.announcers.iter().filter(|(_, has)| *has >= version).map(|(link, _)| *link).collect();
         want.announcers.retain(|(_, has)| *has > version);
-        if want.announcers.is_empty() {
-            self.drop_want(key);
+        if want.announcers.iter().all(|(link, _)| *link != want.turn) {
+            self.next_turn(key);
         }
         holders
     }
 
-    fn drop_want(&mut self, key: PartKey) {
-        self.idle.remove(&key);
-        if let Some((link, _)) = self.wants.remove(&key).and_then(|want| want.asked)
-            && let Some(asked) = self.asked.get_mut(&link)
-        {
-            asked.parts = asked.parts.saturating_sub(1);
-        }
-    }
-
     /// A link is gone: others are asked.
     pub(crate) fn link_removed(&mut self, link: LinkNumber) {
-        self.asked.remove(&link);
-        let keys: Vec<_> = self.wants.keys().copied().collect();
-        for key in keys {
-            let Some(want) = self.wants.get_mut(&key) else { continue };
+        let mut left = Vec::new();
+        for (key, want) in &mut self.wants {
             want.announcers.retain(|(announcer, _)| *announcer != link);
-            if want.asked.is_some_and(|(asked, _)| asked == link) {
-                want.asked = None;
-                self.idle.insert(key);
-            }
-            if want.announcers.is_empty() && want.asked.is_none() {
-                self.drop_want(key);
+            if want.turn == link {
+                left.push(*key);
             }
         }
+        for key in left {
+            self.next_turn(key);
+        }
+        self.queues.remove(&link);
     }
 
     /// Whom to ask now for what. A link that was asked for much is asked again
     /// when it answered half of it.
     pub(crate) fn due(&mut self, now: Duration) -> BTreeMap<LinkNumber, Vec<PartKey>> {
-        let mut due: BTreeMap<LinkNumber, Vec<PartKey>> = BTreeMap::new();
-        let mut asked_now = Vec::new();
-        let room: BTreeMap<LinkNumber, usize> = self
-            .asked
-            .iter()
-            .filter(|(_, asked)| asked.parts > ASKED_PER_LINK / 2)
-            .map(|(link, _)| (*link, 0))
-            .collect();
-        let mut full = room.len();
-        for key in &self.idle {
-            let Some(want) = self.wants.get_mut(key) else { continue };
-            let free = want.announcers.iter().map(|(link, _)| *link).find(|link| {
-                let before = self.asked.get(link).map_or(0, |asked| asked.parts);
-                !room.contains_key(link) && before < ASKED_PER_LINK
-            });
-            let Some(link) = free else {
-                full += 1;
-                if full > WANTS_LOOKED_AT {
-                    break;
+        let mut due = BTreeMap::new();
+        let free = self
+            .queues
+            .iter_mut()
+            .filter(|(_, queue)| queue.asked <= ASKED_PER_LINK / 2 && !queue.idle.is_empty());
+        for (link, queue) in free {
+            let room = ASKED_PER_LINK - queue.asked;
+            let keys: Vec<_> = std::iter::from_fn(|| queue.idle.pop_first()).take(room).collect();
+            queue.asked += keys.len();
+            for key in &keys {
+                if let Some(want) = self.wants.get_mut(key) {
+                    want.asked = Some(now);
                 }
-                continue;
-            };
-            want.asked = Some((link, now));
-            self.asked.entry(link).or_insert(Asked { parts: 0, answered: now }).parts += 1;
-            due.entry(link).or_default().push(*key);
-            asked_now.push(*key);
-        }
-        for key in asked_now {
-            self.idle.remove(&key);
+            }
+            due.insert(*link, keys);
         }
         due
     }
@@ -154,41 +195,31 @@ impl Wants {
     /// Gives up on links that did not answer in time; returns how many parts
     /// that concerns. Those announced by nobody else are wanted no more.
     pub(crate) fn expire(&mut self, now: Duration) -> u64 {
-        let is_late = |asked: &BTreeMap<LinkNumber, Asked>, link: LinkNumber, at: Duration| {
-            let answered = asked.get(&link).map_or(Duration::ZERO, |asked| asked.answered);
-            now.saturating_sub(at.max(answered)) >= ANSWER_LIMIT
+        let is_late = |want: &Want| {
+            want.asked.is_some_and(|at| {
+                // Who sends one part after the other is waited for, but not where
+                // another link may be quicker.
+                let answered = self.queues.get(&want.turn).map_or(Duration::ZERO, |queue| queue.answered);
+                let since = if want.announcers.len() > 1 { at } else { at.max(answered) };
+                now.saturating_sub(since) >= ANSWER_LIMIT
+            })
         };
-        let late: Vec<_> = self
-            .wants
-            .iter()
-            .filter_map(|(key, want)| want.asked.map(|(link, at)| (*key, link, at)))
-            .filter(|(_, link, at)| is_late(&self.asked, *link, *at))
-            .collect();
-        let count = late.len() as u64;
-        for (key, link, _) in late {
-            if let Some(asked) = self.asked.get_mut(&link) {
-                asked.parts = asked.parts.saturating_sub(1);
-            }
-            let Some(want) = self.wants.get_mut(&key) else { continue };
-            want.asked = None;
-            want.announcers.retain(|(announcer, _)| *announcer != link);
-            if want.announcers.is_empty() {
-                self.drop_want(key);
-            } else {
-                self.idle.insert(key);
+        let late: Vec<_> = self.wants.iter().filter(|(_, want)| is_late(want)).map(|(key, _)| *key).collect();
+        for key in &late {
+            if let Some(want) = self.wants.get_mut(key) {
+                let turn = want.turn;
+                want.announcers.retain(|(announcer, _)| *announcer != turn);
+                self.next_turn(*key);
             }
         }
-        count
+        late.len() as u64
     }
 
     /// True if somebody is asked for something.
     pub(crate) fn is_waiting(&self) -> bool {
-        self.asked.values().any(|asked| asked.parts > 0)
+        self.queues.values().any(|queue| queue.asked > 0)
     }
 }
-
-/// Wants looked at in vain before the rest has to wait.
-const WANTS_LOOKED_AT: usize = 256;
 
 #[cfg(test)]
 mod tests {
@@ -254,6 +285,58 @@ mod tests {
         assert_eq!(wants.due(at(1))[&A].len(), ASKED_PER_LINK / 2);
         assert_eq!(wants.expire(at(2000)), 0, "the link answers");
         assert_eq!(wants.expire(at(2001)), ASKED_PER_LINK as u64);
+    }
+
+    #[test]
+    fn the_owner_is_asked_at_once_though_another_link_was() {
+        let mut wants = Wants::default();
+        assert!(wants.add(key(1), version(9), A, false));
+        assert_eq!(wants.due(at(0)), BTreeMap::from([(A, vec![key(1)])]));
+        assert!(wants.add(key(1), version(1), B, true));
+        assert_eq!(wants.due(at(1)), BTreeMap::from([(B, vec![key(1)])]));
+        wants.answered(key(1), B, at(2));
+        assert_eq!(wants.have(key(1), version(1)), [A]);
+        assert_eq!(wants.due(at(3)), BTreeMap::from([(A, vec![key(1)])]), "what it said it has");
+    }
+
+    #[test]
+    fn answers_to_other_questions_put_off_nobody_who_has_the_part_too() {
+        let mut wants = Wants::default();
+        for n in 1..=2 {
+            assert!(wants.add(key(n), version(1), A, false));
+        }
+        assert_eq!(wants.due(at(0))[&A].len(), 2);
+        assert!(wants.add(key(1), version(1), B, false));
+        wants.answered(key(2), A, at(1900));
+        wants.have(key(2), version(1));
+        assert_eq!(wants.expire(at(2000)), 1);
+        assert_eq!(wants.due(at(2000)), BTreeMap::from([(B, vec![key(1)])]));
+    }
+
+    #[test]
+    fn a_link_that_announces_what_it_does_not_send_leaves_room_for_others() {
+        let mut wants = Wants::default();
+        for n in 0..2 * WANTS as u16 {
+            wants.add(key(n), version(1), A, false);
+        }
+        assert_eq!(wants.refused, WANTS as u64);
+        let _ = wants.due(at(0));
+        // The last of all keys: whatever is looked at first, it is asked for at once.
+        assert!(wants.add(key(u16::MAX), version(1), B, false));
+        assert_eq!(wants.due(at(1)), BTreeMap::from([(B, vec![key(u16::MAX)])]));
+        assert_eq!((wants.wants.len(), wants.refused), (WANTS, WANTS as u64 + 1));
+    }
+
+    #[test]
+    fn links_that_have_the_same_share_the_work() {
+        let mut wants = Wants::default();
+        for link in [A, B] {
+            for n in 0..60 {
+                assert!(wants.add(key(n), version(1), link, false));
+            }
+        }
+        let due = wants.due(at(0));
+        assert!(due[&A].len().abs_diff(due[&B].len()) <= 2, "{} {}", due[&A].len(), due[&B].len());
     }
 
     #[test]

@@ -3,12 +3,14 @@
 mod datagrams;
 mod gossip;
 mod greeted;
+mod inbox;
 mod messages;
 mod paths;
 mod shards;
 mod tasks;
 mod timers;
 
+pub(super) use inbox::{Inbox, inbox};
 pub(super) use tasks::{accept, receive, reports, signals};
 
 use super::greeting::{Greeted, GreetingError, Outcome, Resumptions, entropy};
@@ -46,11 +48,16 @@ use weave_wire::{Lane, MacAddr, Nickname, OuterHeader, PeerName, SessionIndex};
 
 /// Events handled before timers are looked at again.
 const EVENTS_AT_ONCE: usize = 256;
+/// How long what peers tell is read before other events and timers have their turn.
+const TOLD_AT_ONCE: Duration = Duration::from_millis(5);
 /// How often attachments are read again and stations expire.
 const HOUSEKEEPING: Duration = Duration::from_secs(30);
 /// How often shards are told of stations, at most: a flood of new ones must not
 /// become a flood of commands.
 const MACS_EVERY: Duration = Duration::from_millis(10);
+/// How often it is looked for peers to dial, at most: a flood of peers must not
+/// become a flood of looks at all of them.
+const DISCOVER_EVERY: Duration = Duration::from_millis(100);
 /// How long a farewell has to get out before the router ends.
 const FAREWELL_LASTS: Duration = Duration::from_millis(200);
 /// How long a link may live without TCP: its keys end then.
@@ -107,6 +114,8 @@ pub(super) struct Parts {
     pub(super) saver: Saver,
     pub(super) degraded: Vec<(&'static str, String)>,
     pub(super) events: rt::Sender<Event>,
+    /// Takes what comes over TCP.
+    pub(super) told: rt::Sender<Event>,
 }
 
 /// Counters of the control core.
@@ -143,6 +152,7 @@ pub(super) struct Core {
     mesh_port_socket: UdpSocket,
     saver: Saver,
     events: rt::Sender<Event>,
+    told: rt::Sender<Event>,
     started: Instant,
     pub(super) links: BTreeMap<LinkId, Link>,
     /// Links by our names of their sessions.
@@ -165,6 +175,8 @@ pub(super) struct Core {
     macs_at: Duration,
     routes_changed: bool,
     peers_changed: bool,
+    /// When peers may be looked for.
+    discover_at: Duration,
     next_number: u64,
     reloading: bool,
     housekeeping_at: Duration,
@@ -200,6 +212,7 @@ impl Core {
             mesh_port_socket: parts.mesh_port_socket,
             saver: parts.saver,
             events: parts.events,
+            told: parts.told,
             started: Instant::now(),
             links: BTreeMap::new(),
             sessions: HashMap::new(),
@@ -218,6 +231,7 @@ impl Core {
             macs_at: Duration::ZERO,
             routes_changed: false,
             peers_changed: false,
+            discover_at: Duration::ZERO,
             next_number: 0,
             reloading: false,
             housekeeping_at: Duration::ZERO,
@@ -249,7 +263,7 @@ impl Core {
     }
 
     /// Handles events until told to stop.
-    pub(super) async fn run(&mut self, inbox: rt::Receiver<Event>) -> Result<End, String> {
+    pub(super) async fn run(&mut self, inbox: Inbox) -> Result<End, String> {
         loop {
             self.on_timers();
             self.run_mesh();
@@ -258,13 +272,27 @@ impl Core {
                 return end;
             }
             let wait = self.deadline().saturating_sub(self.now());
-            let Some(first) = rt::timeout(wait, inbox.recv()).await else { continue };
+            let Some(first) = rt::timeout(wait, inbox.next()).await else { continue };
             let Ok(first) = first else { return Err("the control core lost its events".into()) };
             self.handle(first);
-            for _ in 0..EVENTS_AT_ONCE {
-                let Ok(event) = inbox.try_recv() else { break };
-                self.handle(event);
+            self.handle_waiting(&inbox);
+            if !inbox.is_empty() {
+                // Heartbeats are carried by tasks of this thread.
+                rt::yield_now().await;
             }
+        }
+    }
+
+    /// Handles what waits: events first, then for a while what peers tell.
+    fn handle_waiting(&mut self, inbox: &Inbox) {
+        for _ in 0..EVENTS_AT_ONCE {
+            let Ok(event) = inbox.events.try_recv() else { break };
+            self.handle(event);
+        }
+        let end = self.now().saturating_add(TOLD_AT_ONCE);
+        while self.now() < end {
+            let Ok(event) = inbox.told.try_recv() else { break };
+            self.handle(event);
         }
     }
 

@@ -99,6 +99,13 @@ impl<S: Signer> Mesh<S> {
         }
     }
 
+    /// The link goes on over another connection: what was under way on the one
+    /// before may be lost.
+    pub fn link_resumed(&mut self, link: LinkNumber) {
+        self.set_writable(link, true);
+        self.send_summary(link);
+    }
+
     /// False: nothing is queued for the link any more. When it is true again, the
     /// digests of all that is announced make up for what it missed: a summary
     /// would only bring answers about what the other end has.

@@ -51,12 +51,11 @@ impl<S: Signer> Mesh<S> {
                 }
             } else if !is_ours && self.store.is_stale(key, version) {
                 self.counters.stale += 1;
-            } else if self.wants.add(key, version, link, key.owner == peer) {
-                self.wants_changed = true;
             } else {
-                self.counters.wants_full += 1;
+                self.wants_changed |= self.wants.add(key, version, link, key.owner == peer);
             }
         }
+        self.counters.wants_full = self.wants.refused;
         self.send_digests(link, &newer_here);
         if self.check_pulls_at.is_none() && self.wants_changed {
             self.check_pulls_at = Some(now.saturating_add(CHECK_PULLS));

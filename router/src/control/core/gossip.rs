@@ -56,7 +56,9 @@ impl Core {
                 }
             }
         }
-        if std::mem::take(&mut self.peers_changed) {
+        if self.peers_changed && self.discover_at <= now {
+            self.peers_changed = false;
+            self.discover_at = now.saturating_add(DISCOVER_EVERY);
             self.discover(now);
         }
     }

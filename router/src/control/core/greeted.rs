@@ -250,7 +250,7 @@ impl Core {
         let actions = link.reconnect(connection, resumed.connection, resumed.count, boot);
         let (work, result) = link.carry_out(actions, shards);
         self.resumptions.borrow_mut().insert(name, link.resumption.clone());
-        self.mesh.set_writable(LinkNumber(link.number), true);
+        self.mesh.link_resumed(LinkNumber(link.number));
         self.counters.resumptions += 1;
         if !self.config.trusts(remote.ip()) {
             self.seal_link(id, "TCP comes from outside of them");
@@ -272,7 +272,7 @@ impl Core {
         let (queued, full) = (Rc::default(), Rc::default());
         let (reader, writer) = futures_lite::io::split(stream);
         let (alive, ended) = rt::bounded(1);
-        rt::spawn(tasks::read(number, reader, ended.clone(), self.events.clone()));
+        rt::spawn(tasks::read(number, reader, ended.clone(), self.told.clone()));
         let fill = tasks::Fill { queued: Rc::clone(&queued), full: Rc::clone(&full) };
         rt::spawn(tasks::write(number, writer, queue, fill, ended, self.events.clone()));
         Connection { number, opener, sealer, out, queued, full, _alive: alive, side }

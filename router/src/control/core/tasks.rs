@@ -266,7 +266,7 @@ pub(super) async fn read(
     number: u64,
     mut stream: ReadHalf<TcpStream>,
     alive: rt::Receiver<()>,
-    events: rt::Sender<Event>,
+    told: rt::Sender<Event>,
 ) {
     let mut buffer = vec![0; READ];
     let mut budget = Budget::new(Instant::now());
@@ -277,7 +277,7 @@ pub(super) async fn read(
                 Ok(len) => {
                     let bytes = buffer.get(..len).unwrap_or_default().to_vec();
                     rt::sleep(budget.spend(len, Instant::now())).await;
-                    if events.send(Event::Bytes(number, bytes)).await.is_err() {
+                    if told.send(Event::Bytes(number, bytes)).await.is_err() {
                         break None;
                     }
                 }
@@ -290,7 +290,7 @@ pub(super) async fn read(
         None
     };
     if let Some(reason) = future::or(reading, ending).await {
-        let _ = events.send(Event::Closed(number, reason)).await;
+        let _ = told.send(Event::Closed(number, reason)).await;
     }
 }
 

@@ -10,11 +10,16 @@ use weave_forward::{Command, LinkId, MacChange, boot_time};
 use weave_mesh::Beat;
 use weave_wire::link::heartbeat::ControlMessage;
 
+/// Heartbeats brought forward to go with one that is due, at most: each makes every
+/// shard send a datagram, and its queue of commands is bounded.
+const BEATS_TOGETHER: usize = 64;
+
 impl Core {
     /// Does everything that is due.
     pub(super) fn on_timers(&mut self) {
         let now = self.now();
         self.dial(now);
+        self.join_beats(now);
         let ids: Vec<LinkId> = self.links.keys().copied().collect();
         for id in ids {
             self.on_link_timers(id, now);
@@ -39,6 +44,9 @@ impl Core {
         }
         if let Some(at) = self.leave_at {
             next = next.min(at);
+        }
+        if self.peers_changed {
+            next = next.min(self.discover_at);
         }
         if let Some((at, _)) = self.mesh.poll_timeout() {
             next = next.min(at);
@@ -124,6 +132,17 @@ impl Core {
             link.redialling = true;
             let (number, resumption) = (link.number, link.resumption.clone());
             rt::spawn(tasks::redial(number, address, self.config.host, resumption, self.events.clone()));
+        }
+    }
+
+    /// When a heartbeat is due, those due soon go with it.
+    fn join_beats(&mut self, now: Duration) {
+        let mut all = self.links.values_mut().filter_map(|link| link.liveness.as_mut());
+        if all.any(|liveness| liveness.is_beat_due(now)) {
+            let all = self.links.values_mut().filter_map(|link| link.liveness.as_mut());
+            let mut joined = all.map(|liveness| liveness.join_beat(now)).filter(|joins| *joins);
+            // Enough of them, if there are more.
+            let _ = joined.nth(BEATS_TOGETHER - 1);
         }
     }
 

@@ -1,0 +1,3 @@
+//! What `weave-sim` can do.
+
+pub mod run;

@@ -7,6 +7,7 @@ use crate::world::Attached;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
+use weave_wire::link::gossip::NameEntry;
 use weave_wire::{HostName, MacAddr, PeerName, Uid};
 
 /// Violations kept; further ones say nothing new.
@@ -50,6 +51,14 @@ pub struct Totals {
     pub most_crossings: u32,
 }
 
+/// Whether a name is published.
+#[derive(Debug, Clone, Copy, Default)]
+struct Publication {
+    withdrawn: bool,
+    /// How often it was published anew.
+    times: u32,
+}
+
 /// Truth and observations.
 #[derive(Debug, Default)]
 pub struct Ledger {
@@ -57,13 +66,13 @@ pub struct Ledger {
     runs: BTreeMap<PeerName, Vec<Uid>>,
     /// Machines that ran under each name.
     machines: BTreeMap<PeerName, BTreeSet<HostId>>,
-    /// Names ever published, and whether they are not any more.
-    names: BTreeMap<PeerName, BTreeMap<(HostName, IpAddr), bool>>,
+    /// Names ever published.
+    names: BTreeMap<PeerName, BTreeMap<(HostName, IpAddr), Publication>>,
     /// Where stations were ever attached.
     stations: BTreeSet<(PeerName, MacAddr)>,
     /// Names that routers saw appear and, withdrawn by their owner, disappear.
     seen: BTreeMap<HostId, BTreeSet<(PeerName, HostName)>>,
-    gone: BTreeMap<HostId, BTreeSet<(PeerName, HostName)>>,
+    gone: BTreeMap<HostId, BTreeMap<(PeerName, HostName), u32>>,
     /// Frames under way, and lately arrived.
     frames: BTreeMap<u64, FrameRecord>,
     /// Counts.
@@ -100,8 +109,15 @@ impl Ledger {
     /// This is attached at a router, and nothing else.
     pub fn attached(&mut self, owner: PeerName, attached: &Attached) {
         let names = self.names.entry(owner).or_default();
-        names.values_mut().for_each(|withdrawn| *withdrawn = true);
-        names.extend(attached.names.iter().map(|entry| ((entry.name.clone(), entry.address), false)));
+        let before: BTreeSet<_> =
+            names.iter().filter(|(_, publication)| !publication.withdrawn).map(|(key, _)| key.clone()).collect();
+        names.values_mut().for_each(|publication| publication.withdrawn = true);
+        let is_new = |entry: &&NameEntry| !before.contains(&(entry.name.clone(), entry.address));
+        for entry in &attached.names {
+            let publication = names.entry((entry.name.clone(), entry.address)).or_default();
+            publication.withdrawn = false;
+            publication.times += u32::from(is_new(&entry));
+        }
         self.stations.extend(attached.stations.iter().map(|(mac, _)| (owner, *mac)));
     }
 
@@ -134,10 +150,12 @@ impl Ledger {
         self.stations.contains(&(owner, mac))
     }
 
-    fn is_withdrawn(&self, owner: PeerName, name: &HostName) -> bool {
-        let Some(names) = self.names.get(&owner) else { return false };
-        let mut of_name = names.iter().filter(|((n, _), _)| n == name).peekable();
-        of_name.peek().is_some() && of_name.all(|(_, withdrawn)| *withdrawn)
+    /// How often a name was published, if it is not any more.
+    fn withdrawn(&self, owner: PeerName, name: &HostName) -> Option<u32> {
+        let of_name = self.names.get(&owner)?.iter().filter(|((n, _), _)| n == name);
+        let publications: Vec<_> = of_name.map(|(_, publication)| publication).collect();
+        let is_withdrawn = !publications.is_empty() && publications.iter().all(|p| p.withdrawn);
+        is_withdrawn.then(|| publications.iter().map(|p| p.times).sum())
     }
 
     /// A router sees these names now; `can_reach` says of whom it would.
@@ -148,17 +166,18 @@ impl Ledger {
         can_reach: impl Fn(PeerName) -> bool,
     ) {
         let before = self.seen.insert(id, names.clone()).unwrap_or_default();
-        let gone: Vec<_> = before
-            .difference(&names)
-            .filter(|(owner, name)| can_reach(*owner) && self.is_withdrawn(*owner, name))
-            .cloned()
+        let missing = before.difference(&names).filter(|(owner, _)| can_reach(*owner));
+        let gone: Vec<_> =
+            missing.filter_map(|key| Some((key.clone(), self.withdrawn(key.0, &key.1)?))).collect();
+        self.gone.entry(id).or_default().extend(gone);
+        let all_gone = self.gone.get(&id).into_iter().flatten();
+        let back: Vec<_> = all_gone
+            .filter(|((owner, name), times)| {
+                names.contains(&(*owner, name.clone())) && self.withdrawn(*owner, name) == Some(**times)
+            })
+            .map(|((owner, name), _)| format!("the withdrawn name {name} of {owner} is back at host {}", id.0))
             .collect();
-        let all_gone = self.gone.entry(id).or_default();
-        let back: Vec<_> = names.intersection(all_gone).cloned().collect();
-        all_gone.extend(gone);
-        for (owner, name) in back {
-            self.violation(format!("the withdrawn name {name} of {owner} is back at host {}", id.0));
-        }
+        back.into_iter().for_each(|violation| self.violation(violation));
     }
 
     /// A frame is sent.

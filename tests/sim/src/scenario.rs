@@ -21,8 +21,9 @@ pub const AGREE_WITHIN: Duration = Duration::from_secs(60);
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// What must hold at all times is looked at so often.
 const CHECK_EVERY: Duration = Duration::from_secs(1);
-/// State of hosts that are gone is kept for 10 minutes, and looked for twice a minute.
-const COLLECTED_AFTER: Duration = Duration::from_secs(600 + 31);
+/// That a host is gone is found within 15 s; its state is kept for 10 minutes
+/// more, and looked for twice a minute.
+const COLLECTED_AFTER: Duration = Duration::from_secs(15 + 600 + 31);
 /// How long a farewell takes to all, and its host to end.
 const FAREWELL: Duration = Duration::from_millis(200);
 /// Within that time nobody knows any more who said farewell.
@@ -224,7 +225,8 @@ impl Run {
     }
 
     fn look(&mut self) {
-        checks::always(&mut self.world, !self.has_clones);
+        let true_observers = !self.has(Kind::Hostile);
+        checks::always(&mut self.world, !self.has_clones, true_observers);
     }
 
     fn apply(&mut self, action: &Action) {

@@ -322,6 +322,21 @@ impl Host {
         std::mem::take(&mut self.effects)
     }
 
+    /// Links, dials and what is refused, for whoever looks for a cause.
+    #[must_use]
+    pub fn explain(&self) -> Vec<String> {
+        let who = format!("host {}: {} run {} {:?}", self.id.0, self.state.name, self.uid, self.mesh.counters());
+        let links = self.links.values().map(|link| {
+            let (peer, uid, number) = (link.peer.name, link.peer.uid, link.number);
+            let (up, degraded) = (link.is_established(), link.is_degraded());
+            format!("  link {number} to {peer} run {uid} at {}: up {up}, degraded {degraded}", link.remote)
+        });
+        let dials = self.dialler.entries().iter().map(|entry| {
+            format!("  dials {} {:?}: {:?}, {} failures", entry.target, entry.origin, entry.stand, entry.failures)
+        });
+        std::iter::once(who).chain(links).chain(dials).collect()
+    }
+
     /// Entries of the dialler.
     #[must_use]
     pub fn dials(&self) -> usize {

@@ -30,6 +30,7 @@ const TRICKS: usize = 12;
 pub struct Hostile {
     name: PeerName,
     key: Key,
+    may_squat: bool,
     random: Random,
     overheard: VecDeque<Vec<u8>>,
     invented: u64,
@@ -37,10 +38,11 @@ pub struct Hostile {
 }
 
 impl Hostile {
-    /// The member with this name and key.
+    /// The member with this name and key. `may_squat`: it offers its own key for the
+    /// names of others.
     #[must_use]
-    pub fn new(name: PeerName, key: Key, random: Random) -> Self {
-        Self { name, key, random, overheard: VecDeque::new(), invented: 0, version: 1 << 40 }
+    pub fn new(name: PeerName, key: Key, may_squat: bool, random: Random) -> Self {
+        Self { name, key, may_squat, random, overheard: VecDeque::new(), invented: 0, version: 1 << 40 }
     }
 
     pub(crate) fn overhear(&mut self, bytes: &[u8]) {
@@ -56,7 +58,7 @@ impl Hostile {
             0 => self.replayed(),
             1 => self.mutated(),
             2 => self.forged(false),
-            3 => self.forged(true),
+            3 => self.forged(self.may_squat),
             4 => self.at_the_limit(uid),
             5 => self.invented(),
             6 => self.invented_behind_us(uid, neighbours),

@@ -12,12 +12,18 @@ pub struct Options {
     /// This seed only, run twice: both runs must be alike.
     #[arg(long)]
     seed: Option<u64>,
+    /// With `--seed`: show how every host stood in the end.
+    #[arg(long, requires = "seed")]
+    explain: bool,
     /// The first seed.
     #[arg(long, default_value_t = 0)]
     from: u64,
     /// How many seeds.
     #[arg(long, default_value_t = 1000)]
     seeds: u64,
+    /// Also report runs that took longer to agree than so many seconds.
+    #[arg(long)]
+    slow: Option<u64>,
     /// Hosts of a run.
     #[arg(long, default_value = "3..30", value_parser = range, value_name = "A..B")]
     hosts: RangeInclusive<usize>,
@@ -44,7 +50,7 @@ pub fn run(options: &Options) -> io::Result<bool> {
     }
     let begun = Instant::now();
     let limit = options.minutes.map(|minutes| Duration::from_secs(60 * minutes));
-    let (mut failed, mut done, mut slowest) = (0, 0, Duration::ZERO);
+    let (mut failed, mut done, mut slowest) = (0_u64, 0, Duration::ZERO);
     for seed in options.from..options.from.saturating_add(options.seeds) {
         if limit.is_some_and(|limit| begun.elapsed() >= limit) {
             break;
@@ -52,8 +58,9 @@ pub fn run(options: &Options) -> io::Result<bool> {
         let outcome = Scenario { seed, hosts: options.hosts.clone() }.run();
         done += 1;
         slowest = slowest.max(outcome.agreed_after.unwrap_or_default());
-        if !outcome.is_good() {
-            failed += 1;
+        failed += u64::from(!outcome.is_good());
+        let is_slow = options.slow.is_some_and(|slow| outcome.agreed_after > Some(Duration::from_secs(slow)));
+        if is_slow || !outcome.is_good() {
             report(&outcome, &options.hosts, &mut out)?;
         }
         if done % 100 == 0 {
@@ -71,6 +78,9 @@ fn one(seed: u64, options: &Options, out: &mut impl Write) -> io::Result<bool> {
     let scenario = Scenario { seed, hosts: options.hosts.clone() };
     let (outcome, again) = (scenario.run(), scenario.run());
     report(&outcome, &options.hosts, out)?;
+    for line in outcome.hosts_at_end.iter().filter(|_| options.explain) {
+        writeln!(out, "{line}")?;
+    }
     if outcome.trace != again.trace {
         writeln!(out, "  a second run was another: {:016x}", again.trace)?;
     }

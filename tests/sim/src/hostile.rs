@@ -115,7 +115,7 @@ impl Hostile {
         if part.owner == self.name {
             return Vec::new();
         }
-        let versions = [part.version + 1, part.version + (1 << 33), u64::MAX - 1, u64::MAX];
+        let versions = [part.version.saturating_add(1), part.version.saturating_add(1 << 33), u64::MAX - 1, u64::MAX];
         part.version = self.random.pick(&versions).copied().unwrap_or(part.version);
         if part.part == PartId::HOST {
             let farewell = self.random.chance(500);

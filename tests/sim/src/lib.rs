@@ -11,6 +11,7 @@
 
 pub mod character;
 pub mod checks;
+pub mod cuts;
 pub mod frames;
 pub mod greeting;
 pub mod host;
@@ -23,6 +24,7 @@ pub mod plan;
 pub mod queue;
 pub mod random;
 pub mod scenario;
+pub mod shape;
 pub mod tcp;
 pub mod trace;
 pub mod world;

@@ -18,11 +18,14 @@ struct Arguments {
 enum Command {
     /// Run seeds: hosts under faults, then without; see what must hold.
     Run(commands::run::Options),
+    /// Cut ways at random; see how soon data passes again.
+    Cuts(commands::cuts::Options),
 }
 
 fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Run(options) => commands::run::run(&options),
+        Command::Cuts(options) => commands::cuts::run(&options),
     };
     match result {
         Ok(true) => ExitCode::SUCCESS,

@@ -18,9 +18,9 @@ use std::rc::Rc;
 use std::time::Duration;
 
 /// How long a dial may take (`CONNECT_LIMIT` of the router).
-const CONNECT_LIMIT: Duration = Duration::from_secs(5);
-/// When the first segment of a dial is sent again, after the first time.
-const SYN_RETRIES: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(3)];
+const CONNECT_LIMIT: Duration = Duration::from_secs(2);
+/// When the first segment of a dial is sent again.
+const SYN_RETRY: Duration = Duration::from_secs(1);
 /// The router's TCP_USER_TIMEOUT.
 const USER_TIMEOUT: Duration = Duration::from_secs(10);
 /// The router's keep-alive.
@@ -275,9 +275,8 @@ impl Tcp {
                 let back = io.network.latency(to, from);
                 io.after(there + back, Event::Answered(id, false));
             }
-        } else if let Some(wait) = SYN_RETRIES.get(attempt) {
-            let before = attempt.checked_sub(1).and_then(|n| SYN_RETRIES.get(n)).copied().unwrap_or_default();
-            io.after(*wait - before, Event::Syn(id, attempt + 1));
+        } else if attempt == 0 {
+            io.after(SYN_RETRY, Event::Syn(id, 1));
         }
     }
 

@@ -185,10 +185,13 @@ impl Store {
         Ok(())
     }
 
-    /// A link to `name` is gone.
+    /// A link to `name` is gone. One made after the peer's farewell binds its name no longer.
     pub(crate) fn link_removed(&mut self, name: PeerName) {
-        if let Some(peer) = self.peers.get_mut(&name) {
-            peer.links = peer.links.saturating_sub(1);
+        let Some(peer) = self.peers.get_mut(&name) else { return };
+        peer.links = peer.links.saturating_sub(1);
+        let farewell = self.farewells.get(&name).filter(|f| f.part.identity == peer.identity);
+        if peer.links == 0 && peer.parts.is_empty() && farewell.is_some() {
+            self.remove(name);
         }
     }
 

@@ -70,25 +70,21 @@ impl<S: Signer> Mesh<S> {
         self.names_directory.set(key, entries.collect());
     }
 
-    /// Reports what changed, and withdraws what others claim higher.
+    /// Reports what changed; withdraws what others claim higher, and claims again
+    /// what nobody does any more.
     pub(super) fn report_directories(&mut self, now: Duration) {
         let names: Vec<HostName> = self.names_directory.take_changed().into_iter().collect();
         if !names.is_empty() {
             self.outputs.push_back(Output::NamesChanged(names));
         }
-        let mut withdrawn = false;
+        let mut claims_changed = false;
         for address in self.addresses.take_changed() {
-            let ours = self.config.name;
-            if self.address_owner(&address).is_some_and(|(peer, _)| peer != ours) {
-                withdrawn |= self.withdraw_address(address);
-            }
+            claims_changed |= self.judge_address(address);
         }
         let mut changes = Vec::new();
         for mac in self.stations.take_changed() {
+            claims_changed |= self.judge(mac);
             let elsewhere = self.station_owner(mac).filter(|owner| *owner != self.config.name);
-            if elsewhere.is_some() {
-                withdrawn |= self.withdraw(mac);
-            }
             let before = match elsewhere {
                 Some(peer) => self.stations_reported.insert(mac, peer),
                 None => self.stations_reported.remove(&mac),
@@ -102,9 +98,23 @@ impl<S: Signer> Mesh<S> {
         }
         self.counters.stations_full = self.stations.refused + self.addresses.refused;
         self.counters.names_full = self.names_directory.refused;
-        if withdrawn {
+        if claims_changed {
             self.stations_changed(now);
         }
+    }
+
+    /// The best claim of another peer on a station.
+    pub(super) fn best_other_claim(&self, mac: MacAddr) -> Option<(u32, PeerName)> {
+        best_of_others(
+            self.config.name,
+            self.stations.get(&mac).iter().map(|(key, claim)| (*claim, key.owner)),
+        )
+    }
+
+    /// The best claim of another peer on an address.
+    pub(super) fn best_other_claim_on(&self, address: &std::net::IpAddr) -> Option<(u32, PeerName)> {
+        let claims = self.addresses.get(address).iter();
+        best_of_others(self.config.name, claims.map(|(key, (claim, ..))| (*claim, key.owner)))
     }
 
     /// Where a station is attached: the highest claim, of equal ones that of the
@@ -124,4 +134,8 @@ impl<S: Signer> Mesh<S> {
             .max()
             .map(|(_, owner, mac)| (owner, mac))
     }
+}
+
+fn best_of_others(ours: PeerName, claims: impl Iterator<Item = (u32, PeerName)>) -> Option<(u32, PeerName)> {
+    claims.filter(|(_, owner)| *owner != ours).max()
 }

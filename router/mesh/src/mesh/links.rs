@@ -78,6 +78,7 @@ impl<S: Signer> Mesh<S> {
     pub fn link_removed(&mut self, link: LinkNumber, now: Duration) {
         let Some(entry) = self.links.remove(&link) else { return };
         self.store.link_removed(entry.info.peer);
+        self.after_drops(now);
         self.wants.link_removed(link);
         for holders in self.pending.values_mut() {
             holders.retain(|holder| *holder != link);

@@ -20,8 +20,8 @@ impl<S: Signer> Mesh<S> {
     }
 
     /// These stations are attached here from now on. A station that was not
-    /// attached before is claimed anew, above every claim known; one that was
-    /// withdrawn stays so until it was absent once.
+    /// attached before is claimed anew, above every claim known; one whose claim was
+    /// withdrawn keeps that until it was absent once.
     pub fn set_stations(&mut self, stations: Vec<OwnStation>, now: Duration) {
         let mut claims = BTreeMap::new();
         for station in stations.into_iter().filter(|station| station.mac.is_station()) {
@@ -188,28 +188,38 @@ impl<S: Signer> Mesh<S> {
         (0..PartId::NAMES).map(PartId::names).zip(contents).collect()
     }
 
-    /// A higher claim of another peer on a station attached here.
-    pub(super) fn withdraw(&mut self, mac: weave_wire::MacAddr) -> bool {
-        let Some(claimed) = self.claims.get_mut(&mac).filter(|claimed| !claimed.withdrawn) else {
+    /// A claim on a station changed: ours stands unless another's is better. It
+    /// stays what it was, so that a better one wins again when it comes back. True
+    /// if that is new.
+    pub(super) fn judge(&mut self, mac: weave_wire::MacAddr) -> bool {
+        let (ours, best) = (self.config.name, self.best_other_claim(mac));
+        let Some(claimed) = self.claims.get_mut(&mac) else { return false };
+        let loses = best.is_some_and(|best| best > (claimed.claim, ours));
+        if std::mem::replace(&mut claimed.withdrawn, loses) == loses {
             return false;
-        };
-        claimed.withdrawn = true;
-        self.outputs.push_back(Output::Withdrawn(mac));
+        }
+        if loses {
+            self.outputs.push_back(Output::Withdrawn(mac));
+        }
         true
     }
 
-    /// A higher claim of another peer on an address attached here.
-    pub(super) fn withdraw_address(&mut self, address: IpAddr) -> bool {
-        let mut withdrawn = false;
+    /// The same for an address.
+    pub(super) fn judge_address(&mut self, address: IpAddr) -> bool {
+        let (ours, best) = (self.config.name, self.best_other_claim_on(&address));
+        let (mut changed, mut withdrawn) = (false, false);
         for claimed in self.claims.values_mut() {
-            if let Some((_, _, gone)) = claimed.addresses.get_mut(&address) {
-                withdrawn |= !std::mem::replace(gone, true);
+            let Some((_, claim, gone)) = claimed.addresses.get_mut(&address) else { continue };
+            let loses = best.is_some_and(|best| best > (*claim, ours));
+            if std::mem::replace(gone, loses) != loses {
+                changed = true;
+                withdrawn |= loses;
             }
         }
         if withdrawn {
             self.outputs.push_back(Output::AddressWithdrawn(address));
         }
-        withdrawn
+        changed
     }
 }
 

@@ -81,6 +81,51 @@ fn of_two_claims_at_once_the_larger_name_wins_after_a_partition() {
     net.check(3);
 }
 
+/// Both ends of the line claim station 1 while they are apart, and meet.
+fn contested() -> Net {
+    let mut net = line();
+    net.cut(0, 1);
+    net.seconds(1);
+    attach(&mut net, 0, &[1]);
+    attach(&mut net, 2, &[1]);
+    net.seconds(1);
+    net.link(0, 1);
+    net.seconds(2);
+    let address = IpAddr::from([10, 32, 0, 1]);
+    for n in 0..3 {
+        assert_eq!(net.mesh(n).station_owner(station(1).mac), Some(name(2)), "{n}");
+        assert_eq!(net.mesh(n).address_owner(&address).map(|(owner, _)| owner), Some(name(2)), "{n}");
+    }
+    net
+}
+
+#[test]
+fn a_station_is_claimed_again_when_the_better_claim_is_gone() {
+    let mut net = contested();
+    attach(&mut net, 2, &[]);
+    net.seconds(1);
+    let (mac, address) = (station(1).mac, IpAddr::from([10, 32, 0, 1]));
+    for n in 0..3 {
+        assert_eq!(net.mesh(n).station_owner(mac), Some(name(0)), "{n}");
+        assert_eq!(net.mesh(n).address_owner(&address), Some((name(0), mac)), "{n}");
+    }
+    assert!(net.outputs(0).contains(&Output::StationsChanged(vec![(mac, None)])));
+}
+
+#[test]
+fn a_station_is_claimed_again_while_the_better_claim_is_out_of_reach() {
+    let mut net = contested();
+    net.cut(1, 2);
+    net.seconds(1);
+    assert_eq!(net.mesh(1).station_owner(station(1).mac), Some(name(0)));
+    assert_eq!(net.mesh(2).station_owner(station(1).mac), Some(name(2)));
+    net.link(1, 2);
+    net.seconds(2);
+    for n in 0..3 {
+        assert_eq!(net.mesh(n).station_owner(station(1).mac), Some(name(2)), "{n}");
+    }
+}
+
 #[test]
 fn an_address_can_move_to_another_station() {
     let mut net = line();

@@ -104,6 +104,23 @@ fn who_was_apart_when_a_host_left_for_good_hears_of_it_later() {
 }
 
 #[test]
+fn a_link_that_crossed_the_farewell_of_its_peer_binds_no_name() {
+    let mut net = line();
+    let now = net.now;
+    net.mesh(3).farewell(now);
+    net.seconds(1);
+    net.cut(2, 3);
+    assert!(net.link_at(2, 3, 1, false));
+    net.seconds(1);
+    net.crash(3);
+    assert!(net.mesh(2).peer(name(3)).is_none());
+    net.start(3, 3, 77, 1);
+    assert!(net.link_at(2, 3, 1, false), "the name is free");
+    net.seconds(2);
+    net.check(4);
+}
+
+#[test]
 fn a_digest_of_our_own_part_alone_moves_nothing() {
     let mut net = line();
     let published = net.mesh(1).counters().published;

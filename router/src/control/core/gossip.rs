@@ -119,9 +119,14 @@ impl Core {
     }
 
     fn on_attached_elsewhere(&mut self, changes: Vec<(MacAddr, Option<PeerName>)>) {
+        let mut claimed_again = false;
         for (mac, peer) in changes {
             self.stations.forget(mac);
+            claimed_again |= peer.is_none() && self.withdrawn.remove(&mac);
             self.mac_changes.push(MacChange { mac, peer, attached: peer.is_some() });
+        }
+        if claimed_again {
+            self.tell_local_macs();
         }
     }
 

@@ -1,0 +1,4 @@
+//! What `weave-sim` can do.
+
+pub mod cuts;
+pub mod run;

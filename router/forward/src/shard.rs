@@ -1,6 +1,7 @@
 //! The loop of one shard.
 
 mod oversize;
+mod read;
 mod receive;
 mod relay;
 #[cfg(test)]

@@ -122,7 +122,7 @@ pub(super) struct Ledger {
 }
 
 impl Ledger {
-    /// An account of frames of these lengths; of none of them: every datagram is a frame.
+    /// An account of frames of these lengths, bytes.
     pub(super) fn new(frames: &[usize]) -> Self {
         Self { frames: frames.to_vec(), open: HashMap::new() }
     }

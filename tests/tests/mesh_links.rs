@@ -133,3 +133,57 @@ fn two_hosts_that_cannot_reach_each_other_talk_by_a_third_until_they_can() {
     pings.wait_answer(Instant::now() + Duration::from_secs(1), LINK_WITHIN, "a ping by the direct link");
     assert_eq!(pings.finish().lost(), [0_u64; 0]);
 }
+
+/// Broadcasts from the container of host `from` every 5 ms, numbered, until the returned sender is
+/// dropped; the thread gives how many there were.
+fn broadcasts(world: &World, from: usize) -> (std::sync::mpsc::Sender<()>, std::thread::JoinHandle<u32>) {
+    let outbox = world.inside(from, || UdpSocket::bind((v4(from), 0)).unwrap());
+    outbox.set_broadcast(true).unwrap();
+    let (over, ended) = std::sync::mpsc::channel();
+    let thread = std::thread::spawn(move || {
+        let mut number = 0_u32;
+        while ended.recv_timeout(Duration::from_millis(5)) == Err(std::sync::mpsc::RecvTimeoutError::Timeout)
+        {
+            outbox.send_to(&number.to_be_bytes(), "255.255.255.255:7000").unwrap();
+            number += 1;
+        }
+        number
+    });
+    (over, thread)
+}
+
+/// A host sends its broadcasts over a new link as soon as it knows that the other end has told of
+/// it; the other end may not know yet that it did.
+#[test]
+fn a_direct_link_in_place_of_a_relay_loses_hardly_a_broadcast() {
+    let world = World::new(Options::encrypted().count(3).not_launched());
+    world.lab().cut(1, 2, Traffic::All).unwrap();
+    for (host, targets) in [(0, &[][..]), (1, &[0][..]), (2, &[0][..])] {
+        world.launch_to(host, targets);
+    }
+    world.wait_ping(1, v4(2).into(), LINK_WITHIN);
+    let inbox = world.inside(2, || UdpSocket::bind("0.0.0.0:7000").unwrap());
+    inbox.set_read_timeout(Some(LINK_WITHIN)).unwrap();
+    let (over, sending) = broadcasts(&world, 1);
+    let receiving = std::thread::spawn(move || {
+        let (mut arrived, mut number) = (std::collections::BTreeSet::new(), [0; 4]);
+        while inbox.recv_from(&mut number).is_ok() {
+            // From now on silence means that it is over.
+            inbox.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
+            arrived.insert(u32::from_be_bytes(number));
+        }
+        arrived
+    });
+    world.lab().heal(1, 2).unwrap();
+    world.wait_linked(1, 2, Duration::from_secs(15));
+    // Until all have told all others of the link, and a little longer.
+    let direct = |host: usize| world.status(host).routes.iter().all(|route| route.hops == 1);
+    wait_until(LINK_WITHIN, || format!("{:?}", world.status(0).routes), || (0..3).all(direct));
+    std::thread::sleep(Duration::from_secs(1));
+    drop(over);
+    let sent = sending.join().unwrap();
+    let arrived = receiving.join().unwrap();
+    let lost: Vec<_> = (0..sent).filter(|number| !arrived.contains(number)).collect();
+    // The relay may stop a moment before the source begins; never for long.
+    assert!(lost.len() <= 20, "{} of {sent} lost: {lost:?}", lost.len());
+}

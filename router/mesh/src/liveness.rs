@@ -298,7 +298,9 @@ mod tests {
         let mut now = Duration::ZERO;
         while now < Duration::from_secs(60) {
             if links.iter().any(|link| link.is_beat_due(now)) {
-                links.iter_mut().for_each(|link| drop(link.join_beat(now)));
+                for link in &mut links {
+                    let _ = link.join_beat(now);
+                }
             }
             let mut woken = false;
             for link in &mut links {

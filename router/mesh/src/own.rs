@@ -5,7 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use weave_wire::link::gossip::{PartId, SignedPart, Version};
 
-/// A change waits this long at least, so that what belongs to it can join it.
+/// A change waits this long at least, so that what belongs to it can join it; not
+/// one that is urgent after a while without any: a station that moves is not to
+/// be believed where it was.
 const SHORTEST_WAIT: Duration = Duration::from_millis(20);
 /// A change waits this long at most, if it is the first for a while.
 const FIRST_WAIT: Duration = Duration::from_millis(50);
@@ -52,10 +54,14 @@ impl OwnParts {
         self.parts.values()
     }
 
-    /// Notes that the content of a part changed; `urgent`: something is gone.
+    /// Notes that the content of a part changed; `urgent`: something is gone, or
+    /// somewhere else.
     pub(crate) fn change(&mut self, part: PartId, urgent: bool, now: Duration, random: &mut Random) {
         self.changed.insert(part);
-        let soon = now.saturating_add(random.between(SHORTEST_WAIT, FIRST_WAIT));
+        let is_first = self.published.is_none_or(|last| now.saturating_sub(last) >= URGENT_WAIT);
+        let wait =
+            if urgent && is_first { Duration::ZERO } else { random.between(SHORTEST_WAIT, FIRST_WAIT) };
+        let soon = now.saturating_add(wait);
         let wait = if urgent { self.wait.min(URGENT_WAIT) } else { self.wait };
         let at = self.published.map_or(soon, |last| soon.max(last.saturating_add(wait)));
         self.publish_at = Some(self.publish_at.map_or(at, |before| before.min(at)));
@@ -182,5 +188,9 @@ mod tests {
         assert!((10..20).contains(&count), "{count}");
         own.change(PartId::HOST, true, now, &mut random);
         assert!(own.publish_at().is_some_and(|at| at <= now + URGENT_WAIT));
+        own.take_changed(now);
+        now += Duration::from_secs(1);
+        own.change(PartId::stations(0), true, now, &mut random);
+        assert_eq!(own.publish_at(), Some(now), "the first for a while is told at once");
     }
 }

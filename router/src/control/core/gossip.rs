@@ -197,6 +197,17 @@ impl Core {
             let peers = numbers.iter().filter_map(|number| by_number.get(&number.0));
             peers.filter_map(|link| by_peer.get(&link.peer.name)).flatten().copied().collect()
         };
+        // What a neighbour sends over its own link is its own, whether or not all others
+        // have told yet that the link is there.
+        let own = |peer: PeerName| {
+            let links = self.links.values().filter(move |link| link.peer.name == peer);
+            links.filter(|link| link.is_established()).map(|link| link.id)
+        };
+        let with_own = |mut from: Vec<LinkId>, peer: PeerName| {
+            let missing: Vec<_> = own(peer).filter(|link| !from.contains(link)).collect();
+            from.extend(missing);
+            from
+        };
         let routes = self.mesh.routes();
         let peers = routes.peers.iter().filter_map(|route| {
             Some(weave_forward::PeerRoute {
@@ -204,8 +215,8 @@ impl Core {
                 next: id(&route.next)?,
                 next_sealed: route.next_sealed.as_ref().and_then(id),
                 sealed_only: route.sealed_only,
-                unicast_from: all(&route.unicast_from),
-                broadcast_from: all(&route.broadcast_from),
+                unicast_from: with_own(all(&route.unicast_from), route.peer),
+                broadcast_from: with_own(all(&route.broadcast_from), route.peer),
                 broadcast_to: route.broadcast_to.iter().filter_map(id).collect(),
             })
         });

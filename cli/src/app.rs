@@ -5,9 +5,10 @@ use std::ffi::OsString;
 use clap::error::ErrorKind;
 use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use weave_api::Target;
+use weave_wire::PeerName;
 
 use crate::argv;
-use crate::commands::{self, status};
+use crate::commands::{self, demo, status};
 use crate::environment::Environment;
 use crate::failure::{Failure, Result};
 use crate::ignored::IgnoredOptions;
@@ -68,8 +69,11 @@ enum Command {
     /// Stop reconnecting to peers; live links stay until connectivity is lost
     Forget {
         /// Names or addresses, as they were given
-        #[arg(value_name = "PEER[:PORT]", required = true)]
+        #[arg(value_name = "PEER[:PORT]", required_unless_present = "identity")]
         peers: Vec<Target>,
+        /// Free the name of a peer whose host lost its key, so that another may take it
+        #[arg(long, value_name = "NAME")]
+        identity: Vec<PeerName>,
     },
     /// Read the password file again: two lines, current and previous, while hosts change over
     Reload,
@@ -83,8 +87,12 @@ enum Command {
         #[arg(value_name = "CONTAINER")]
         containers: Vec<String>,
     },
-    /// Two hosts on this machine, in namespaces of their own: see it work
-    Demo,
+    /// Hosts on this machine, in namespaces of their own: see it work
+    Demo {
+        /// Number of hosts; from 3 on a relay and a change of routes are shown
+        #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u8).range(2..=demo::HOSTS_MAX))]
+        hosts: u8,
+    },
     /// Print the completions for a shell
     Completions {
         /// bash, elvish, fish, powershell or zsh
@@ -161,13 +169,13 @@ pub fn run(arguments: &[OsString]) -> Result<()> {
         Command::Attach(arguments) => commands::attach::run(&arguments, &environment),
         Command::Detach(arguments) => commands::detach::run(&arguments, &environment),
         Command::Connect { replace, peers } => commands::connect::run(peers, replace, &environment),
-        Command::Forget { peers } => commands::forget::run(peers, &environment),
+        Command::Forget { peers, identity } => commands::forget::run(peers, identity, &environment),
         Command::Reload => commands::reload::run(&environment),
         Command::Status(arguments) => status::run(&arguments, &environment),
         Command::Ps { containers } => commands::ps::run(&containers, &environment),
         Command::Reset => commands::reset::run(&environment),
         Command::Report => commands::report::run(&environment),
-        Command::Demo => commands::demo::run(),
+        Command::Demo { hosts } => commands::demo::run(usize::from(hosts)),
         Command::Completions { shell } => commands::completions::run(shell, &mut self::description()),
         Command::Version => commands::version::run(),
         Command::Setup => Ok(()),

@@ -11,6 +11,7 @@ mod test_knobs;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use weave_wire::{Nickname, PeerName};
 
@@ -41,6 +42,9 @@ pub const MAX_TARGETS: usize = 512;
 /// Most addresses one router may advertise.
 pub const MAX_ADVERTISED: usize = 16;
 
+/// Most trusted subnets.
+pub const MAX_TRUSTED_SUBNETS: usize = 64;
+
 /// Everything a router needs to know before it starts.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -70,6 +74,13 @@ pub struct Config {
     pub discovery: bool,
     /// Parts of the fast path switched off by hand.
     pub offload: Offloads,
+    /// Subnets whose hosts are trusted with what this host sends them, at most
+    /// [`MAX_TRUSTED_SUBNETS`]: data between two hosts that list each other is
+    /// authenticated but not encrypted.
+    pub trusted_subnets: Vec<IpNet>,
+    /// Nothing of this host's own stations crosses an unencrypted link, anywhere. Then
+    /// no subnet is trusted.
+    pub require_encryption: bool,
     /// Network passwords, current first, at most two; empty: a clear network.
     pub passwords: Vec<Password>,
     /// Where they were read, an absolute path: read again on `weave reload` and SIGHUP.
@@ -82,6 +93,21 @@ pub struct Config {
     pub log_level: LogLevel,
     /// Switches for tests, all off in production.
     pub test: TestKnobs,
+}
+
+impl Config {
+    /// True if data to `address` need not be sealed.
+    #[must_use]
+    pub fn trusts(&self, address: IpAddr) -> bool {
+        !self.require_encryption && contains(&self.trusted_subnets, address)
+    }
+}
+
+/// True if `address` is in one of `subnets`. An IPv4 address counts as such also
+/// where a socket of both families shows it mapped.
+fn contains(subnets: &[IpNet], address: IpAddr) -> bool {
+    let address = address.to_canonical();
+    subnets.iter().any(|subnet| subnet.contains(&address))
 }
 
 /// How much a router logs, each level with all above it.

@@ -20,6 +20,7 @@ use weave_crypto::LocalPeer;
 use weave_forward::{ControlSockets, Group};
 use weave_wire::Nickname;
 
+pub(crate) use core::End;
 pub(crate) use greeting::{entropy, random_u64};
 
 /// Events that wait for the core, at most; who brings more waits.
@@ -56,7 +57,7 @@ pub(crate) enum Signal {
 ///
 /// # Errors
 /// Why it could not go on.
-pub(crate) fn run(setup: Setup, ready: impl FnOnce() + 'static) -> Result<(), String> {
+pub(crate) fn run(setup: Setup, ready: impl FnOnce() + 'static) -> Result<End, String> {
     rt::run(async move {
         let (events, inbox) = rt::bounded(EVENTS);
         let Setup { sockets, listener, control_socket, signals, .. } = setup;

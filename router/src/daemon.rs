@@ -1,7 +1,7 @@
 //! Start and end of the router process; wires the parts together.
 
-use crate::config::{Config, Feature, ReadyInfo};
-use crate::control::{self, Setup, Signal};
+use crate::config::{Config, Feature, Password, ReadyInfo};
+use crate::control::{self, End, Setup, Signal};
 use crate::secrets;
 use crate::state::{self, Saver, StateError};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -10,12 +10,13 @@ use std::cell::Cell;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use weave_crypto::{Identity, LocalPeer, Secrets, StretchError};
 use weave_forward::{Features, Group, GroupConfig, ProbeError, StartError, check_port, probe};
 use weave_host::{Netlink, bridge, tap};
 use weave_wire::Uid;
+use weave_wire::link::handshake::Mode;
 
 /// Locked memory asked for, bytes: rings of shards and control core.
 const LOCKED_MEMORY: u64 = 64 << 20;
@@ -26,6 +27,8 @@ const OPEN_FILES: u64 = 8192;
 const PORT_RELEASED: Duration = Duration::from_secs(2);
 /// How often it is tried meanwhile.
 const PORT_TRIED: Duration = Duration::from_millis(10);
+/// Signals that wait for the control core, at most.
+const SIGNALS: usize = 4;
 /// Shards where no cores are named, at most.
 const DEFAULT_SHARDS: usize = 4;
 
@@ -75,16 +78,39 @@ pub enum RunError {
 ///
 /// # Errors
 /// [`RunError`], after `ready` was told if it was a matter of the start.
-pub fn run(config: Config, ready: impl FnOnce(Result<ReadyInfo, String>) + 'static) -> Result<(), RunError> {
+pub fn run(
+    mut config: Config,
+    ready: impl FnOnce(Result<ReadyInfo, String>) + 'static,
+) -> Result<(), RunError> {
     log_to_stderr(&config);
-    match start(config) {
-        Ok(started) => started.serve(ready),
-        Err(error) => {
-            ready(Err(error.to_string()));
-            Err(error)
+    let mut ready: Option<Ready> = Some(Box::new(ready));
+    let mut secrets = None;
+    let mut signals = None;
+    loop {
+        let started = match start(&mut config, &mut secrets, &mut signals) {
+            Ok(started) => started,
+            Err(error) => {
+                if let Some(ready) = ready.take() {
+                    ready(Err(error.to_string()));
+                }
+                return Err(error);
+            }
+        };
+        match started.serve(ready.take())? {
+            End::Stopped => return Ok(()),
+            End::Renamed(known) => {
+                let name = state::rename(&config.state_dir)?;
+                tracing::warn!(%name, "this host goes on under a new name and key");
+                secrets = Some(known);
+                // Those given were written down, with those that came and went since.
+                config.targets.clear();
+            }
         }
     }
 }
+
+/// Told once when the router forwards, or why it does not.
+type Ready = Box<dyn FnOnce(Result<ReadyInfo, String>)>;
 
 /// Logs to standard error. A second router in one process (tests) keeps the
 /// first one's log.
@@ -105,9 +131,9 @@ struct Started {
 }
 
 impl Started {
-    fn serve(self, ready: impl FnOnce(Result<ReadyInfo, String>) + 'static) -> Result<(), RunError> {
+    fn serve(self, ready: Option<Ready>) -> Result<End, RunError> {
         let info = self.info;
-        let ready = Rc::new(Cell::new(Some(ready)));
+        let ready = Rc::new(Cell::new(ready));
         let told = Rc::clone(&ready);
         let tell = move || {
             if let Some(ready) = told.take() {
@@ -130,8 +156,16 @@ impl Started {
     }
 }
 
-fn start(config: Config) -> Result<Started, RunError> {
-    let encrypted = !config.passwords.is_empty();
+/// Starts everything. `known`: the secrets, where they were stretched before;
+/// `signals`: caught since then.
+fn start(
+    config: &mut Config,
+    known: &mut Option<Secrets>,
+    signals: &mut Option<Signals>,
+) -> Result<Started, RunError> {
+    let passwords = std::mem::take(&mut config.passwords);
+    let config = config.clone();
+    let encrypted = known.as_ref().map_or(!passwords.is_empty(), |known| known.mode() == Mode::Encrypted);
     state::check_network(&config.state_dir, encrypted, config.clear)?;
     keep_memory_private();
     raise_limit(Resource::RLIMIT_MEMLOCK, LOCKED_MEMORY);
@@ -141,7 +175,10 @@ fn start(config: Config) -> Result<Started, RunError> {
     let features = probe(&absent)?;
     let listener = listen(&config)?;
     check_port(config.host, config.port).map_err(StartError::from)?;
-    let secrets = stretch(&config)?;
+    let secrets = match known.take() {
+        Some(secrets) => secrets,
+        None => stretch(passwords)?,
+    };
     let state = state::open(&config.state_dir, config.name, &config.targets)?;
     let mut degraded = Vec::new();
     let mut taps = open_tap(&config, &mut degraded)?;
@@ -166,7 +203,10 @@ fn start(config: Config) -> Result<Started, RunError> {
         degraded.push(("small_buffers", reason.into()));
     }
     let process = |step| move |cause| RunError::Process { step, cause };
-    let signals = catch_signals().map_err(process("catching signals"))?;
+    let caught = match signals {
+        Some(caught) => caught,
+        None => signals.insert(Signals::catch().map_err(process("catching signals"))?),
+    };
     let (saver, saver_thread) =
         Saver::start(&config.state_dir).map_err(process("starting the thread for the state"))?;
     state.commit(encrypted)?;
@@ -174,7 +214,7 @@ fn start(config: Config) -> Result<Started, RunError> {
     let shards = group.shards() as u8;
     let local = Arc::new(LocalPeer {
         name: state.name,
-        uid: Uid(control::random_u64()),
+        uid: uid(state.run, control::random_u64()),
         identity: Identity::from_seed(&state.seed),
         secrets,
         shards,
@@ -186,7 +226,7 @@ fn start(config: Config) -> Result<Started, RunError> {
     warnings.extend(degraded.iter().map(|(name, reason)| format!("{name}: {reason}")));
     let info = ReadyInfo { name: state.name, nickname: config.nickname.clone(), warnings };
     let control_socket = weave_api::socket::path(&config.run_dir);
-    let config = Arc::new(Config { passwords: Vec::new(), ..config });
+    let config = Arc::new(config);
     let setup = Setup {
         local,
         nickname: config.nickname.clone(),
@@ -200,9 +240,17 @@ fn start(config: Config) -> Result<Started, RunError> {
         control_socket: control_socket.clone(),
         saver,
         degraded,
-        signals,
+        signals: caught.receive(),
     };
     Ok(Started { setup, info, saver_thread, control_socket })
+}
+
+/// The UID of run number `run`: unlike that of every other run anywhere, and larger
+/// than those of the runs before on this state. Of two hosts on copies of one state
+/// the later launched one thus has the larger UID, and takes a new name.
+fn uid(run: u32, random: u64) -> Uid {
+    let run = u64::from(u16::try_from(run).unwrap_or(u16::MAX));
+    Uid((run << 48) | (random >> 16))
 }
 
 /// Keys are in this memory: no core dumps, no debuggers of other users.
@@ -250,8 +298,7 @@ fn listen(config: &Config) -> Result<TcpListener, RunError> {
 }
 
 /// Stretches the passwords on a thread of their own, whose memory goes with it.
-fn stretch(config: &Config) -> Result<Secrets, RunError> {
-    let passwords = config.passwords.clone();
+fn stretch(passwords: Vec<Password>) -> Result<Secrets, RunError> {
     let stretched = std::thread::spawn(move || secrets::stretch(&passwords));
     Ok(stretched.join().map_err(|_| RunError::Ended("stretching the password failed".into()))??)
 }
@@ -310,20 +357,28 @@ fn reduce(mut features: Features, config: &Config, degraded: &mut Vec<(&'static 
     features
 }
 
-fn catch_signals() -> io::Result<async_channel::Receiver<Signal>> {
-    let (sender, receiver) = async_channel::bounded(4);
-    let mut signals = signal_hook::iterator::Signals::new([SIGTERM, SIGINT, SIGHUP])?;
-    std::thread::Builder::new().name("weave-signals".into()).spawn(move || {
-        for signal in signals.forever() {
-            match signal {
-                SIGTERM | SIGINT => {
-                    let _ = sender.try_send(Signal::Stop);
-                }
-                _ => {
-                    let _ = sender.try_send(Signal::Reload);
-                }
+/// The signals of this process, for one control core after the other.
+struct Signals(Arc<Mutex<async_channel::Sender<Signal>>>);
+
+impl Signals {
+    /// Catches them from now on.
+    fn catch() -> io::Result<Self> {
+        let sender = Arc::new(Mutex::new(async_channel::bounded(SIGNALS).0));
+        let newest = Arc::clone(&sender);
+        let mut signals = signal_hook::iterator::Signals::new([SIGTERM, SIGINT, SIGHUP])?;
+        std::thread::Builder::new().name("weave-signals".into()).spawn(move || {
+            for signal in signals.forever() {
+                let signal = if signal == SIGHUP { Signal::Reload } else { Signal::Stop };
+                let _ = newest.lock().unwrap_or_else(PoisonError::into_inner).try_send(signal);
             }
-        }
-    })?;
-    Ok(receiver)
+        })?;
+        Ok(Self(sender))
+    }
+
+    /// Where they come from now on.
+    fn receive(&self) -> async_channel::Receiver<Signal> {
+        let (sender, receiver) = async_channel::bounded(SIGNALS);
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = sender;
+        receiver
+    }
 }

@@ -9,6 +9,7 @@ use nix::sys::socket::{
     AddressFamily, SockFlag, SockType, SockaddrStorage, bind, connect, getsockopt, setsockopt, socket,
     sockopt,
 };
+use std::cell::RefCell;
 use std::future::Future;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -36,7 +37,24 @@ const TCP_KEEPALIVE: u32 = 5;
 /// with one alone a single lost segment would do.
 const TCP_KEEPALIVE_AGAIN: u32 = 1;
 
-/// Runs `main` and everything it spawns on this thread until `main` ends.
+/// Time tasks have to end with the runtime.
+const TASKS_END_WITHIN: Duration = Duration::from_secs(1);
+
+/// What tells the tasks of this thread's runtime to end, and that they have.
+struct Tasks {
+    /// Closed when they are to end.
+    ended: Receiver<()>,
+    /// Each task keeps one: closed when all have ended.
+    running: Sender<()>,
+}
+
+thread_local! {
+    static TASKS: RefCell<Option<Tasks>> = const { RefCell::new(None) };
+}
+
+/// Runs `main` and everything it spawns on this thread until `main` ends; then
+/// everything it spawned ends, with the sockets that it holds: a runtime can
+/// follow another on one port.
 pub(crate) fn run<T: 'static>(main: impl Future<Output = T> + 'static) -> io::Result<T> {
     let executor = LocalExecutorBuilder::new(Placement::Unbound)
         .name("weave-control")
@@ -45,11 +63,34 @@ pub(crate) fn run<T: 'static>(main: impl Future<Output = T> + 'static) -> io::Re
         .blocking_thread_pool_placement(PoolPlacement::Unbound(BLOCKING_THREADS))
         .make()
         .map_err(|error| io::Error::other(error.to_string()))?;
-    Ok(executor.run(main))
+    Ok(executor.run(async move {
+        let ((end, ended), (running, finished)) = (bounded(1), bounded::<()>(1));
+        TASKS.with_borrow_mut(|tasks| *tasks = Some(Tasks { ended, running }));
+        let result = main.await;
+        // Nothing is sent on either: they are closed.
+        TASKS.with_borrow_mut(Option::take);
+        drop::<Sender<()>>(end);
+        if timeout(TASKS_END_WITHIN, finished.recv()).await.is_none() {
+            tracing::warn!("a task of the control core does not end");
+        }
+        result
+    }))
 }
 
 /// Starts a task; it ends with its future, or with the runtime.
 pub(crate) fn spawn(task: impl Future<Output = ()> + 'static) {
+    let Some((ended, running)) =
+        TASKS.with_borrow(|tasks| tasks.as_ref().map(|tasks| (tasks.ended.clone(), tasks.running.clone())))
+    else {
+        return;
+    };
+    let task = async move {
+        let end = async {
+            let _ = ended.recv().await;
+        };
+        futures_lite::future::or(task, end).await;
+        drop(running);
+    };
     glommio::spawn_local(task).detach();
 }
 
@@ -70,6 +111,26 @@ pub(crate) async fn timeout<T>(limit: Duration, future: impl Future<Output = T>)
 /// Runs a call that blocks on another thread.
 pub(crate) async fn blocking<T: Send + 'static>(call: impl FnOnce() -> T + Send + 'static) -> T {
     glommio::executor().spawn_blocking(call).await
+}
+
+/// True if datagrams to `address` would leave by the interface `name`: if the
+/// source address that the kernel chooses for them is one of that interface's.
+/// An address without a route leads nowhere.
+pub(crate) fn leads_through(name: &str, address: SocketAddr) -> io::Result<bool> {
+    let any: IpAddr = if address.is_ipv4() { [0; 4].into() } else { [0_u16; 8].into() };
+    let probe = std::net::UdpSocket::bind(SocketAddr::new(any, 0))?;
+    // Sends nothing.
+    if probe.connect(address).is_err() {
+        return Ok(false);
+    }
+    let source = SockaddrStorage::from(SocketAddr::new(probe.local_addr()?.ip(), 0));
+    let is_source = |at: &SockaddrStorage| match (at.as_sockaddr_in(), at.as_sockaddr_in6()) {
+        (Some(at), _) => source.as_sockaddr_in().is_some_and(|source| source.ip() == at.ip()),
+        (None, Some(at)) => source.as_sockaddr_in6().is_some_and(|source| source.ip() == at.ip()),
+        (None, None) => false,
+    };
+    let mut interfaces = nix::ifaddrs::getifaddrs()?;
+    Ok(interfaces.any(|one| one.interface_name == name && one.address.as_ref().is_some_and(is_source)))
 }
 
 /// A listening TCP socket.

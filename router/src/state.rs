@@ -109,6 +109,29 @@ pub(crate) fn check_network(state_dir: &Path, encrypted: bool, clear: bool) -> R
     }
 }
 
+/// Gives this host a new name and key: another runs on a copy of its state.
+///
+/// # Errors
+/// The file cannot be written.
+pub(crate) fn rename(state_dir: &Path) -> Result<PeerName, StateError> {
+    let directory = StateDir::existing(state_dir);
+    let _lock = directory.lock()?;
+    let name = random_name();
+    write_identity(&directory, name, &new_seed(&mut crate::control::entropy).into())?;
+    Ok(name)
+}
+
+fn write_identity(
+    directory: &StateDir,
+    name: PeerName,
+    seed: &Zeroizing<[u8; IDENTITY_LEN]>,
+) -> Result<(), StateError> {
+    let mut file = IdentityFile { name, seed: seed.iter().map(|byte| format!("{byte:02x}")).collect() };
+    let written = directory.write(IDENTITY, &file);
+    file.seed.zeroize();
+    Ok(written?)
+}
+
 /// Reads the state; a host without an identity gets one. `targets` are those
 /// given now; without any, the remembered ones count.
 ///
@@ -140,10 +163,7 @@ pub(crate) fn open(
     };
     let name = name.or(old_name).unwrap_or_else(random_name);
     if old_name != Some(name) {
-        let mut file = IdentityFile { name, seed: seed.iter().map(|byte| format!("{byte:02x}")).collect() };
-        let written = directory.write(IDENTITY, &file);
-        file.seed.zeroize();
-        written?;
+        write_identity(&directory, name, &seed)?;
     }
     let (remembered, aside) = directory.read_own::<Targets>(TARGETS)?;
     note(aside);

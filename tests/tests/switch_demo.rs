@@ -93,6 +93,17 @@ fn alone_as_root_in_under_20_seconds() {
 }
 
 #[test]
+fn alone_three_hosts_show_a_relay_and_a_change_of_routes() {
+    let shown = run("exec \"$0\" demo --hosts 3");
+    assert_eq!(shown.code, Some(0), "{}{}", shown.stdout, shown.stderr);
+    for part in ["by way of host1: 2 links, encrypted", "direct link", "re-route", "removed"] {
+        assert!(shown.stdout.contains(part), "{part}: {}", shown.stdout);
+    }
+    let direct = shown.stdout.lines().find(|line| line.contains("direct link")).unwrap();
+    assert!(!direct.contains("none for"), "the change-over costs no ping: {direct}");
+}
+
+#[test]
 fn alone_without_root_where_the_tun_device_is_open_to_all() {
     let shown = run(UNPRIVILEGED);
     is_complete(&shown);

@@ -5,6 +5,7 @@ use std::io;
 use std::path::Path;
 
 use serde::Deserialize;
+use weave_api::Client;
 use weave_host::records::DIRECTORY;
 use weave_host::store::StateDir;
 use weave_host::{Netlink, reset::remove_interfaces};
@@ -23,7 +24,7 @@ const FILE_MAX: u64 = 1 << 20;
 pub fn run(environment: &Environment) -> Result<()> {
     let (run_dir, state_dir) = (environment.run_dir()?, environment.state_dir()?);
     root::require("reset")?;
-    stop(&run_dir)?;
+    stop(&run_dir, Client::leave)?;
     let interfaces = Netlink::open()
         .and_then(|mut host| remove_interfaces(&mut host))
         .map_err(|error| Failure::because("cannot remove every interface", error));

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use weave_api::Client;
+use weave_api::client::{Client, ClientError};
 
 use crate::environment::Environment;
 use crate::failure::{Failure, Result};
@@ -20,18 +20,21 @@ const GONE_WITHIN: Duration = Duration::from_secs(10);
 pub fn run(environment: &Environment) -> Result<()> {
     let run_dir = environment.run_dir()?;
     root::require("stop")?;
-    if !stop(&run_dir)? {
+    if !stop(&run_dir, Client::stop)? {
         output::note(format_args!("no router runs here ({}): nothing to stop", run_dir.display()));
     }
     Ok(())
 }
 
-/// Ends the router of `run_dir`; false when none runs.
-pub fn stop(run_dir: &Path) -> Result<bool> {
+/// Ends the router of `run_dir`, which is asked by `ask`; false when none runs.
+pub fn stop(
+    run_dir: &Path,
+    ask: impl FnOnce(&mut Client) -> std::result::Result<(), ClientError>,
+) -> Result<bool> {
     let Some(running) = Running::find(run_dir)? else {
         return Ok(false);
     };
-    let asked = Client::connect(run_dir, ANSWER_WITHIN).and_then(|mut client| client.stop());
+    let asked = Client::connect(run_dir, ANSWER_WITHIN).and_then(|mut client| ask(&mut client));
     if asked.is_ok() && running.wait(GONE_WITHIN)? {
         return Ok(true);
     }

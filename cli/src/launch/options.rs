@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use clap::Args;
+use ipnet::IpNet;
 use weave_api::Target;
 use weave_router::config::{CoreList, LogLevel, MAX_CONN_LIMIT, MAX_CORES, MAX_MTU, MIN_MTU, Offloads};
 use weave_wire::{Nickname, PeerName};
@@ -50,6 +51,12 @@ pub struct LaunchOptions {
     #[arg(long, value_name = "N", default_value_t = weave_router::config::DEFAULT_CONN_LIMIT,
           value_parser = clap::value_parser!(u16).range(1..=i64::from(MAX_CONN_LIMIT)))]
     pub conn_limit: u16,
+    /// Data of links whose two ends list each other here is authenticated but not encrypted
+    #[arg(long, value_name = "CIDR", value_delimiter = ',', value_parser = subnet)]
+    pub trusted_subnets: Vec<IpNet>,
+    /// Keep this host's own traffic off unencrypted links, also those between other hosts
+    #[arg(long)]
+    pub require_encryption: bool,
     /// Parts of the fast path to switch off: no-gso, no-gro, no-uso, no-tso
     #[arg(long, value_name = "LIST")]
     pub offload: Option<Offloads>,
@@ -73,6 +80,15 @@ pub struct LaunchOptions {
 fn shards(text: &str) -> Result<usize, String> {
     let number = text.parse().ok().filter(|number| (1..=MAX_CORES).contains(number));
     number.ok_or_else(|| format!("not a number from 1 to {MAX_CORES}"))
+}
+
+fn subnet(text: &str) -> Result<IpNet, String> {
+    let subnet: IpNet =
+        text.parse().map_err(|_| "not a subnet like 10.1.0.0/16 or fd00:1::/64".to_owned())?;
+    if subnet.trunc() != subnet {
+        return Err(format!("an address inside a subnet; the subnet is {}", subnet.trunc()));
+    }
+    Ok(subnet)
 }
 
 fn log_level(text: &str) -> Result<LogLevel, &'static str> {

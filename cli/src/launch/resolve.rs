@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use weave_api::target::{Target, TargetHost};
 use weave_router::Config;
-use weave_router::config::{LogLevel, MAX_ADVERTISED, MAX_TARGETS, Password, TestKnobs};
+use weave_router::config::{LogLevel, MAX_ADVERTISED, MAX_TARGETS, MAX_TRUSTED_SUBNETS, Password, TestKnobs};
 use weave_wire::Nickname;
 
 use super::options::LaunchOptions;
@@ -48,6 +48,17 @@ pub fn resolve(options: LaunchOptions, environment: &Environment, role: Role) ->
     }
     limit("peers", options.targets.len(), MAX_TARGETS)?;
     limit("advertised addresses", options.advertise.len(), MAX_ADVERTISED)?;
+    if options.require_encryption && !options.trusted_subnets.is_empty() {
+        warnings.push("--trusted-subnets has no effect beside --require-encryption".into());
+    }
+    if options.require_encryption && passwords.is_empty() {
+        return Err(Failure::usage(
+            "cannot require encryption",
+            "no password was given: every link of a network without one is unencrypted",
+            "give the password, or leave --require-encryption out",
+        ));
+    }
+    limit("trusted subnets", options.trusted_subnets.len(), MAX_TRUSTED_SUBNETS)?;
     for target in &options.advertise {
         refuse_name(target)?;
     }
@@ -72,6 +83,8 @@ pub fn resolve(options: LaunchOptions, environment: &Environment, role: Role) ->
         cores: options.cores,
         shards: options.shards,
         conn_limit: options.conn_limit,
+        trusted_subnets: options.trusted_subnets,
+        require_encryption: options.require_encryption,
         discovery: !options.no_discovery,
         offload: options.offload.unwrap_or_default(),
         passwords,

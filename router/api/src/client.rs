@@ -15,6 +15,7 @@ use crate::socket::{self, SocketError};
 use crate::status::{PAGES_MAX, Status};
 use crate::target::Target;
 use crate::{REPLY_MAX, REQUEST_MAX};
+use weave_wire::PeerName;
 
 /// Time a router has to answer when the caller has no wish of its own.
 pub const TIME_LIMIT: Duration = Duration::from_secs(5);
@@ -116,6 +117,23 @@ impl Client {
     /// When the router cannot be asked or refuses.
     pub fn forget(&mut self, peers: Vec<Target>) -> Result<(), ClientError> {
         self.command(&Request::Forget { peers })
+    }
+
+    /// Frees the names of peers of the keys they are bound to.
+    ///
+    /// # Errors
+    /// When the router cannot be asked or refuses.
+    pub fn forget_identities(&mut self, names: Vec<PeerName>) -> Result<(), ClientError> {
+        self.command(&Request::ForgetIdentity { names })
+    }
+
+    /// Asks the router to tell the mesh that this host leaves for good, and to end.
+    /// It is still there when this returns.
+    ///
+    /// # Errors
+    /// When the router cannot be asked or refuses.
+    pub fn leave(&mut self) -> Result<(), ClientError> {
+        self.command(&Request::Leave)
     }
 
     /// Asks the router to end. It is still there when this returns.

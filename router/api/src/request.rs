@@ -7,6 +7,7 @@ use crate::PROTOCOL_VERSION;
 use crate::problem::{Code, Problem};
 use crate::status::Status;
 use crate::target::Target;
+use weave_wire::PeerName;
 
 /// Most peers in one request.
 pub const PEERS_MAX: usize = 512;
@@ -66,8 +67,16 @@ pub enum Request {
         /// The targets to forget, at most [`PEERS_MAX`].
         peers: Vec<Target>,
     },
+    /// Free the names of these peers of the keys they are bound to, for hosts that
+    /// lost their state.
+    ForgetIdentity {
+        /// The names, at most [`PEERS_MAX`].
+        names: Vec<PeerName>,
+    },
     /// End the router. The answer comes before it ends.
     Stop,
+    /// End it as a host that leaves for good: peers forget its key.
+    Leave,
     /// The attachment records changed: read them again.
     AttachmentsChanged,
     /// Read the password file again.
@@ -100,6 +109,11 @@ struct ForgetArguments {
     peers: Vec<Target>,
 }
 
+#[derive(Serialize, Deserialize)]
+struct ForgetIdentityArguments {
+    names: Vec<PeerName>,
+}
+
 impl Request {
     /// The name of the command in frames, logs and errors.
     #[must_use]
@@ -108,7 +122,9 @@ impl Request {
             Self::Status => "status",
             Self::Connect { .. } => "connect",
             Self::Forget { .. } => "forget",
+            Self::ForgetIdentity { .. } => "forget-identity",
             Self::Stop => "stop",
+            Self::Leave => "leave",
             Self::AttachmentsChanged => "attachments-changed",
             Self::Reload => "reload",
             Self::Subscribe => "subscribe",
@@ -128,7 +144,15 @@ impl Request {
             Self::Forget { peers } => {
                 Some(serde_json::value::to_raw_value(&ForgetArguments { peers: peers.clone() })?)
             }
-            Self::Status | Self::Stop | Self::AttachmentsChanged | Self::Reload | Self::Subscribe => None,
+            Self::ForgetIdentity { names } => {
+                Some(serde_json::value::to_raw_value(&ForgetIdentityArguments { names: names.clone() })?)
+            }
+            Self::Status
+            | Self::Stop
+            | Self::Leave
+            | Self::AttachmentsChanged
+            | Self::Reload
+            | Self::Subscribe => None,
         };
         Ok(Envelope { id, command: self.command().into(), arguments })
     }
@@ -148,7 +172,12 @@ impl Request {
                 let ForgetArguments { peers } = arguments(envelope)?;
                 Ok(Self::Forget { peers: bounded(peers)? })
             }
+            "forget-identity" => {
+                let ForgetIdentityArguments { names } = arguments(envelope)?;
+                Ok(Self::ForgetIdentity { names: bounded(names)? })
+            }
             "stop" => Ok(Self::Stop),
+            "leave" => Ok(Self::Leave),
             "attachments-changed" => Ok(Self::AttachmentsChanged),
             "reload" => Ok(Self::Reload),
             "subscribe" => Ok(Self::Subscribe),
@@ -174,7 +203,7 @@ fn arguments<'a, T: Deserialize<'a>>(envelope: &'a Envelope) -> Result<T, Proble
     })
 }
 
-fn bounded(peers: Vec<Target>) -> Result<Vec<Target>, Problem> {
+fn bounded<T>(peers: Vec<T>) -> Result<Vec<T>, Problem> {
     if peers.len() <= PEERS_MAX {
         return Ok(peers);
     }
@@ -242,7 +271,9 @@ mod tests {
             Request::Status,
             Request::Connect { replace: true, peers: peers.clone() },
             Request::Forget { peers },
+            Request::ForgetIdentity { names: vec!["02:00:00:00:00:01".parse().unwrap()] },
             Request::Stop,
+            Request::Leave,
             Request::AttachmentsChanged,
             Request::Reload,
             Request::Subscribe,

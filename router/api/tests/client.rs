@@ -89,6 +89,8 @@ fn requests_follow_each_other_and_a_refusal_is_a_typed_error() {
         | Request::Stop
         | Request::AttachmentsChanged
         | Request::Reload
+        | Request::Leave
+        | Request::ForgetIdentity { .. }
         | Request::Subscribe => Ok(Reply::Done),
     });
     let mut client = Client::connect(run.path(), LONG).unwrap();

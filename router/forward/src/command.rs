@@ -76,6 +76,8 @@ pub struct Routes {
     pub peers: Vec<PeerRoute>,
     /// Links that frames for everybody take, when this host is their source.
     pub broadcast: Vec<LinkId>,
+    /// This host's own frames may take no unencrypted link.
+    pub sealed_only: bool,
 }
 
 /// What the topology says about one peer.
@@ -85,6 +87,10 @@ pub struct PeerRoute {
     pub peer: PeerName,
     /// The link on the way to it.
     pub next: LinkId,
+    /// The same for frames that may take no unencrypted link on the whole way.
+    pub next_sealed: Option<LinkId>,
+    /// Its own frames are such.
+    pub sealed_only: bool,
     /// Links by which frames of it for one peer may come.
     pub unicast_from: Vec<LinkId>,
     /// Links by which frames of it for everybody may come.
@@ -152,6 +158,9 @@ pub enum Command {
     DropReceive(SessionIndex),
     /// Seal with this key from now on; the old one is destroyed.
     SetSend(Box<SendSession>),
+    /// Frames that went in clear with a tag over this link go sealed from now on. Both
+    /// kinds are taken until the next epoch.
+    Seal(LinkId),
     /// Routes, all of them.
     SetRoutes(Arc<Routes>),
     /// MACs that came, moved or went.

@@ -281,6 +281,7 @@ impl Shard {
             Command::ChangeMacs(changes) => self.tables.change_macs(&changes),
             Command::SetLocalMacs(macs) => self.tables.set_local_macs(&macs),
             Command::KeepAlive { link, own_port } => self.keep_alive(link, own_port)?,
+            Command::Seal(link) => self.tables.seal(link),
             Command::SetOnePort { link, one_port } => {
                 self.flush()?;
                 self.tables.set_one_port(link, one_port);

@@ -212,6 +212,15 @@ impl Tables {
         true
     }
 
+    /// Frames over a link that were only authenticated go sealed from now on.
+    pub fn seal(&mut self, id: LinkId) {
+        if let Some(sender) = self.link_mut(id).and_then(|link| link.sender.as_mut())
+            && sender.mode == Mode::Authenticated
+        {
+            sender.mode = Mode::Sealed;
+        }
+    }
+
     /// Replaces all routes.
     pub fn set_routes(&mut self, routes: Arc<Routes>) {
         self.last_destination = None;

@@ -4,9 +4,9 @@
 
 mod rig;
 
-use rig::{Forger, MAX_FRAME, Options, Rig, frame, mac, name, number_of, wait};
+use rig::{Forger, LINK, MAX_FRAME, Options, Rig, frame, mac, name, number_of, wait};
 use std::collections::HashSet;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, UdpSocket};
 use std::sync::Arc;
 use std::time::Duration;
 use weave_crypto::REPLAY_WINDOW;
@@ -100,18 +100,23 @@ fn only_authenticated_datagrams_pass_in_an_authenticated_session() {
     let genuine = forger.honest(&frame(1, 100));
     // The frame can be read, and not changed.
     assert_eq!(genuine[OUTER_LEN + 16..OUTER_LEN + 116], frame(1, 100));
-    for kind in [0x10, 0x11, 0x13] {
+    for kind in [0x11, 0x13] {
         let mut bad = genuine.clone();
         bad[0] = kind;
         forger.send(&bad);
     }
-    rig.b.dropped(DropReason::WrongMode, 3);
+    rig.b.dropped(DropReason::WrongMode, 2);
+    // It is not taken for a sealed one, which may come too.
+    let mut bad = genuine.clone();
+    bad[0] = 0x10;
+    forger.send(&bad);
+    wait(|| rig.b.state(), || rig.b.drops(DropReason::Forged) == 1);
     for place in OUTER_LEN..genuine.len() {
         let mut bad = genuine.clone();
         bad[place] ^= 1;
         forger.send(&bad);
     }
-    let changed = (genuine.len() - OUTER_LEN) as u64;
+    let changed = (genuine.len() - OUTER_LEN) as u64 + 1;
     wait(|| rig.b.state(), || rig.b.drops(DropReason::Forged) == changed);
     // A keep-alive is a sealed datagram: nothing else passes as one.
     let mut bad = genuine.clone();
@@ -123,6 +128,31 @@ fn only_authenticated_datagrams_pass_in_an_authenticated_session() {
     assert_eq!(rig.b.receive(), frame(1, 100));
     forger.send(&genuine);
     wait(|| rig.b.state(), || rig.b.drops(DropReason::Replayed) == 1);
+    rig.works();
+}
+
+#[test]
+fn an_authenticated_link_that_is_sealed_sends_sealed_frames_which_the_other_end_takes() {
+    let mut rig = Rig::new(Options { mode: Mode::Authenticated, ..Options::default() });
+    rig.works();
+    let observer = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    observer.set_read_timeout(Some(rig::WITHIN)).unwrap();
+    let (real, seen_by) = (rig.b.address, observer.local_addr().unwrap());
+    let lead = |side: &rig::Side, address| {
+        side.command(|_| Command::SetLink { link: LINK, address, counters: rig::link_counters() });
+    };
+    let readable = |sealed: bool| {
+        lead(&rig.a, seen_by);
+        rig.a.send(0, &frame(7, 100));
+        let mut datagram = [0; 2_000];
+        let len = observer.recv(&mut datagram).unwrap();
+        lead(&rig.a, real);
+        assert_eq!(datagram[0], if sealed { 0x10 } else { 0x14 });
+        datagram[..len].windows(100).any(|part| part == frame(7, 100))
+    };
+    assert!(readable(false));
+    rig.a.command(|_| Command::Seal(LINK));
+    assert!(!readable(true));
     rig.works();
 }
 

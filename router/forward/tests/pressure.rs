@@ -82,7 +82,8 @@ fn frames_without_route_or_key_are_dropped() {
     let address: SocketAddr = rig.b.address;
     let counters = rig::link_counters();
     rig.a.command(|_| Command::SetLink { link: FORGER_LINK, address, counters: Arc::clone(&counters) });
-    let routes = Routes { peers: vec![neighbour(9, FORGER_LINK)], broadcast: vec![rig::LINK] };
+    let routes =
+        Routes { peers: vec![neighbour(9, FORGER_LINK)], broadcast: vec![rig::LINK], sealed_only: false };
     let routes = Arc::new(routes);
     rig.a.command(|_| Command::SetRoutes(Arc::clone(&routes)));
     rig.a.send(0, &lost);
@@ -104,7 +105,11 @@ fn a_peer_that_no_route_leads_to_costs_the_others_nothing() {
     let expires = boot_time() + Duration::from_secs(60);
     rig.a.command(|_| rig.a.send_key(link, SessionIndex(0x4000), 0, expires));
     rig.a.dropped(DropReason::Unreachable, 1);
-    let routes = Arc::new(Routes { peers: vec![neighbour(2, rig::LINK)], broadcast: vec![link, rig::LINK] });
+    let routes = Arc::new(Routes {
+        peers: vec![neighbour(2, rig::LINK)],
+        broadcast: vec![link, rig::LINK],
+        sealed_only: false,
+    });
     rig.a.command(|_| Command::SetRoutes(Arc::clone(&routes)));
     for number in 0..100 {
         rig.a.send(0, &frame(number, 200));

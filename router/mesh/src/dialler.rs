@@ -18,6 +18,9 @@ const DISCOVERED_ADDRESSES: usize = 8;
 /// Longest wait between dials of a peer that is reached over others: a direct link
 /// replaces the relay that soon.
 const DISCOVERED_WAIT: Duration = Duration::from_secs(10);
+/// Dials of one address that others told of are at least this far apart, whatever
+/// they tell: nobody else's host is to be flooded by what members gossip.
+const DISCOVERED_APART: Duration = Duration::from_secs(1);
 /// The larger name of two waits this much longer, so that they do not dial at once.
 const YIELD: Duration = Duration::from_millis(500);
 /// Recent peers that never answered are forgotten after this time.
@@ -75,12 +78,14 @@ pub struct Entry<T> {
 #[derive(Debug)]
 pub struct Dialler<T> {
     entries: Vec<Entry<T>>,
+    /// Addresses that others told of, dialled within [`DISCOVERED_APART`].
+    dialled: Vec<(T, Duration)>,
     next_id: u64,
 }
 
 impl<T> Default for Dialler<T> {
     fn default() -> Self {
-        Self { entries: Vec::new(), next_id: 0 }
+        Self { entries: Vec::new(), dialled: Vec::new(), next_id: 0 }
     }
 }
 
@@ -197,6 +202,7 @@ impl<T: Clone + PartialEq> Dialler<T> {
                 || !matches!(entry.stand, Stand::Waiting(_))
                 || now.saturating_sub(entry.since) < RECENT_KEPT
         });
+        self.dialled.retain(|(_, at)| now.saturating_sub(*at) < DISCOVERED_APART);
         let under_way = self.entries.iter().filter(|entry| matches!(entry.stand, Stand::Dialling(_))).count();
         let mut due = Vec::new();
         for entry in &mut self.entries {
@@ -204,6 +210,13 @@ impl<T: Clone + PartialEq> Dialler<T> {
                 break;
             }
             if matches!(entry.stand, Stand::Waiting(at) if at <= now) {
+                if matches!(entry.origin, Origin::Discovered(_)) {
+                    if let Some((_, last)) = self.dialled.iter().find(|(target, _)| *target == entry.target) {
+                        entry.stand = Stand::Waiting(last.saturating_add(DISCOVERED_APART));
+                        continue;
+                    }
+                    self.dialled.push((entry.target.clone(), now));
+                }
                 entry.stand = Stand::Dialling(now);
                 due.push((entry.id, entry.target.clone(), entry.failures));
             }
@@ -326,6 +339,26 @@ pub fn may_dial(address: SocketAddr) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_others_tell_brings_one_dial_a_second_to_an_address() {
+        let mut dialler = Dialler::default();
+        let mut now = Duration::ZERO;
+        let (ours, peer) = (PeerName::new([2; 6]), PeerName::new([3; 6]));
+        let (Some(ours), Some(peer)) = (ours, peer) else { panic!("names") };
+        let mut dials = 0;
+        while now < seconds(10) {
+            dialler.set_discovered(vec![(peer, vec![address(9)])], ours, now);
+            for (id, ..) in dialler.due(now) {
+                dials += 1;
+                dialler.failed(id, "refused".into(), false, now, 0.0);
+            }
+            // It goes and comes again in every other round.
+            dialler.set_discovered(Vec::new(), ours, now);
+            now += Duration::from_millis(20);
+        }
+        assert!((9..=10).contains(&dials), "{dials}");
+    }
 
     fn seconds(n: u64) -> Duration {
         Duration::from_secs(n)

@@ -27,6 +27,8 @@ pub struct MeshConfig {
     pub port: u16,
     /// Where we think we can be reached.
     pub addresses: Vec<SocketAddr>,
+    /// Our stations' frames go by links only that are not unencrypted.
+    pub sealed_only: bool,
     /// How often this state was launched: versions start at `run << 32`.
     pub run: u32,
     /// Of the jitter.

@@ -1,12 +1,27 @@
 //! Shortest paths from one node (Dijkstra 1959), with the first hop of each.
 
-use crate::topology::Topology;
+use crate::topology::{Edge, Topology};
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use weave_wire::PeerName;
 
 /// Cost of a node that cannot be reached.
 pub(crate) const UNREACHABLE: u32 = u32::MAX;
+
+/// Which links a path may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Links {
+    /// All.
+    Any,
+    /// Those that are not unencrypted.
+    Sealed,
+}
+
+impl Links {
+    pub(crate) fn may_use(self, edge: &Edge) -> bool {
+        self == Self::Any || !edge.unencrypted
+    }
+}
 
 /// Shortest paths from one node.
 #[derive(Debug)]
@@ -32,12 +47,12 @@ impl Paths {
     }
 }
 
-/// Shortest paths from `source`; `expected`: how many nodes can be reached from
+/// Shortest paths from `source` over `links`; `expected`: how many nodes can be reached from
 /// it, if known. Then the search ends when all are reached and no way can be
 /// improved any more, nor tied by one with a smaller first hop. Nodes of equal
 /// cost are visited by their first hops' names, so that where nearly all are
 /// neighbours of all, that is after the links of the source and of a few others.
-pub(crate) fn shortest(graph: &Topology, source: usize, expected: Option<usize>) -> Paths {
+pub(crate) fn shortest(graph: &Topology, links: Links, source: usize, expected: Option<usize>) -> Paths {
     let mut paths =
         Paths { cost: vec![UNREACHABLE; graph.len()], first: vec![usize::MAX; graph.len()], reached: 1 };
     let mut done = vec![false; graph.len()];
@@ -56,7 +71,7 @@ pub(crate) fn shortest(graph: &Topology, source: usize, expected: Option<usize>)
             break;
         }
         let via = paths.first_of(node);
-        for edge in graph.edges(node) {
+        for edge in graph.edges(node).iter().filter(|edge| links.may_use(edge)) {
             let new = cost.saturating_add(u32::from(edge.cost)).min(UNREACHABLE - 1);
             let first = via.unwrap_or(edge.to);
             let (Some(known), Some(slot)) = (paths.cost.get_mut(edge.to), paths.first.get_mut(edge.to))
@@ -113,7 +128,7 @@ pub(crate) struct Quality {
 /// What the ways from `source` are like that frames really take: every hop
 /// chooses the smallest name among its own shortest ways, so that a whole way is
 /// the shortest one that is first in the order of names.
-pub(crate) fn qualities(graph: &Topology, source: usize, paths: &Paths) -> Vec<Quality> {
+pub(crate) fn qualities(graph: &Topology, links: Links, source: usize, paths: &Paths) -> Vec<Quality> {
     let mut order: Vec<usize> = (0..graph.len()).filter(|node| paths.cost_of(*node) != UNREACHABLE).collect();
     order.sort_unstable_by_key(|node| paths.cost_of(*node));
     let mut parents = vec![usize::MAX; graph.len()];
@@ -124,6 +139,7 @@ pub(crate) fn qualities(graph: &Topology, source: usize, paths: &Paths) -> Vec<Q
         } else {
             let before = graph.edges(node).iter().filter(|edge| {
                 edge.to != source
+                    && links.may_use(edge)
                     && paths.first_of(edge.to) == paths.first_of(node)
                     && paths.cost_of(edge.to).saturating_add(u32::from(edge.cost)) == paths.cost_of(node)
             });
@@ -188,7 +204,7 @@ mod tests {
         let mut quality = Quality::default();
         let mut at = from;
         while at != to {
-            at = shortest(graph, at, None).first_of(to).unwrap();
+            at = shortest(graph, Links::Any, at, None).first_of(to).unwrap();
             quality.hops += 1;
         }
         quality
@@ -215,12 +231,12 @@ mod tests {
                 }
             }
             for (a, row) in plain.iter().enumerate() {
-                let whole = shortest(&graph, a, None);
-                let early = shortest(&graph, a, Some(whole.reached));
+                let whole = shortest(&graph, Links::Any, a, None);
+                let early = shortest(&graph, Links::Any, a, Some(whole.reached));
                 prop_assert_eq!(&whole.cost, row);
                 prop_assert_eq!(&early.cost, &whole.cost);
                 prop_assert_eq!(&early.first, &whole.first);
-                let qualities = qualities(&graph, a, &whole);
+                let qualities = qualities(&graph, Links::Any, a, &whole);
                 for b in (0..9).filter(|b| *b != a && row[*b] != UNREACHABLE) {
                     let first = graph
                         .edges(a)

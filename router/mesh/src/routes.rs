@@ -1,7 +1,7 @@
 //! Where frames go, and whence they may come.
 
 use crate::output::LinkNumber;
-use crate::paths::{Paths, UNREACHABLE, qualities, shortest};
+use crate::paths::{Links, Paths, Quality, UNREACHABLE, qualities, shortest};
 use crate::topology::Topology;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -17,6 +17,8 @@ pub struct Routes {
     pub peers: Vec<PeerRoute>,
     /// Where our own broadcasts go.
     pub broadcast: Vec<LinkNumber>,
+    /// Our own frames may take no unencrypted link.
+    pub sealed_only: bool,
 }
 
 /// The routes to and from one peer.
@@ -26,9 +28,13 @@ pub struct PeerRoute {
     pub peer: PeerName,
     /// Where frames for it go.
     pub next: LinkNumber,
-    /// Links on the way.
+    /// Where those go that may take no unencrypted link on the whole way.
+    pub next_sealed: Option<LinkNumber>,
+    /// Its own frames are such.
+    pub sealed_only: bool,
+    /// Links on the way of our frames.
     pub hops: u8,
-    /// Cost of the way.
+    /// Cost of that way.
     pub cost: u32,
     /// True if any link of the way is unencrypted.
     pub unencrypted: bool,
@@ -49,58 +55,57 @@ impl Routes {
     }
 }
 
-/// Computes the routes of `ourselves`; `links`: the newest link to each neighbour.
+/// Computes the routes of `ourselves`; `newest`: the newest link to each neighbour,
+/// `is_sealed_only`: whose frames may take no unencrypted link.
 ///
 /// Shortest paths are searched from us and from each neighbour, not from all
 /// nodes. The search from us looks at every link of the graph once; those from
 /// the neighbours end when nothing can improve any more. With degree *d*, *N*
 /// peers and *E* links: O(d·N) where nearly all are linked to all (d·N is about
-/// E), at most O(d·E·log N) else.
+/// E), at most O(d·E·log N) else; twice that where somebody is `is_sealed_only`.
 pub(crate) fn compute(
     graph: &Topology,
     ourselves: PeerName,
-    links: &BTreeMap<PeerName, LinkNumber>,
+    newest: &BTreeMap<PeerName, LinkNumber>,
+    is_sealed_only: impl Fn(PeerName) -> bool,
 ) -> Routes {
     let Some(us) = graph.node(ourselves) else { return Routes::default() };
-    let paths = shortest(graph, us, None);
-    let mut neighbours: Vec<Neighbour> = graph
-        .edges(us)
-        .iter()
-        .filter_map(|edge| {
-            let name = graph.name(edge.to)?;
-            let link = *links.get(&name)?;
-            let paths = shortest(graph, edge.to, Some(paths.reached));
-            Some(Neighbour { name, node: edge.to, link, cost: u32::from(edge.cost), paths })
-        })
-        .collect();
-    neighbours.sort_unstable_by_key(|neighbour| neighbour.name);
-    let qualities = qualities(graph, us, &paths);
-    let mut peers = Vec::with_capacity(paths.reached);
+    let any = Ways::search(graph, Links::Any, us, newest);
+    let sealed_only: Vec<bool> =
+        (0..graph.len()).map(|node| graph.name(node).is_some_and(&is_sealed_only)).collect();
+    let is_sealed_only = |node: usize| sealed_only.get(node).copied().unwrap_or_default();
+    let needed = sealed_only.contains(&true);
+    let sealed = needed.then(|| Ways::search(graph, Links::Sealed, us, newest));
+    let sealed = sealed.as_ref().unwrap_or(&any);
+    let ways = |node: usize| if is_sealed_only(node) { sealed } else { &any };
+    let mut peers = Vec::with_capacity(any.paths.reached);
     for node in (0..graph.len()).filter(|node| *node != us) {
-        let cost = paths.cost_of(node);
-        let (Some(peer), Some(first)) = (graph.name(node), paths.first_of(node)) else { continue };
-        let Some(next) = graph.name(first).and_then(|name| links.get(&name)) else { continue };
-        if cost == UNREACHABLE {
-            continue;
-        }
-        let quality = qualities.get(node).copied().unwrap_or_default();
-        let links_where = |test: &dyn Fn(&Neighbour) -> bool| {
-            neighbours.iter().filter(|n| test(n)).map(|n| n.link).collect::<Vec<_>>()
-        };
+        let (Some(peer), Some(next)) = (graph.name(node), any.next(graph, node, newest)) else { continue };
+        let (own, theirs) = (ways(us), ways(node));
+        let quality = own.qualities.get(node).copied().unwrap_or_default();
         peers.push(PeerRoute {
             peer,
-            next: *next,
+            next,
+            next_sealed: sealed.next(graph, node, newest),
+            sealed_only: is_sealed_only(node),
             hops: quality.hops,
-            cost,
+            cost: own.paths.cost_of(node),
             unencrypted: quality.unencrypted,
-            unicast_from: links_where(&|n| n.paths.cost_of(node).saturating_add(n.cost) == cost),
-            broadcast_from: vec![*next],
-            broadcast_to: links_where(&|n| n.node != node && n.paths.first_of(node) == Some(us)),
+            unicast_from: theirs.shortest_by(node),
+            broadcast_from: theirs.next(graph, node, newest).into_iter().collect(),
+            broadcast_to: theirs.children(us, node),
         });
     }
     peers.sort_unstable_by_key(|route| route.peer);
-    let broadcast = neighbours.iter().filter(|n| n.paths.first_of(us) == Some(us)).map(|n| n.link).collect();
-    Routes { peers, broadcast }
+    Routes { peers, broadcast: ways(us).children(us, us), sealed_only: is_sealed_only(us) }
+}
+
+/// The shortest ways over some of the links.
+struct Ways {
+    paths: Paths,
+    qualities: Vec<Quality>,
+    /// By name.
+    neighbours: Vec<Neighbour>,
 }
 
 struct Neighbour {
@@ -109,6 +114,54 @@ struct Neighbour {
     link: LinkNumber,
     cost: u32,
     paths: Paths,
+}
+
+impl Ways {
+    fn search(graph: &Topology, links: Links, us: usize, newest: &BTreeMap<PeerName, LinkNumber>) -> Self {
+        let paths = shortest(graph, links, us, None);
+        let edges = graph.edges(us).iter().filter(|edge| links.may_use(edge));
+        let mut neighbours: Vec<Neighbour> = edges
+            .filter_map(|edge| {
+                let name = graph.name(edge.to)?;
+                let link = *newest.get(&name)?;
+                let paths = shortest(graph, links, edge.to, Some(paths.reached));
+                Some(Neighbour { name, node: edge.to, link, cost: u32::from(edge.cost), paths })
+            })
+            .collect();
+        neighbours.sort_unstable_by_key(|neighbour| neighbour.name);
+        let qualities = qualities(graph, links, us, &paths);
+        Self { paths, qualities, neighbours }
+    }
+
+    /// The link on the way to `node`.
+    fn next(
+        &self,
+        graph: &Topology,
+        node: usize,
+        newest: &BTreeMap<PeerName, LinkNumber>,
+    ) -> Option<LinkNumber> {
+        let first = self.paths.first_of(node).filter(|_| self.paths.cost_of(node) != UNREACHABLE)?;
+        newest.get(&graph.name(first)?).copied()
+    }
+
+    /// Links on a shortest path from `node` to us.
+    fn shortest_by(&self, node: usize) -> Vec<LinkNumber> {
+        let cost = self.paths.cost_of(node);
+        let is_shortest = |n: &&Neighbour| n.paths.cost_of(node).saturating_add(n.cost) == cost;
+        if cost == UNREACHABLE {
+            return Vec::new();
+        }
+        self.neighbours.iter().filter(is_shortest).map(|n| n.link).collect()
+    }
+
+    /// Links to our children in the tree of `node`; we are `us`.
+    fn children(&self, us: usize, node: usize) -> Vec<LinkNumber> {
+        let is_child = |n: &&Neighbour| n.node != node && n.paths.first_of(node) == Some(us);
+        let is_ours = |n: &&Neighbour| n.paths.first_of(us) == Some(us);
+        let of_us = node == us;
+        let links = self.neighbours.iter().filter(|n| if of_us { is_ours(n) } else { is_child(n) });
+        links.map(|n| n.link).collect()
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -3,7 +3,7 @@
 use crate::counters::MeshCounters;
 use std::collections::BTreeMap;
 use std::time::Duration;
-use weave_wire::link::gossip::{HostPart, PartId, PartKey, SignedPart, Version};
+use weave_wire::link::gossip::{Digest, HostPart, PartId, PartKey, SignedPart, Version};
 use weave_wire::{IdentityKey, PeerName};
 
 /// Peers known, at most.
@@ -22,6 +22,8 @@ pub const BINDING_KEPT: Duration = Duration::from_secs(3600);
 pub const FAREWELL_KEPT: Duration = Duration::from_secs(1800);
 /// Farewells remembered, at most.
 const FAREWELLS: usize = 4_096;
+/// Farewells told again on a new link, at most.
+const FAREWELLS_RETOLD: usize = 256;
 
 /// A peer that is known.
 #[derive(Debug)]
@@ -127,6 +129,13 @@ impl Store {
     pub(crate) fn part(&self, key: PartKey) -> Option<&SignedPart> {
         self.held(key)
             .or_else(|| self.farewells.get(&key.owner).map(|f| &f.part).filter(|_| key.part == PartId::HOST))
+    }
+
+    /// Digests of the newest farewells, [`FAREWELLS_RETOLD`] at most.
+    pub(crate) fn newest_farewells(&self) -> Vec<Digest> {
+        let mut farewells: Vec<_> = self.farewells.values().collect();
+        farewells.sort_by_key(|farewell| std::cmp::Reverse(farewell.at));
+        farewells.iter().take(FAREWELLS_RETOLD).map(|farewell| farewell.part.digest()).collect()
     }
 
     /// True if a part of this version is of no use.

@@ -51,6 +51,8 @@ const HOUSEKEEPING: Duration = Duration::from_secs(30);
 /// How often shards are told of stations, at most: a flood of new ones must not
 /// become a flood of commands.
 const MACS_EVERY: Duration = Duration::from_millis(10);
+/// How long a farewell has to get out before the router ends.
+const FAREWELL_LASTS: Duration = Duration::from_millis(200);
 /// How long a link may live without TCP: its keys end then.
 const TCP_LOST_LIMIT: Duration = KEY_LIFETIME;
 
@@ -80,6 +82,16 @@ pub(super) enum Event {
     Signal(Signal),
     /// The password file was read again, for this client if one asked.
     Reloaded(Result<Secrets, ReloadError>, Option<Answer>),
+}
+
+/// Why the core ends.
+#[derive(Debug)]
+pub(crate) enum End {
+    /// It was told to.
+    Stopped,
+    /// Another host runs on a copy of this host's state: this one goes on under
+    /// another name and key, with these secrets.
+    Renamed(Secrets),
 }
 
 /// What the core is made of.
@@ -155,7 +167,13 @@ pub(super) struct Core {
     next_number: u64,
     reloading: bool,
     housekeeping_at: Duration,
-    end: Option<Result<(), String>>,
+    /// When another host was last found to run on a copy of this host's state.
+    cloned_at: Option<Duration>,
+    /// That host goes on in our place: this one has no links.
+    is_superseded: bool,
+    /// When to end after a farewell.
+    leave_at: Option<Duration>,
+    end: Option<Result<End, String>>,
 }
 
 impl Core {
@@ -166,6 +184,7 @@ impl Core {
             nickname: parts.nickname.clone(),
             port: parts.group.port(),
             addresses: Vec::new(),
+            sealed_only: parts.config.require_encryption,
             run: parts.run,
             seed: super::random_u64(),
         };
@@ -201,6 +220,9 @@ impl Core {
             next_number: 0,
             reloading: false,
             housekeeping_at: Duration::ZERO,
+            cloned_at: None,
+            is_superseded: false,
+            leave_at: None,
             end: None,
         };
         if !core.dialler.add_targets(targets, Duration::ZERO) {
@@ -226,7 +248,7 @@ impl Core {
     }
 
     /// Handles events until told to stop.
-    pub(super) async fn run(&mut self, inbox: rt::Receiver<Event>) -> Result<(), String> {
+    pub(super) async fn run(&mut self, inbox: rt::Receiver<Event>) -> Result<End, String> {
         loop {
             self.on_timers();
             self.run_mesh();
@@ -263,13 +285,26 @@ impl Core {
         }
     }
 
+    /// Tells the mesh that this host leaves for good, and ends a moment later.
+    fn leave(&mut self) {
+        let now = self.now();
+        tracing::info!("leaving the mesh for good");
+        self.mesh.farewell(now);
+        self.leave_at.get_or_insert(now + FAREWELL_LASTS);
+    }
+
     fn stop(&mut self) {
         tracing::info!("stopping");
+        self.say_bye("the router stops");
+        self.end.get_or_insert(Ok(End::Stopped));
+    }
+
+    /// Ends every link at the other end, for this reason.
+    pub(super) fn say_bye(&mut self, why: &str) {
         for link in self.links.values_mut() {
             // A peer that does not hear it finds out by its probes.
-            let _ = link.send(&Message::Bye("the router stops".into()));
+            let _ = link.send(&Message::Bye(why.into()));
         }
-        self.end.get_or_insert(Ok(()));
     }
 
     // Ends of links.
@@ -348,6 +383,26 @@ impl Core {
 
     // Clients.
 
+    /// Frees names, all or none.
+    fn forget_identities(&mut self, names: &[PeerName]) -> Result<Reply, Problem> {
+        let what = "cannot free the name of a peer";
+        for name in names {
+            if self.links.values().any(|link| link.peer.name == *name) {
+                let why = format!("there is a link to {name}: its host has the key");
+                return Err(Problem::new(Code::Failed, what, why, "reset that host, or name another"));
+            }
+            if self.mesh.peer(*name).is_none() {
+                let why = format!("no key is known for {name}");
+                return Err(Problem::new(Code::Failed, what, why, "see `weave status peers` for names"));
+            }
+        }
+        for name in names {
+            tracing::info!(%name, "the name is free: any key may take it");
+            self.mesh.forget_identity(*name);
+        }
+        Ok(Reply::Done)
+    }
+
     fn on_asked(&mut self, request: Request, answer: Answer) {
         let now = self.now();
         let what = "cannot change the targets";
@@ -370,6 +425,11 @@ impl Core {
                 self.recent.retain(|known| !peers.contains(known));
                 self.saver.targets(self.dialler.targets().cloned().collect());
                 self.saver.recent(self.recent.clone());
+                Ok(Reply::Done)
+            }
+            Request::ForgetIdentity { names } => self.forget_identities(&names),
+            Request::Leave => {
+                self.leave();
                 Ok(Reply::Done)
             }
             Request::Stop => {

@@ -14,10 +14,10 @@ use std::sync::Arc;
 use std::time::Duration;
 use weave_crypto::{
     Established, Failure, Handshake, HandshakeError, LinkChoice, LocalPeer, PasswordOffer, ResumeError,
-    Resumed, Resumption,
+    Resumed, Resumption, Secrets,
 };
 use weave_wire::SessionIndex;
-use weave_wire::link::handshake::{LENGTH_LEN, message_len};
+use weave_wire::link::handshake::{LENGTH_LEN, Mode, message_len};
 use weave_wire::link::resume::{LinkId as LinkName, Opening};
 
 /// Time for the whole exchange.
@@ -62,6 +62,9 @@ pub(super) enum GreetingError {
     /// This host was dialled.
     #[error("{}", Failure::Ourselves)]
     Ourselves,
+    /// The way leads through the network that links are to make.
+    #[error("the way to this address leads through the weave network itself")]
+    ThroughUs,
     /// An established link leads there; there is nothing to dial.
     #[error("there is a link to this address")]
     Linked,
@@ -75,7 +78,7 @@ impl GreetingError {
     pub(super) fn is_refusal(&self) -> bool {
         match self {
             Self::Handshake(error) => !matches!(error.cause, Failure::Interrupted | Failure::Over),
-            Self::Ourselves => true,
+            Self::Ourselves | Self::ThroughUs => true,
             Self::Io(_) | Self::TimedOut | Self::Linked | Self::Resume(_) | Self::NotResumed => false,
         }
     }
@@ -97,14 +100,16 @@ pub(crate) fn random_u64() -> u64 {
     u64::from_be_bytes(bytes)
 }
 
-/// Dials a handshake over `stream`; `attempt` counts failures before.
+/// Dials a handshake over `stream`; `attempt` counts failures before,
+/// `trusted_subnet`: it leads to one.
 pub(super) async fn initiate(
     mut stream: TcpStream,
     local: Arc<LocalPeer>,
     attempt: u32,
+    trusted_subnet: bool,
 ) -> Result<Greeted, GreetingError> {
     let exchange = async {
-        let choice = choose();
+        let choice = choose(trusted_subnet, &local.secrets);
         let offer = PasswordOffer::nth(attempt, &local.secrets);
         let (handshake, first) = Handshake::initiate(local, choice, offer, &mut entropy);
         stream.write_all(&first).await?;
@@ -129,17 +134,19 @@ pub(super) async fn resume(mut stream: TcpStream, link: Resumption) -> Result<Gr
     Ok(Greeted { stream, outcome })
 }
 
-/// Answers whatever the peer begins on an accepted connection.
+/// Answers whatever the peer begins on an accepted connection; `trusted_subnet`:
+/// it comes from one.
 pub(super) async fn answer(
     mut stream: TcpStream,
     local: Arc<LocalPeer>,
     links: Resumptions,
+    trusted_subnet: bool,
 ) -> Result<Greeted, GreetingError> {
     let exchange = async {
         let first = read(&mut stream).await?;
         match Opening::of(&first) {
             Opening::Handshake => {
-                let choice = choose();
+                let choice = choose(trusted_subnet, &local.secrets);
                 let handshake = Handshake::respond(local, choice, &mut entropy);
                 let established = shake(&mut stream, handshake, Some(first)).await?;
                 Ok(Outcome::New(established, choice.session))
@@ -165,8 +172,10 @@ pub(super) async fn answer(
     }
 }
 
-fn choose() -> LinkChoice {
-    LinkChoice { session: SessionIndex(random_u64()), trusted_subnet: false }
+fn choose(trusted_subnet: bool, secrets: &Secrets) -> LinkChoice {
+    // A clear network has no secrecy to give up.
+    let trusted_subnet = trusted_subnet && secrets.mode() == Mode::Encrypted;
+    LinkChoice { session: SessionIndex(random_u64()), trusted_subnet }
 }
 
 async fn shake(

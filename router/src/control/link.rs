@@ -93,6 +93,8 @@ pub(super) struct Link {
     /// Its place in the tables of the shards.
     pub(super) id: LinkId,
     pub(super) peer: PeerInfo,
+    /// Data is authenticated only: both ends are in trusted subnets.
+    pub(super) authenticated_only: bool,
     pub(super) nickname: Option<Nickname>,
     /// Who dialled the link.
     pub(super) side: Side,
@@ -177,6 +179,7 @@ impl Link {
         Self {
             number,
             id,
+            authenticated_only: peer.trusted_subnet,
             peer,
             nickname: None,
             observed: None,
@@ -210,9 +213,20 @@ impl Link {
     /// How frames go.
     pub(super) const fn mode(&self) -> Mode {
         match self.peer.mode {
+            weave_wire::link::handshake::Mode::Encrypted if self.authenticated_only => Mode::Authenticated,
             weave_wire::link::handshake::Mode::Encrypted => Mode::Sealed,
             weave_wire::link::handshake::Mode::Clear => Mode::Clear,
         }
+    }
+
+    /// True if data crosses it sealed.
+    pub(super) fn is_encrypted(&self) -> bool {
+        self.mode() == Mode::Sealed
+    }
+
+    /// True if the peer is to be told that data is sealed by now.
+    pub(super) const fn tells_to_seal(&self) -> bool {
+        self.peer.trusted_subnet && !self.authenticated_only
     }
 
     /// True once a sealed datagram made the round trip.
@@ -271,7 +285,7 @@ impl Link {
     pub(super) fn heartbeat(&mut self, sequence: u64, mesh_port: bool) -> Heartbeat {
         let lanes_seen = std::mem::take(&mut self.lanes_seen);
         let lanes_own = std::mem::take(&mut self.lanes_own);
-        Heartbeat { sequence, lanes_seen, lanes_own, mesh_port }
+        Heartbeat { sequence, lanes_seen, lanes_own, mesh_port, seal: self.tells_to_seal() }
     }
 
     /// Seals a message of the control lane; `None` if there is no key that may.

@@ -20,6 +20,8 @@ use weave_wire::{Nickname, PeerName};
 const REFUSALS: usize = 64;
 /// How long they are shown, and how often one of them is logged.
 const REFUSAL_SHOWN: Duration = Duration::from_secs(60);
+/// Peers named that only unencrypted ways lead to, at most.
+const UNENCRYPTED_SHOWN: usize = 8;
 /// A link that is pending this long is suspected of passing no UDP.
 const PENDING_LONG: Duration = Duration::from_secs(2);
 
@@ -88,7 +90,7 @@ pub(super) fn status(core: &Core, now: Duration) -> Status {
         discovery: core.config.discovery,
         mtu: core.config.mtu,
         conn_limit: core.config.conn_limit,
-        trusted_subnets: Vec::new(),
+        trusted_subnets: core.config.trusted_subnets.clone(),
         targets: core
             .dialler
             .entries()
@@ -105,6 +107,7 @@ pub(super) fn status(core: &Core, now: Duration) -> Status {
         degraded: core
             .degraded
             .iter()
+            .chain(&unencrypted_ways(core))
             .map(|(name, reason)| Degraded {
                 name: (*name).into(),
                 reason: reason.clone(),
@@ -112,6 +115,21 @@ pub(super) fn status(core: &Core, now: Duration) -> Status {
             })
             .collect(),
     }
+}
+
+/// Peers that are sent nothing, because the ways to them are unencrypted somewhere.
+fn unencrypted_ways(core: &Core) -> Option<(&'static str, String)> {
+    let routes = core.mesh.routes().peers.iter();
+    let shut = routes.filter(|route| core.config.require_encryption && route.next_sealed.is_none());
+    let names: Vec<String> = shut.map(|route| nickname_of(core, route.peer).to_string()).collect();
+    let shown = names.iter().take(UNENCRYPTED_SHOWN).cloned().collect::<Vec<_>>().join(", ");
+    (!names.is_empty()).then(|| {
+        let reason = format!(
+            "{} peers are sent nothing, for every way to them has an unencrypted link: {shown}",
+            names.len()
+        );
+        ("unencrypted_ways", reason)
+    })
 }
 
 fn target(entry: &Entry<Target>, now: Duration) -> TargetStatus {
@@ -196,7 +214,7 @@ fn linked(core: &Core, link: &Link, now: Duration) -> Connection {
     Connection {
         since_s: now.saturating_sub(link.since).as_secs(),
         reason: if link.is_established() { None } else { pending_reason(core, link, now) },
-        encrypted: Some(core.is_encrypted()),
+        encrypted: Some(link.is_encrypted()),
         peer: Some(link.peer.name),
         nickname: link.nickname.clone(),
         mtu: Some(link.peer.mtu),
@@ -283,7 +301,7 @@ fn peers(core: &Core) -> Vec<Peer> {
             peer: link.peer.name,
             nickname: link.nickname.clone()?,
             established: link.is_established(),
-            encrypted: core.is_encrypted(),
+            encrypted: link.is_encrypted(),
         })
     });
     let ourselves = Peer {
@@ -335,7 +353,8 @@ fn routes(core: &Core) -> Vec<Route> {
         core.links.values().find(|link| link.number == number.0).map(|link| link.peer.name)
     };
     let routes = core.mesh.routes().peers.iter().filter_map(|route| {
-        let via = at(&route.next)?;
+        let next = if core.config.require_encryption { route.next_sealed? } else { route.next };
+        let via = at(&next)?;
         Some(Route {
             peer: route.peer,
             nickname: nickname_of(core, route.peer),

@@ -264,6 +264,7 @@ impl Host {
             port: PORT,
             addresses: Vec::new(),
             run: state.run,
+            sealed_only: false,
             seed: random.next_u64(),
         };
         let key = character.key(state.key);
@@ -471,6 +472,9 @@ impl Host {
 
     /// Somebody connected.
     pub fn on_accepted(&mut self, id: ConnectionId, from: HostId, now: Duration) {
+        if self.superseded {
+            return self.effects.push(Effect::Close(id));
+        }
         let remote = from.address();
         let known = self.is_known(remote);
         let Ok(admitted) = self.admission.admit(remote.ip(), known, now) else {
@@ -831,7 +835,7 @@ impl Host {
         if let Some(liveness) = &mut link.liveness {
             liveness.on_tcp_end(now);
         }
-        self.mesh.set_writable(LinkNumber(link.number), false);
+        self.mesh.connection_lost(LinkNumber(link.number));
         let described = link.address.is_some();
         self.arm(session);
         if !described {

@@ -32,11 +32,16 @@ pub struct Tcp {
     pub cpu: String,
 }
 
-/// Pings container 2 from container 1.
+/// Pings `address` from container 1.
 pub fn ping(screen: &Screen, world: &World, address: IpAddr) -> Result<String> {
+    ping_from(screen, world, 0, address)
+}
+
+/// Pings `address` from the container of host `from`.
+pub fn ping_from(screen: &Screen, world: &World, from: usize, address: IpAddr) -> Result<String> {
     screen.step(format_args!("pinging {address}"));
     let failed = |error: TrafficError| Failure::because("cannot ping", error);
-    let echoes = inside(world, 0, || {
+    let echoes = inside(world, from, || {
         if !icmp::wait_reachable(address, REACHABLE_WITHIN).map_err(failed)? {
             return Err(Failure::new(
                 format_args!("cannot ping {address}"),

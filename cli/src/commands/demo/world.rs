@@ -1,4 +1,4 @@
-//! Two hosts with routers and a container each.
+//! Hosts with routers and a container each.
 
 use std::fmt::Write as _;
 use std::fs::{self, OpenOptions};
@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use weave_api::Client;
 use weave_api::status::{Connection, ConnectionState, Status};
-use weave_perf::lab::{Container, Host, Lab};
+use weave_perf::lab::{Container, Host, Lab, LabOptions, Place, Way};
 
 use super::ground::Ground;
 use super::interrupt::while_not_interrupted;
@@ -32,30 +32,34 @@ const PASSWORD_BYTES: usize = 16;
 /// Hosts, routers, containers. Dropping it removes them.
 pub struct World {
     /// First, so that they go before what they are in.
-    containers: [Container; 2],
+    containers: Vec<Container>,
     lab: Lab,
     executable: PathBuf,
 }
 
 impl World {
-    /// Builds everything, as an operator of two hosts would.
-    pub fn build(screen: &Screen, ground: &Ground) -> Result<Self> {
+    /// Builds everything, as an operator of so many hosts would.
+    pub fn build(screen: &Screen, ground: &Ground, hosts: usize) -> Result<Self> {
         screen.step("making hosts and containers");
         let failed =
             |error: weave_perf::lab::Error| Failure::because("cannot make hosts and containers", error);
-        let lab = while_not_interrupted(Lab::pair).map_err(failed)?;
-        let containers =
-            [lab.container("container1").map_err(failed)?, lab.container("container2").map_err(failed)?];
+        let lab = while_not_interrupted(|| Lab::new(&options(hosts))).map_err(failed)?;
+        let containers = (1..=hosts).map(|number| lab.container(&format!("container{number}")));
+        let containers = containers.collect::<std::result::Result<Vec<_>, _>>().map_err(failed)?;
         let executable = std::env::current_exe()
             .map_err(|error| Failure::new("cannot find this executable", error, ""))?;
         let world = Self { containers, lab, executable };
         screen.step("launching the routers");
+        if hosts > 2 {
+            world.set_way(Way::Closed)?;
+        }
         world.launch(ground)?;
-        screen.line("hosts", format_args!("{}: two routers, launched with a password", world.underlay()))?;
+        screen
+            .line("hosts", format_args!("{}: {hosts} routers, launched with a password", world.underlay()))?;
         screen.step("attaching the containers");
         world.attach()?;
-        let names = [0, 1].map(|index| format!("{} {}", v4(index), v6(index)));
-        screen.line("containers", format_args!("{} on host1, {} on host2", names[0], names[1]))?;
+        let names = (0..hosts).map(|index| format!("{} {} on host{}", v4(index), v6(index), index + 1));
+        screen.line("containers", names.collect::<Vec<_>>().join(", "))?;
         Ok(world)
     }
 
@@ -72,7 +76,8 @@ impl World {
         let password = password.display().to_string();
         let first = self.lab.host(0).v4().to_string();
         let shards = ground.shards().map(|shards| shards.to_string());
-        for (host, peer) in self.lab.hosts().iter().zip([None, Some(first.as_str())]) {
+        for host in self.lab.hosts() {
+            let peer = (host.number() > 1).then_some(first.as_str());
             let nickname = format!("host{}", host.number());
             let mut arguments = vec!["launch", "--password-file", &password, "--nickname", &nickname];
             if let Some(shards) = &shards {
@@ -144,9 +149,22 @@ impl World {
         })
     }
 
-    /// Container 1 or 2, by `index` from 0.
+    /// The container of host `index`.
     pub fn container(&self, index: usize) -> &Container {
-        &self.containers[index.min(1)]
+        &self.containers[index.min(self.containers.len() - 1)]
+    }
+
+    /// The two hosts whose path is opened and closed: the second and the last.
+    pub fn apart(&self) -> [usize; 2] {
+        [1, self.containers.len() - 1]
+    }
+
+    /// Opens or closes the path between those two.
+    pub fn set_way(&self, way: Way) -> Result<()> {
+        let [one, other] = self.apart().map(segment);
+        let what = "cannot open or close the path between two hosts";
+        while_not_interrupted(|| self.lab.set_way(one, other, way))
+            .map_err(|error| Failure::because(what, error))
     }
 
     /// What to ping from container 1.
@@ -159,18 +177,30 @@ impl World {
         v4(1)
     }
 
-    /// Process ids of both routers.
+    /// Process ids of the routers of the first two hosts.
     pub fn routers(&self) -> Result<[u32; 2]> {
         Ok([self.status(0)?.pid, self.status(1)?.pid])
     }
 }
 
-fn v4(index: usize) -> Ipv4Addr {
-    Ipv4Addr::new(10, 2, 1, if index == 0 { 1 } else { 2 })
+/// The address of the container of host `index`.
+pub fn v4(index: usize) -> Ipv4Addr {
+    Ipv4Addr::new(10, 2, 1, segment(index) + 1)
 }
 
 fn v6(index: usize) -> Ipv6Addr {
-    Ipv6Addr::new(0xfd00, 2, 0, 0, 0, 0, 0, if index == 0 { 1 } else { 2 })
+    Ipv6Addr::new(0xfd00, 2, 0, 0, 0, 0, 0, u16::from(segment(index)) + 1)
+}
+
+/// Two hosts are joined by a wire; more have a segment each and a router between them.
+fn options(hosts: usize) -> LabOptions {
+    let places =
+        if hosts > 2 { (0..hosts).map(|index| Place::on(&[segment(index)])).collect() } else { vec![] };
+    LabOptions { hosts, places, ..LabOptions::default() }
+}
+
+fn segment(index: usize) -> u8 {
+    u8::try_from(index).unwrap_or(u8::MAX)
 }
 
 fn describe(link: &Connection, after: Duration) -> String {

@@ -140,7 +140,10 @@ impl Tables {
             .ok_or(DropReason::UnknownLane)?;
         let seen = key.seen();
         let body = match (kind, session.mode) {
-            (DatagramKind::Sealed, Mode::Sealed) | (DatagramKind::KeepAlive, _) => key.open(header, datagram),
+            // On a link of trusted subnets either end may begin to seal.
+            (DatagramKind::Sealed, Mode::Sealed | Mode::Authenticated) | (DatagramKind::KeepAlive, _) => {
+                key.open(header, datagram)
+            }
             (DatagramKind::Authenticated, Mode::Authenticated) => key.accept_authenticated(header, datagram),
             (DatagramKind::Clear, Mode::Clear) if source.ip() == session.address => {
                 key.accept_clear(header, datagram)

@@ -73,10 +73,15 @@ impl RouteTable {
         Some((place, self.routes.peers.get(place)?))
     }
 
-    /// The link on the way to `peer`.
+    /// The link on the way to `peer` for this host's own frames.
     #[must_use]
     pub fn next(&self, peer: PeerName) -> Option<LinkId> {
-        self.route(peer).map(|(_, route)| route.next)
+        self.next_of(peer, self.routes.sealed_only)
+    }
+
+    fn next_of(&self, peer: PeerName, sealed_only: bool) -> Option<LinkId> {
+        let (_, route) = self.route(peer)?;
+        if sealed_only { route.next_sealed } else { Some(route.next) }
     }
 
     /// Links that this host's frames for everybody take.
@@ -126,7 +131,8 @@ impl RouteTable {
                 if destination == self.own_name {
                     return Ok(Course::Here);
                 }
-                match self.next(destination) {
+                let sealed_only = from.is_some_and(|(_, route)| route.sealed_only);
+                match self.next_of(destination, sealed_only) {
                     Some(next) if next != link => Ok(Course::Relay(next)),
                     Some(_) | None => Err(DropReason::NoRoute),
                 }
@@ -162,6 +168,8 @@ mod tests {
         let route = |number, next, unicast: &[LinkId], from: LinkId, to: &[LinkId]| PeerRoute {
             peer: name(number),
             next,
+            next_sealed: None,
+            sealed_only: false,
             unicast_from: unicast.to_vec(),
             broadcast_from: vec![from],
             broadcast_to: to.to_vec(),
@@ -173,7 +181,7 @@ mod tests {
             route(5, LEFT, &[LEFT, RIGHT], RIGHT, &[]),
         ];
         let mut table = RouteTable::new(name(1));
-        table.replace(Arc::new(Routes { peers, broadcast: vec![LEFT, RIGHT] }));
+        table.replace(Arc::new(Routes { peers, broadcast: vec![LEFT, RIGHT], sealed_only: false }));
         table
     }
 
@@ -241,6 +249,23 @@ mod tests {
         let arrival = Arrival { link: LEFT, neighbour: name(5), source: name(5), destination: None };
         assert_eq!(table.course(arrival), Err(DropReason::SourcePeer));
         assert_eq!(table.course(Arrival { link: RIGHT, ..arrival }), Ok(Course::Here));
+    }
+
+    #[test]
+    fn frames_that_may_take_no_unencrypted_link_go_another_way_or_none() {
+        let mut table = table();
+        let mut routes = Routes::clone(&table.routes);
+        // The link to 3 is unencrypted; 2 wants none of that, and 5 is behind 2 as well.
+        routes.peers[0].sealed_only = true;
+        routes.peers[3].next = RIGHT;
+        routes.peers[3].next_sealed = Some(LEFT);
+        table.replace(Arc::new(routes.clone()));
+        assert_eq!(ask(&mut table, 2, 2, Some(4)), Err(DropReason::NoRoute));
+        assert_eq!(ask(&mut table, 2, 5, Some(4)), Ok(Course::Relay(RIGHT)), "others may");
+        assert_eq!((table.next(name(5)), table.next(name(4))), (Some(RIGHT), Some(RIGHT)));
+        routes.sealed_only = true;
+        table.replace(Arc::new(routes));
+        assert_eq!((table.next(name(5)), table.next(name(4))), (Some(LEFT), None));
     }
 
     #[test]

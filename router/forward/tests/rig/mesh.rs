@@ -128,6 +128,8 @@ impl Mesh {
             PeerRoute {
                 peer: name(peer),
                 next: link(closer[0]),
+                next_sealed: None,
+                sealed_only: false,
                 unicast_from: closer.iter().copied().map(link).collect(),
                 broadcast_from: vec![link(closer[0])],
                 broadcast_to: children(peer),
@@ -136,6 +138,7 @@ impl Mesh {
         Routes {
             peers: (1..=count).filter(|&peer| peer != number).map(route).collect(),
             broadcast: children(number),
+            sealed_only: false,
         }
     }
 

@@ -261,7 +261,11 @@ impl Side {
 
     /// Keys to send by, and routes.
     fn join(&self, number: u8, address: SocketAddr, index: SessionIndex) {
-        let routes = Arc::new(Routes { peers: vec![neighbour(number, LINK)], broadcast: vec![LINK] });
+        let routes = Arc::new(Routes {
+            peers: vec![neighbour(number, LINK)],
+            broadcast: vec![LINK],
+            sealed_only: false,
+        });
         self.command(|_| Command::SetRoutes(Arc::clone(&routes)));
         self.command(|_| Command::SetLink { link: LINK, address, counters: Arc::default() });
         self.command(|shard| self.send_key(LINK, index, shard as u8, boot_time() + LIFETIME));
@@ -366,6 +370,8 @@ pub fn neighbour(number: u8, link: LinkId) -> PeerRoute {
     PeerRoute {
         peer: name(number),
         next: link,
+        next_sealed: None,
+        sealed_only: false,
         unicast_from: vec![link],
         broadcast_from: vec![link],
         broadcast_to: Vec::new(),

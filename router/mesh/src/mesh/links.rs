@@ -32,6 +32,9 @@ impl<S: Signer> Mesh<S> {
             self.store.link_removed(info.peer);
         }
         self.send_summary(link);
+        // Who was apart when a host left for good hears of it now.
+        let farewells = self.store.newest_farewells();
+        self.send_digests(link, &farewells);
         self.outputs.push_back(Output::PeersChanged);
         Ok(())
     }
@@ -63,6 +66,14 @@ impl<S: Signer> Mesh<S> {
         }
     }
 
+    /// Data crosses the link sealed from now on.
+    pub fn link_encrypted(&mut self, link: LinkNumber, now: Duration) {
+        let Some(entry) = self.links.get_mut(&link) else { return };
+        if std::mem::take(&mut entry.info.unencrypted) && entry.established {
+            self.links_changed(true, now);
+        }
+    }
+
     /// The link is gone.
     pub fn link_removed(&mut self, link: LinkNumber, now: Duration) {
         let Some(entry) = self.links.remove(&link) else { return };
@@ -78,6 +89,15 @@ impl<S: Signer> Mesh<S> {
             self.links_changed(true, now);
         }
         self.ask(now);
+    }
+
+    /// The link's TCP connection broke while the link goes on: what was queued last
+    /// may be lost. Until it is writable again nothing is queued.
+    pub fn connection_lost(&mut self, link: LinkNumber) {
+        if let Some(entry) = self.links.get_mut(&link) {
+            entry.writable = false;
+            entry.missed = true;
+        }
     }
 
     /// False: nothing is queued for the link any more. When it is true again, the

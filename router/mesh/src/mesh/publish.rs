@@ -162,6 +162,7 @@ impl<S: Signer> Mesh<S> {
             addresses: self.config.addresses.iter().take(MAX_HOST_ADDRESSES).copied().collect(),
             links: if self.leaving { Vec::new() } else { self.announced_links() },
             farewell: self.leaving,
+            sealed_only: self.config.sealed_only,
         }
     }
 

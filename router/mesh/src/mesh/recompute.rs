@@ -28,7 +28,11 @@ impl<S: Signer> Mesh<S> {
         self.counters.route_runs += 1;
         let announced = self.announced_links();
         self.topology.set(self.config.name, announced);
-        let routes = compute(&self.topology, self.config.name, &self.newest_links());
+        let (ours, own) = (self.config.name, self.config.sealed_only);
+        let host = |name| self.store.peer(name).and_then(|peer| peer.host.as_ref());
+        let is_sealed_only =
+            |name| if name == ours { own } else { host(name).is_some_and(|host| host.sealed_only) };
+        let routes = compute(&self.topology, ours, &self.newest_links(), is_sealed_only);
         let reached: BTreeSet<PeerName> = routes.peers.iter().map(|route| route.peer).collect();
         self.paths.replace(routes, now);
         self.refresh_routes();

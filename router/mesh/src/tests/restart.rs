@@ -102,3 +102,16 @@ fn of_two_clones_the_larger_run_gives_way() {
         assert_eq!((uid, must_rename), (second, false));
     }
 }
+
+#[test]
+fn what_was_queued_on_a_connection_that_broke_is_told_again_on_the_next() {
+    let mut net = line();
+    net.broken = true;
+    let now = net.now;
+    net.mesh(2).set_names(vec![entry("new.weave.local")], now);
+    net.seconds(2);
+    assert_eq!(names(&mut net, 0).len(), 2, "nobody heard of it");
+    net.resume_all();
+    net.seconds(2);
+    assert_eq!(names(&mut net, 0), ["new.weave.local"]);
+}

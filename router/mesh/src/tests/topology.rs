@@ -38,6 +38,25 @@ fn two_links_of_one_peer_count_once_and_the_newest_carries() {
 }
 
 #[test]
+fn frames_that_may_take_no_unencrypted_link_go_round_it_and_others_do_not() {
+    let mut net = Net::new(5);
+    net.sealed_only = vec![0];
+    net.start(0, 0, 0, 2);
+    // 0 - 1 = 2 is the shorter way, 0 - 1 - 3 - 2 the sealed one; 4 is behind an unencrypted link.
+    for (a, b, unencrypted) in [(0, 1, false), (1, 2, true), (1, 3, false), (3, 2, false), (2, 4, true)] {
+        assert!(net.link_at(a, b, 1, unencrypted));
+    }
+    net.seconds(2);
+    net.check(5);
+    let of = |net: &Net, from, to| net.route(from, to).map(|route| (route.hops, route.unencrypted));
+    assert_eq!(of(&net, 0, 2), Some((3, false)));
+    assert_eq!(of(&net, 1, 2), Some((1, true)));
+    assert_eq!(net.route(0, 4).and_then(|route| route.next_sealed), None);
+    assert_eq!(net.broadcast(0), 4, "all but the one behind the unencrypted link");
+    assert_eq!(net.broadcast(2), 5);
+}
+
+#[test]
 fn former_paths_are_accepted_for_two_seconds() {
     let mut net = Net::new(4);
     for (a, b) in [(0, 1), (1, 3), (0, 2), (2, 3)] {
@@ -137,8 +156,11 @@ proptest! {
     fn any_graph_under_change_has_no_loops_and_each_broadcast_arrives_once(
         nodes in 2_usize..10,
         changes in prop::collection::vec((0_usize..10, 0_usize..10, 1_u16..3, any::<bool>()), 1..40),
+        sealed_only in prop::collection::vec(0_usize..10, 0..3),
     ) {
-        let mut net = Net::new(nodes);
+        let mut net = Net::default();
+        net.sealed_only = sealed_only;
+        (0..nodes).for_each(|n| net.start(n, n, n as u64, 1));
         (1..nodes).for_each(|n| net.link(n - 1, n));
         for (a, b, cost, cut) in changes {
             let (a, b) = (a % nodes, b % nodes);

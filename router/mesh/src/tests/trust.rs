@@ -16,7 +16,7 @@ fn signed(owner: PeerName, key: Cheap, part: PartId, version: u64, content: Vec<
 
 fn host(links: Vec<AnnouncedLink>, farewell: bool) -> Vec<u8> {
     let (nickname, addresses) = (Nickname::from_host_name("x"), Vec::new());
-    HostPart { nickname, port: 1, addresses, links, farewell }.encode()
+    HostPart { nickname, port: 1, addresses, links, farewell, sealed_only: false }.encode()
 }
 
 fn send(net: &mut Net, part: SignedPart) {
@@ -101,6 +101,23 @@ fn a_link_that_crossed_the_farewell_of_its_peer_binds_no_name() {
     assert!(net.link_at(2, 3, 1, false), "the name is free");
     net.seconds(2);
     net.check(4);
+}
+
+#[test]
+fn who_was_apart_when_a_host_left_for_good_hears_of_it_later() {
+    let mut net = line();
+    net.cut(1, 2);
+    net.seconds(1);
+    let now = net.now;
+    net.mesh(3).farewell(now);
+    net.seconds(1);
+    net.crash(3);
+    assert!(net.mesh(0).peer(name(3)).is_some());
+    net.link(1, 2);
+    net.seconds(2);
+    for n in 0..3 {
+        assert!(net.mesh(n).peer(name(3)).is_none(), "{n}");
+    }
 }
 
 #[test]

@@ -28,9 +28,12 @@ impl Core {
             ControlMessage::Heartbeat(beat) => self.on_heartbeat(id, beat, now),
             ControlMessage::HeartbeatAck(beat) => self.on_heartbeat_ack(id, beat, now),
             ControlMessage::Challenge(challenge) => {
+                if challenge.seal {
+                    self.seal_link(id, "the peer says that one end is outside of them");
+                }
                 self.send_control(id, &ControlMessage::ChallengeAck(challenge), challenge.mesh_port);
             }
-            ControlMessage::ChallengeAck(Challenge { nonce, mesh_port }) => {
+            ControlMessage::ChallengeAck(Challenge { nonce, mesh_port, .. }) => {
                 let Some(roaming) = self.links.get_mut(&id).and_then(|link| link.roaming.as_mut()) else {
                     return;
                 };
@@ -56,8 +59,14 @@ impl Core {
         let Some(roaming) = self.links.get_mut(&id).and_then(|link| link.roaming.as_mut()) else { return };
         let at = place(source, mesh_port, roaming.address());
         let nonces = [super::super::random_u64(), super::super::random_u64()];
-        for challenge in roaming.on_datagram(opened.epoch, opened.counter, at, now, nonces) {
-            let message = ControlMessage::Challenge(Challenge { nonce: challenge.nonce, mesh_port });
+        let challenges = roaming.on_datagram(opened.epoch, opened.counter, at, now, nonces);
+        if challenges.iter().any(|challenge| !self.config.trusts(challenge.address.ip())) {
+            // Before anything more goes there.
+            self.seal_link(id, "the peer's datagrams come from outside of them");
+        }
+        let seal = self.links.get(&id).is_some_and(Link::tells_to_seal);
+        for challenge in challenges {
+            let message = ControlMessage::Challenge(Challenge { nonce: challenge.nonce, mesh_port, seal });
             self.send_control_to(id, &message, mesh_port, challenge.address);
         }
     }
@@ -73,6 +82,18 @@ impl Core {
             self.command(shard, Command::SetLink { link: id, address, counters });
         }
         let _ = self.with_path(id, now, |path| path.reset(now));
+    }
+
+    /// A link of trusted subnets is one no longer: data is sealed from now on, here
+    /// at once, and at the other end as soon as it hears of it.
+    pub(super) fn seal_link(&mut self, id: LinkId, why: &str) {
+        let now = self.now();
+        let Some(link) = self.links.get_mut(&id).filter(|link| link.authenticated_only) else { return };
+        link.authenticated_only = false;
+        tracing::warn!(peer = %link.peer.name, "a link of trusted subnets is encrypted from now on: {why}");
+        let number = LinkNumber(link.number);
+        self.command_all(|| Command::Seal(id));
+        self.mesh.link_encrypted(number, now);
     }
 
     fn on_heartbeat(&mut self, id: LinkId, beat: Heartbeat, now: Duration) {
@@ -116,8 +137,11 @@ impl Core {
         self.mesh.link_established(LinkNumber(number), true, now);
     }
 
-    /// The peer says which of our lanes it saw.
+    /// The peer says which of our lanes it saw, and whether data is to be sealed.
     fn on_lanes(&mut self, id: LinkId, beat: Heartbeat, now: Duration) {
+        if beat.seal {
+            self.seal_link(id, "the peer says that one end is outside of them");
+        }
         let needed = self.lanes_with_own_port();
         let Some(link) = self.links.get_mut(&id) else { return };
         link.lanes_out |= beat.lanes_seen;

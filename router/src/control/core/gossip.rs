@@ -5,6 +5,8 @@ use weave_crypto::verify_part;
 use weave_mesh::{LinkNumber, Output, OwnStation, Signer};
 use weave_wire::link::gossip::Gossip;
 
+/// How long it is said that another host ran on a copy of this host's state.
+const CLONE_SHOWN: Duration = Duration::from_secs(120);
 /// Own addresses told to others, at most.
 const OWN_ADDRESSES: usize = 16;
 
@@ -85,8 +87,10 @@ impl Core {
             let wanted = self.mesh.peers().filter(|peer| peer.route.is_some() && peer.link.is_none());
             wanted
                 .map(|peer| {
+                    // One address is one target, however it is written.
+                    let canonical = |at: &SocketAddr| SocketAddr::new(at.ip().to_canonical(), at.port());
                     let dialled = peer.addresses.iter().filter(|address| weave_mesh::may_dial(**address));
-                    (peer.name, dialled.map(|address| Target::from(*address)).collect())
+                    (peer.name, dialled.map(canonical).map(Target::from).collect())
                 })
                 .collect()
         } else {
@@ -124,22 +128,50 @@ impl Core {
         }
     }
 
-    /// Another host runs on a copy of our state.
+    /// Another host runs on a copy of our state. One of both takes a new name and
+    /// key, unless it was told its name: then it leaves its links, each of which
+    /// would take the place of one of the other's.
     fn on_cloned(&mut self, uid: weave_wire::Uid, must_rename: bool) {
-        let reason = if must_rename {
-            format!(
-                "another host (run {uid}) runs on a copy of this host's state and goes on under its name; this one \
-                 tells nobody of its links and containers any more: `weave reset` and launch again, or give one of \
-                 them another --name"
-            )
-        } else {
-            format!(
-                "another host (run {uid}) runs on a copy of this host's state: `weave reset` and launch it again"
-            )
+        let reason = match (must_rename, self.config.name) {
+            (true, None) => {
+                tracing::error!("another host (run {uid}) runs on a copy of this host's state");
+                self.say_bye("this host was a copy of another and takes a new name");
+                self.end.get_or_insert(Ok(End::Renamed(self.local.secrets.clone())));
+                return;
+            }
+            (true, Some(name)) => {
+                self.leave_links();
+                format!(
+                    "another host (run {uid}) runs on a copy of this host's state and goes on as {name}; this one \
+                     has no links any more: `weave reset` and launch again, with another --name or none"
+                )
+            }
+            (false, _) => format!(
+                "another host (run {uid}) runs on a copy of this host's state: unless it takes a new name by \
+                 itself, `weave reset` and launch it again, with another --name or none"
+            ),
         };
         tracing::error!("{reason}");
         self.degraded.retain(|(name, _)| *name != "cloned");
         self.degraded.push(("cloned", reason));
+        self.cloned_at = Some(self.now());
+    }
+
+    /// Ends all links and makes no new ones.
+    fn leave_links(&mut self) {
+        self.is_superseded = true;
+        self.say_bye("another host runs on a copy of this host's state");
+        for id in self.links.keys().copied().collect::<Vec<_>>() {
+            self.lose_link(id, "another host goes on under this host's name");
+        }
+    }
+
+    /// The state `cloned` ends once the other host was not heard of for a while.
+    pub(super) fn forget_clone(&mut self, now: Duration) {
+        if !self.is_superseded && self.cloned_at.is_some_and(|at| now.saturating_sub(at) >= CLONE_SHOWN) {
+            self.cloned_at = None;
+            self.degraded.retain(|(name, _)| *name != "cloned");
+        }
     }
 
     /// The stations attached here changed, or whether they are ours.
@@ -168,6 +200,8 @@ impl Core {
             Some(weave_forward::PeerRoute {
                 peer: route.peer,
                 next: id(&route.next)?,
+                next_sealed: route.next_sealed.as_ref().and_then(id),
+                sealed_only: route.sealed_only,
                 unicast_from: all(&route.unicast_from),
                 broadcast_from: all(&route.broadcast_from),
                 broadcast_to: route.broadcast_to.iter().filter_map(id).collect(),
@@ -183,14 +217,18 @@ impl Core {
                 peers.push(weave_forward::PeerRoute {
                     peer: link.peer.name,
                     next: link.id,
+                    next_sealed: link.is_encrypted().then_some(link.id),
+                    sealed_only: false,
                     unicast_from: own.clone(),
                     broadcast_from: own,
                     broadcast_to: Vec::new(),
                 });
-                broadcast.push(link.id);
+                if link.is_encrypted() || !self.config.require_encryption {
+                    broadcast.push(link.id);
+                }
             }
         }
-        Routes { peers, broadcast }
+        Routes { peers, broadcast, sealed_only: self.config.require_encryption }
     }
 }
 

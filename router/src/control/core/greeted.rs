@@ -16,6 +16,10 @@ impl Core {
 
     pub(super) fn on_accepted(&mut self, stream: TcpStream, address: SocketAddr) {
         self.counters.accepted += 1;
+        if self.is_superseded {
+            self.counters.refused += 1;
+            return;
+        }
         let (now, known) = (self.now(), self.is_known(address.ip()));
         let admitted = match self.admission.admit(address.ip(), known, now) {
             Ok(admitted) => admitted,
@@ -33,7 +37,9 @@ impl Core {
         self.answering.insert(admitted.ticket, cancel);
         let (local, links, events) =
             (Arc::clone(&self.local), Rc::clone(&self.resumptions), self.events.clone());
-        rt::spawn(tasks::answer(admitted.ticket, stream, address, local, links, cancelled, events));
+        let trusted = self.config.trusts(address.ip());
+        let connection = tasks::Incoming { ticket: admitted.ticket, stream, address, trusted };
+        rt::spawn(tasks::answer(connection, local, links, cancelled, events));
     }
 
     pub(super) fn on_answered(
@@ -122,6 +128,9 @@ impl Core {
         dial: Option<DialId>,
         remote: SocketAddr,
     ) {
+        if self.is_superseded {
+            return;
+        }
         match greeted.outcome {
             Outcome::New(established, session) => {
                 self.on_established(greeted.stream, *established, session, side, dial, remote);
@@ -179,7 +188,7 @@ impl Core {
             peer: peer.name,
             uid: peer.uid,
             identity: peer.identity,
-            unencrypted: !self.is_encrypted(),
+            unencrypted: !self.is_encrypted() || peer.trusted_subnet,
             outbound: side == Side::Us,
             cost: LINK_COST,
         };
@@ -213,7 +222,7 @@ impl Core {
             }
             None => self.dialler.linked(number, dial, remote),
         }
-        tracing::info!(peer = %peer.name, %remote, encrypted = self.is_encrypted(), "link authenticated");
+        tracing::info!(peer = %peer.name, %remote, encrypted = !info.unencrypted, "link authenticated");
         let describe = self.describe(remote.ip());
         self.send(id, &describe);
     }
@@ -243,6 +252,9 @@ impl Core {
         self.resumptions.borrow_mut().insert(name, link.resumption.clone());
         self.mesh.set_writable(LinkNumber(link.number), true);
         self.counters.resumptions += 1;
+        if !self.config.trusts(remote.ip()) {
+            self.seal_link(id, "TCP comes from outside of them");
+        }
         tracing::info!(peer = %peer.name, %remote, "link resumed over TCP");
         self.shard_work(id, work);
         self.end_connection_on(id, result);

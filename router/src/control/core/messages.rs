@@ -116,7 +116,7 @@ impl Core {
         }
         tracing::info!(peer = %link.peer.name, "TCP of a link ended: {reason}");
         let actions = link.disconnect(now);
-        self.mesh.set_writable(LinkNumber(link.number), false);
+        self.mesh.connection_lost(LinkNumber(link.number));
         let described = link.address.is_some();
         let (work, _) = link.carry_out(actions, shards);
         self.shard_work(id, work);

@@ -5,6 +5,7 @@ use super::super::greeting::{self, Greeted, GreetingError, Resumptions};
 use super::super::link::DRAINED;
 use super::super::server::Answer;
 use super::Event;
+use crate::config::Config;
 use crate::rt::{self, TcpListener, TcpStream, UdpReceiver};
 use crate::secrets;
 use futures_lite::io::{ReadHalf, WriteHalf};
@@ -115,17 +116,25 @@ pub(crate) async fn signals(signals: rt::Receiver<Signal>, events: rt::Sender<Ev
     }
 }
 
+/// A connection that was accepted.
+pub(super) struct Incoming {
+    pub(super) ticket: Ticket,
+    pub(super) stream: TcpStream,
+    pub(super) address: SocketAddr,
+    /// It comes from a trusted subnet.
+    pub(super) trusted: bool,
+}
+
 /// Answers an accepted connection, until the core gives its place to another.
 pub(super) async fn answer(
-    ticket: Ticket,
-    stream: TcpStream,
-    address: SocketAddr,
+    incoming: Incoming,
     local: Arc<LocalPeer>,
     links: Resumptions,
     cancelled: rt::Receiver<()>,
     events: rt::Sender<Event>,
 ) {
-    let greeted = futures_lite::future::or(greeting::answer(stream, local, links), async {
+    let Incoming { ticket, stream, address, trusted } = incoming;
+    let greeted = futures_lite::future::or(greeting::answer(stream, local, links, trusted), async {
         let _ = cancelled.recv().await;
         Err(GreetingError::TimedOut)
     })
@@ -142,6 +151,7 @@ pub(super) struct Dial {
     /// Where this router listens, and other ones unless the target says otherwise.
     pub(super) port: u16,
     pub(super) source: Option<IpAddr>,
+    pub(super) config: Arc<Config>,
     /// Where established links lead.
     pub(super) linked: Vec<SocketAddr>,
     pub(super) local: Arc<LocalPeer>,
@@ -172,12 +182,16 @@ async fn dial_address(dial: &Dial, address: SocketAddr) -> Result<Greeted, Greet
     if dial.linked.contains(&address) {
         return Err(GreetingError::Linked);
     }
+    if rt::leads_through(weave_host::bridge::BRIDGE, address)? {
+        return Err(GreetingError::ThroughUs);
+    }
     let stream = connect(address, dial.source).await?;
     // Only the answering end of a handshake would find out whom it talks to.
     if address.port() == dial.port && stream.leads_back()? {
         return Err(GreetingError::Ourselves);
     }
-    greeting::initiate(stream, Arc::clone(&dial.local), dial.attempt).await
+    let trusted = dial.config.trusts(address.ip());
+    greeting::initiate(stream, Arc::clone(&dial.local), dial.attempt, trusted).await
 }
 
 /// Dials TCP for a link that goes on.

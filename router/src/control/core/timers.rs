@@ -19,6 +19,10 @@ impl Core {
         for id in ids {
             self.on_link_timers(id, now);
         }
+        if self.leave_at.is_some_and(|at| at <= now) {
+            self.leave_at = None;
+            self.stop();
+        }
         if now >= self.housekeeping_at {
             self.housekeeping_at = now + HOUSEKEEPING;
             self.housekeeping(now);
@@ -33,10 +37,13 @@ impl Core {
         if !self.mac_changes.is_empty() {
             next = next.min(self.macs_at);
         }
+        if let Some(at) = self.leave_at {
+            next = next.min(at);
+        }
         if let Some((at, _)) = self.mesh.poll_timeout() {
             next = next.min(at);
         }
-        if let Some(at) = self.dialler.deadline() {
+        if let Some(at) = self.dialler.deadline().filter(|_| !self.is_superseded) {
             next = next.min(at);
         }
         for link in self.links.values() {
@@ -62,6 +69,9 @@ impl Core {
     }
 
     fn dial(&mut self, now: Duration) {
+        if self.is_superseded {
+            return;
+        }
         for (id, target, attempt) in self.dialler.due(now) {
             tracing::debug!(%target, attempt, "dialling");
             let established = self.links.values().filter(|link| link.is_established());
@@ -71,6 +81,7 @@ impl Core {
                 attempt,
                 port: self.config.port,
                 source: self.config.host,
+                config: Arc::clone(&self.config),
                 linked: established.filter_map(|link| link.address).collect(),
                 local: Arc::clone(&self.local),
             };
@@ -148,6 +159,7 @@ impl Core {
             self.mac_changes.push(MacChange { mac, peer: None, attached: false });
         }
         self.refusals.expire(now);
+        self.forget_clone(now);
         self.read_attachments();
     }
 
@@ -158,7 +170,12 @@ impl Core {
                 for name in damaged {
                     tracing::warn!("the attachment record {name} cannot be read");
                 }
-                records
+                // Of a container that has ended, or on whose host this state was copied,
+                // there is no interface here.
+                let is_here = |record: &weave_host::records::Record| {
+                    nix::net::if_::if_nametoindex(record.host_interface().as_str()).is_ok()
+                };
+                records.into_iter().filter(is_here).collect::<Vec<_>>()
             }
             Err(error) => {
                 tracing::warn!("reading the attachments: {error}");

@@ -16,6 +16,8 @@ const PATH_ACK: u8 = 5;
 
 /// Set in the flags of a message that came from the mesh port.
 const MESH_PORT: u8 = 1;
+/// Set in the flags of a message whose sender wants data sealed from now on.
+const SEAL: u8 = 2;
 
 /// Number and content of a heartbeat, and of its answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,6 +31,9 @@ pub struct Heartbeat {
     /// It is sent from the mesh port: its source is where datagrams reach the
     /// sender, whatever stands between. Otherwise only its address is.
     pub mesh_port: bool,
+    /// On a link of trusted subnets: one end is outside of them by now. Both seal
+    /// data from now on.
+    pub seal: bool,
 }
 
 /// What a peer must send back from where it is.
@@ -38,6 +43,8 @@ pub struct Challenge {
     pub nonce: u64,
     /// It is sent from the mesh port.
     pub mesh_port: bool,
+    /// As in a [`Heartbeat`].
+    pub seal: bool,
 }
 
 /// A message of the control lane. Answers leave by the kind of port, the mesh
@@ -80,21 +87,21 @@ impl ControlMessage {
     /// The body of the datagram.
     #[must_use]
     pub fn encode(&self) -> [u8; Self::LEN] {
-        let blank = Heartbeat { sequence: 0, lanes_seen: 0, lanes_own: 0, mesh_port: false };
+        let blank = Heartbeat { sequence: 0, lanes_seen: 0, lanes_own: 0, mesh_port: false, seal: false };
         let (kind, len, body) = match *self {
             Self::Heartbeat(body) => (HEARTBEAT, 0, body),
             Self::HeartbeatAck(body) => (HEARTBEAT_ACK, 0, body),
-            Self::Challenge(Challenge { nonce, mesh_port }) => {
-                (CHALLENGE, 0, Heartbeat { sequence: nonce, mesh_port, ..blank })
+            Self::Challenge(Challenge { nonce, mesh_port, seal }) => {
+                (CHALLENGE, 0, Heartbeat { sequence: nonce, mesh_port, seal, ..blank })
             }
-            Self::ChallengeAck(Challenge { nonce, mesh_port }) => {
-                (CHALLENGE_ACK, 0, Heartbeat { sequence: nonce, mesh_port, ..blank })
+            Self::ChallengeAck(Challenge { nonce, mesh_port, seal }) => {
+                (CHALLENGE_ACK, 0, Heartbeat { sequence: nonce, mesh_port, seal, ..blank })
             }
             Self::PathAck { number, len } => (PATH_ACK, len, Heartbeat { sequence: number, ..blank }),
         };
         zerocopy::transmute!(Raw {
             kind,
-            flags: if body.mesh_port { MESH_PORT } else { 0 },
+            flags: (u8::from(body.mesh_port) * MESH_PORT) | (u8::from(body.seal) * SEAL),
             len: U16::new(len),
             zero: [0; 4],
             number: U64::new(body.sequence),
@@ -109,14 +116,15 @@ impl ControlMessage {
     pub fn parse(body: &[u8]) -> Option<Self> {
         let (raw, _) = Raw::ref_from_prefix(body).ok()?;
         let number = raw.number.get();
-        let mesh_port = raw.flags & MESH_PORT != 0;
+        let (mesh_port, seal) = (raw.flags & MESH_PORT != 0, raw.flags & SEAL != 0);
         let heartbeat = Heartbeat {
             sequence: number,
             lanes_seen: raw.lanes_seen.get(),
             lanes_own: raw.lanes_own.get(),
             mesh_port,
+            seal,
         };
-        let challenge = Challenge { nonce: number, mesh_port };
+        let challenge = Challenge { nonce: number, mesh_port, seal };
         match raw.kind {
             HEARTBEAT => Some(Self::Heartbeat(heartbeat)),
             HEARTBEAT_ACK => Some(Self::HeartbeatAck(heartbeat)),
@@ -137,13 +145,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn messages_survive_the_wire(number: u64, lanes_seen: u64, lanes_own: u64, mesh_port: bool, len: u16) {
-            let body = Heartbeat { sequence: number, lanes_seen, lanes_own, mesh_port };
+        fn messages_survive_the_wire(number: u64, lanes_seen: u64, lanes_own: u64, mesh_port: bool, seal: bool, len: u16) {
+            let body = Heartbeat { sequence: number, lanes_seen, lanes_own, mesh_port, seal };
             for message in [
                 ControlMessage::Heartbeat(body),
                 ControlMessage::HeartbeatAck(body),
-                ControlMessage::Challenge(Challenge { nonce: number, mesh_port }),
-                ControlMessage::ChallengeAck(Challenge { nonce: number, mesh_port }),
+                ControlMessage::Challenge(Challenge { nonce: number, mesh_port, seal }),
+                ControlMessage::ChallengeAck(Challenge { nonce: number, mesh_port, seal }),
                 ControlMessage::PathAck { number, len },
             ] {
                 prop_assert_eq!(ControlMessage::parse(&message.encode()), Some(message));

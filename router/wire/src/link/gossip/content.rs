@@ -22,6 +22,7 @@ mod tag {
     pub const ADDRESS: u16 = 3;
     pub const LINKS: u16 = 4;
     pub const FAREWELL: u16 = 5;
+    pub const SEALED_ONLY: u16 = 6;
     pub const STATION: u16 = 1;
     pub const NAME: u16 = 1;
 }
@@ -79,6 +80,8 @@ pub struct HostPart {
     pub links: Vec<AnnouncedLink>,
     /// The peer leaves for good: its name is free again.
     pub farewell: bool,
+    /// Its frames, for one peer or for all, go by links only that are not unencrypted.
+    pub sealed_only: bool,
 }
 
 impl HostPart {
@@ -99,6 +102,9 @@ impl HostPart {
         if self.farewell {
             put(&mut out, tag::FAREWELL, &[]);
         }
+        if self.sealed_only {
+            put(&mut out, tag::SEALED_ONLY, &[]);
+        }
         out
     }
 
@@ -108,7 +114,7 @@ impl HostPart {
     /// [`ParseError`] if the content breaks a rule of the format.
     pub fn parse(content: &[u8]) -> Result<Self, ParseError> {
         let (mut nickname, mut port, mut links) = (None, None, None);
-        let (mut addresses, mut farewell) = (Vec::new(), false);
+        let (mut addresses, mut farewell, mut sealed_only) = (Vec::new(), false, false);
         for field in Fields::new(content) {
             match field? {
                 (tag::NICKNAME, value) => once(&mut nickname, parse_text(value, "nickname")?, "nickname")?,
@@ -118,6 +124,7 @@ impl HostPart {
                 (tag::ADDRESS, value) => push(&mut addresses, parse_address(value)?, MAX_HOST_ADDRESSES)?,
                 (tag::LINKS, value) => once(&mut links, parse_links(value)?, "links")?,
                 (tag::FAREWELL, _) => farewell = true,
+                (tag::SEALED_ONLY, _) => sealed_only = true,
                 _ => {}
             }
         }
@@ -127,6 +134,7 @@ impl HostPart {
             addresses,
             links: required(links, "links")?,
             farewell,
+            sealed_only,
         })
     }
 }

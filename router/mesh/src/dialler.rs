@@ -295,7 +295,7 @@ impl<T: Clone + PartialEq> Dialler<T> {
                     Duration::ZERO
                 } else {
                     entry.failures += 1;
-                    entry.backoff.fail(false, now, jitter)
+                    entry.backoff.ended(now, jitter)
                 };
                 entry.stand = Stand::Waiting(now.saturating_add(wait));
                 entry.since = now;

@@ -9,6 +9,9 @@ const FRESH_LIMIT: Duration = Duration::from_secs(1);
 /// How long a loss is fresh: a peer that restarts is back by then, and a way that
 /// is cut for a minute, too. After that data must pass within 3 s.
 const FRESH: Duration = Duration::from_secs(90);
+/// The same after links that ended before they passed data: their peer answers, and
+/// each costs both ends a handshake.
+const FRESH_ENDED: Duration = Duration::from_secs(15);
 /// Longest wait at all.
 const LIMIT: Duration = Duration::from_secs(180);
 /// First wait after a refusal that time alone does not cure.
@@ -33,12 +36,25 @@ impl Backoff {
     /// a quarter, so that peers that lost each other do not dial in step.
     #[must_use]
     pub fn fail(&mut self, refused: bool, now: Duration, jitter: f64) -> Duration {
-        let fresh = now.saturating_sub(self.begun) < FRESH;
-        let (floor, limit) = match (refused, fresh) {
-            (true, _) => (SLOW, LIMIT),
-            (false, true) => (FIRST, FRESH_LIMIT),
-            (false, false) => (FRESH_LIMIT, LIMIT),
-        };
+        match refused {
+            true => self.wait(SLOW, LIMIT, jitter),
+            false => self.grow(FRESH, now, jitter),
+        }
+    }
+
+    /// The wait after a link that ended at `now` before it passed data.
+    #[must_use]
+    pub fn ended(&mut self, now: Duration, jitter: f64) -> Duration {
+        self.grow(FRESH_ENDED, now, jitter)
+    }
+
+    fn grow(&mut self, fresh: Duration, now: Duration, jitter: f64) -> Duration {
+        let is_fresh = now.saturating_sub(self.begun) < fresh;
+        let (floor, limit) = if is_fresh { (FIRST, FRESH_LIMIT) } else { (FRESH_LIMIT, LIMIT) };
+        self.wait(floor, limit, jitter)
+    }
+
+    fn wait(&mut self, floor: Duration, limit: Duration, jitter: f64) -> Duration {
         let wait = self.last.map_or(floor, |last| last * 2).clamp(floor, limit);
         self.last = Some(wait);
         wait.mul_f64(1.0 - 0.25 * jitter.clamp(0.0, 1.0))

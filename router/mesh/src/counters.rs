@@ -19,7 +19,7 @@ pub struct MeshCounters {
     pub farewelled: u64,
     /// Parts refused because the table of peers is full.
     pub peers_full: u64,
-    /// Parts refused because their owner has too many.
+    /// Parts refused, or not asked for, because their owner has too many.
     pub parts_full: u64,
     /// Parts refused because all together are too long.
     pub bytes_full: u64,

@@ -315,7 +315,7 @@ impl<T: Clone + Eq + Hash> Dialler<T> {
                     Duration::ZERO
                 } else {
                     entry.failures += 1;
-                    entry.backoff.fail(false, now, jitter)
+                    entry.backoff.ended(now, jitter)
                 };
                 entry.stand = Stand::Waiting(now.saturating_add(wait));
                 entry.since = now;

@@ -50,6 +50,18 @@ impl Peer {
         self.parts.get(&PartId::HOST).is_some_and(|host| host.uid == part.uid)
     }
 
+    /// True if there is no place for a part beside those held. Which ones are kept
+    /// does not depend on the order in which they come: all hosts keep the same.
+    fn has_no_place_for(&self, part: PartId) -> bool {
+        let is_full = self.parts.len() >= PARTS_PER_PEER && !self.parts.contains_key(&part);
+        is_full && self.last_part().is_none_or(|last| rank(part) > rank(last))
+    }
+
+    /// The part that goes first if there are too many.
+    fn last_part(&self) -> Option<PartId> {
+        self.parts.keys().copied().max_by_key(|part| rank(*part))
+    }
+
     /// True for a version of a part (not of part 0) that a run before the current one wrote.
     fn is_of_former_run(&self, part: PartId, version: Version) -> bool {
         part != PartId::HOST
@@ -102,6 +114,12 @@ pub(crate) struct Store {
     dropped: Vec<PeerName>,
 }
 
+/// Parts that this version reads come before all others; there is always room for them.
+const fn rank(part: PartId) -> (bool, u16) {
+    let is_read = part.0 == PartId::HOST.0 || part.is_stations() || part.is_names();
+    (!is_read, part.0)
+}
+
 fn size(part: &SignedPart) -> usize {
     part.content.len() + PART_OVERHEAD
 }
@@ -136,6 +154,11 @@ impl Store {
         let mut farewells: Vec<_> = self.farewells.values().collect();
         farewells.sort_by_key(|farewell| std::cmp::Reverse(farewell.at));
         farewells.iter().take(FAREWELLS_RETOLD).map(|farewell| farewell.part.digest()).collect()
+    }
+
+    /// True if a peer has too many parts for this one, too.
+    pub(crate) fn has_no_place_for(&self, key: PartKey) -> bool {
+        self.peers.get(&key.owner).is_some_and(|peer| peer.has_no_place_for(key.part))
     }
 
     /// True if a part of this version is of no use.
@@ -277,7 +300,7 @@ impl Store {
         let old = peer.and_then(|peer| peer.parts.get(&part.part)).map(size);
         let is_neighbour = peer.is_some_and(|peer| peer.links > 0);
         let is_known = peer.is_some();
-        if old.is_none() && peer.is_some_and(|peer| peer.parts.len() >= PARTS_PER_PEER) {
+        if peer.is_some_and(|peer| peer.has_no_place_for(part.part)) {
             return Err(Rejection::PartsFull);
         }
         if !is_known && self.peers.len() >= PEERS && !self.evict(false, counters) {
@@ -307,6 +330,12 @@ impl Store {
         }
         if let Some(old) = peer.parts.insert(part.part, part) {
             bytes -= size(&old);
+        }
+        // One that this version does not read: it reads fewer than fit.
+        if peer.parts.len() > PARTS_PER_PEER
+            && let Some(last) = peer.last_part().and_then(|last| peer.parts.remove(&last))
+        {
+            bytes -= size(&last);
         }
         self.bytes = bytes;
     }

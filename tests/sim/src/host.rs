@@ -266,6 +266,7 @@ impl Host {
             addresses: Vec::new(),
             sealed_only: false,
             run: state.run,
+            sealed_only: false,
             seed: random.next_u64(),
         };
         let key = character.key(state.key);
@@ -478,6 +479,9 @@ impl Host {
 
     /// Somebody connected.
     pub fn on_accepted(&mut self, id: ConnectionId, from: HostId, now: Duration) {
+        if self.superseded {
+            return self.effects.push(Effect::Close(id));
+        }
         let remote = from.address();
         let known = self.is_known(remote);
         let Ok(admitted) = self.admission.admit(remote.ip(), known, now) else {

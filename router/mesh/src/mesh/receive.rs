@@ -51,6 +51,8 @@ impl<S: Signer> Mesh<S> {
                 }
             } else if !is_ours && self.store.is_stale(key, version) {
                 self.counters.stale += 1;
+            } else if self.store.has_no_place_for(key) {
+                self.counters.parts_full += 1;
             } else {
                 self.wants_changed |= self.wants.add(key, version, link, key.owner == peer);
             }

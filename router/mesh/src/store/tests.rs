@@ -53,6 +53,26 @@ fn a_new_run_removes_the_parts_of_the_former_one() {
 }
 
 #[test]
+fn which_parts_of_too_many_are_kept_does_not_depend_on_their_order() {
+    let ids: Vec<_> = (0..200).map(|n| PartId(0x4000 + n)).chain([PartId::names(63), PartId::HOST]).collect();
+    let keep = |ids: &mut dyn Iterator<Item = &PartId>| {
+        let mut store = Store::default();
+        for id in ids {
+            let _ = accept(&mut store, part(1, *id, 1, 10));
+        }
+        let parts = &store.peer(peer(1)).unwrap().parts;
+        assert_eq!(store.bytes(), parts.values().map(super::size).sum::<usize>());
+        assert!(store.has_no_place_for(PartKey { owner: peer(1), part: PartId(0x40c7) }));
+        assert!(!store.has_no_place_for(PartKey { owner: peer(1), part: PartId::names(0) }));
+        parts.keys().copied().collect::<Vec<_>>()
+    };
+    let kept = keep(&mut ids.iter());
+    assert_eq!(kept, keep(&mut ids.iter().rev()));
+    assert_eq!(kept.len(), PARTS_PER_PEER);
+    assert!(kept.contains(&PartId::HOST) && kept.contains(&PartId::names(63)));
+}
+
+#[test]
 fn bytes_are_counted_and_the_newest_unreachable_peer_goes_first() {
     let mut store = Store::default();
     let size = 16 * 1024;

@@ -266,7 +266,6 @@ impl Host {
             addresses: Vec::new(),
             sealed_only: false,
             run: state.run,
-            sealed_only: false,
             seed: random.next_u64(),
         };
         let key = character.key(state.key);

@@ -189,7 +189,8 @@ pub enum Report {
         /// Our name of the session, as it was given.
         index: SessionIndex,
     },
-    /// A keep-alive or the first datagram of a lane under an epoch's key was opened.
+    /// The first datagram of a lane under an epoch's key was opened. Later keep-alives
+    /// are noted in [`crate::LinkCounters`].
     LaneSeen {
         /// The link.
         link: LinkId,

@@ -1,6 +1,7 @@
 //! Counters of a shard: written by it alone, read by anybody at any time.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use weave_wire::Lane;
 
 macro_rules! reasons {
     ($($(#[$doc:meta])* $name:ident = $text:literal,)*) => {
@@ -237,4 +238,32 @@ pub struct LinkCounters {
     pub frames_received: Counter,
     /// Bytes of these frames.
     pub bytes_received: Counter,
+    /// Lanes of the peer that keep-alives came by.
+    pub keep_alives: SeenLanes,
+}
+
+/// Lanes noted by a shard until the control core takes them: it need not be woken
+/// for each.
+#[derive(Debug, Default)]
+pub struct SeenLanes {
+    seen: AtomicU64,
+    own_port: AtomicU64,
+}
+
+impl SeenLanes {
+    /// A keep-alive came by `lane`, from a port of the lane's own or not.
+    pub fn note(&self, lane: Lane, own_port: bool) {
+        let bit = 1_u64.checked_shl(lane.number().into()).unwrap_or(0);
+        self.seen.fetch_or(bit, Ordering::Relaxed);
+        if own_port {
+            self.own_port.fetch_or(bit, Ordering::Relaxed);
+        }
+    }
+
+    /// The lanes noted since the last call, bit *n* for lane *n*, and those of them
+    /// that came from a port of their own.
+    #[must_use]
+    pub fn take(&self) -> (u64, u64) {
+        (self.seen.swap(0, Ordering::Relaxed), self.own_port.swap(0, Ordering::Relaxed))
+    }
 }

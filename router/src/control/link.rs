@@ -283,6 +283,11 @@ impl Link {
 
     /// The next heartbeat or answer, number `sequence`.
     pub(super) fn heartbeat(&mut self, sequence: u64, mesh_port: bool) -> Heartbeat {
+        for (seen, own) in self.counters.iter().map(|shard| shard.keep_alives.take()) {
+            self.lanes_seen |= seen;
+            self.lanes_own |= own;
+        }
+        self.lanes_in |= self.lanes_seen;
         let lanes_seen = std::mem::take(&mut self.lanes_seen);
         let lanes_own = std::mem::take(&mut self.lanes_own);
         Heartbeat { sequence, lanes_seen, lanes_own, mesh_port, seal: self.tells_to_seal() }

@@ -171,8 +171,11 @@ impl Tables {
             let (link, epoch) = (session.link, session.epoch);
             let known = self.links.get(usize::from(link.0)).and_then(Option::as_ref);
             let own_port = known.is_some_and(|known| known.address.port() != source.port());
-            let report = Report::LaneSeen { link, lane, epoch, keep_alive, own_port };
-            self.reports.push(report);
+            if let Some(known) = known.filter(|_| seen) {
+                known.counters.keep_alives.note(lane, own_port);
+            } else {
+                self.reports.push(Report::LaneSeen { link, lane, epoch, keep_alive, own_port });
+            }
         }
         if keep_alive {
             if let Some((number, [_, ..])) = body.split_first_chunk() {

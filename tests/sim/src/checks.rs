@@ -267,7 +267,8 @@ pub fn traffic(world: &mut World) {
     for number in broadcast {
         let Some(frame) = world.ledger.frame(number) else { continue };
         let from = frame.from.0;
-        if let Some((at, times)) = frame.deliveries.iter().find(|(_, crossed)| crossed.len() > 1) {
+        let mut heard = frame.deliveries.iter().filter(|(at, _)| members.contains(at));
+        if let Some((at, times)) = heard.find(|(_, crossed)| crossed.len() > 1) {
             let times = times.len();
             found.push(format!("host {} heard a broadcast of host {from} {times} times", at.0));
         }

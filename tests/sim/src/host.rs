@@ -455,7 +455,7 @@ impl Host {
             match beat {
                 Beat::Dead(reason) => return self.lose_link(session, reason, now),
                 Beat::Send(sequence) => {
-                    let beat = Heartbeat { sequence, lanes_seen: 1, lanes_own: 1, mesh_port: false };
+                    let beat = Heartbeat { sequence, lanes_seen: 1, lanes_own: 1, mesh_port: false, seal: false };
                     self.send_control(session, &ControlMessage::Heartbeat(beat));
                 }
             }

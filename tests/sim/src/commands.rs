@@ -1,4 +1,5 @@
 //! What `weave-sim` can do.
 
+pub mod curve;
 pub mod cuts;
 pub mod run;

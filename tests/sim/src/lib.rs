@@ -11,6 +11,7 @@
 
 pub mod character;
 pub mod checks;
+pub mod curve;
 pub mod cuts;
 pub mod frames;
 pub mod greeting;

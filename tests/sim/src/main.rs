@@ -18,6 +18,8 @@ struct Arguments {
 enum Command {
     /// Run seeds: hosts under faults, then without; see what must hold.
     Run(commands::run::Options),
+    /// Measure what grows with the number of hosts, and how.
+    Curve(commands::curve::Options),
     /// Cut ways at random; see how soon data passes again.
     Cuts(commands::cuts::Options),
 }
@@ -25,6 +27,7 @@ enum Command {
 fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Run(options) => commands::run::run(&options),
+        Command::Curve(options) => commands::curve::run(&options),
         Command::Cuts(options) => commands::cuts::run(&options),
     };
     match result {

@@ -81,7 +81,7 @@ pub struct Run {
     discovery: bool,
     conn_limit: usize,
     next_container: u32,
-    /// Machines whose name is contested, or which are hostile.
+    /// Two hosts ran on one state.
     has_clones: bool,
 }
 
@@ -147,7 +147,7 @@ impl Run {
             let id = self.world.add(settings);
             named.extend(targets.iter().map(|target| (*target, id)));
             self.hosts.push(id);
-            self.choose_character(id);
+            self.choose_character(id, at + 1 == count);
             for _ in 0..self.random.below(3) {
                 self.attach(id);
             }
@@ -157,11 +157,12 @@ impl Run {
         }
     }
 
-    fn choose_character(&mut self, id: HostId) {
+    fn choose_character(&mut self, id: HostId, is_last: bool) {
         let Some(state) = self.world.slot(id).map(|slot| slot.state.clone()) else { return };
-        if self.has(Kind::Later) && self.random.chance(300) {
+        if self.has(Kind::Later) && !is_last && self.random.chance(300) {
             self.world.set_character(id, Character::Later(Later::new(state.name, state.key)));
-        } else if self.has(Kind::Hostile) && id == HostId(1) {
+        } else if self.has(Kind::Hostile) && is_last {
+            // Nobody names the last one: the others stay connected without it.
             // Who has not heard of a name takes it from whoever tells of it first: no
             // host may know less of others than the hostile one tells of them.
             let newcomers = [Kind::Crashes, Kind::Storms, Kind::Clones, Kind::Twins, Kind::Leaps];
@@ -349,12 +350,14 @@ impl Run {
     }
 
     fn mischief(&mut self) {
-        let hostile =
-            |slot: &&crate::world::Slot| slot.process.as_ref().is_some_and(|h| h.character.is_hostile());
-        let all: Vec<_> = self.world.slots().iter().filter(hostile).map(|slot| slot.id).collect();
-        for id in all {
+        for id in self.hostile() {
             self.world.with_host(id, crate::host::Host::mischief);
         }
+    }
+
+    fn hostile(&self) -> Vec<HostId> {
+        let hostile = self.world.running().filter(|(_, host)| host.character.is_hostile());
+        hostile.map(|(id, _)| id).collect()
     }
 
     // The liveness phase.
@@ -363,6 +366,10 @@ impl Run {
     fn liveness(&mut self) -> Option<Duration> {
         self.world.network.heal_all();
         self.block();
+        for id in self.hostile() {
+            self.world.power_off(id);
+            self.hosts.retain(|host| *host != id);
+        }
         for id in self.hosts.clone() {
             self.world.thaw(id);
             self.world.start(id);
@@ -387,8 +394,7 @@ impl Run {
     fn wrong(&self) -> Option<String> {
         checks::disagreement(&self.world).or_else(|| {
             let expects_full = self.discovery && self.blocked.is_empty() && self.conn_limit == MAX_LINKS;
-            (expects_full && !checks::is_full_mesh(&self.world))
-                .then(|| "some members have no link".to_owned())
+            (expects_full && !checks::is_full_mesh(&self.world)).then(|| "some members have no link".to_owned())
         })
     }
 

@@ -327,14 +327,18 @@ impl Host {
     /// Links, dials and what is refused, for whoever looks for a cause.
     #[must_use]
     pub fn explain(&self) -> Vec<String> {
-        let who = format!("host {}: {} run {} {:?}", self.id.0, self.state.name, self.uid, self.mesh.counters());
+        let who =
+            format!("host {}: {} run {} {:?}", self.id.0, self.state.name, self.uid, self.mesh.counters());
         let links = self.links.values().map(|link| {
             let (peer, uid, number) = (link.peer.name, link.peer.uid, link.number);
             let (up, degraded) = (link.is_established(), link.is_degraded());
             format!("  link {number} to {peer} run {uid} at {}: up {up}, degraded {degraded}", link.remote)
         });
         let dials = self.dialler.entries().iter().map(|entry| {
-            format!("  dials {} {:?}: {:?}, {} failures", entry.target, entry.origin, entry.stand, entry.failures)
+            format!(
+                "  dials {} {:?}: {:?}, {} failures",
+                entry.target, entry.origin, entry.stand, entry.failures
+            )
         });
         std::iter::once(who).chain(links).chain(dials).collect()
     }
@@ -456,7 +460,8 @@ impl Host {
             match beat {
                 Beat::Dead(reason) => return self.lose_link(session, reason, now),
                 Beat::Send(sequence) => {
-                    let beat = Heartbeat { sequence, lanes_seen: 1, lanes_own: 1, mesh_port: false, seal: false };
+                    let beat =
+                        Heartbeat { sequence, lanes_seen: 1, lanes_own: 1, mesh_port: false, seal: false };
                     self.send_control(session, &ControlMessage::Heartbeat(beat));
                 }
             }
@@ -617,7 +622,8 @@ impl Host {
         now: Duration,
     ) {
         let outbound = dial.is_some();
-        let old = self.newest_to(peer.name).map(|link| (link.session, link.number, link.peer.uid, link.outbound));
+        let old =
+            self.newest_to(peer.name).map(|link| (link.session, link.number, link.peer.uid, link.outbound));
         if let Some((_, number, uid, old_outbound)) = old
             && uid == peer.uid
             && !self.survives(peer.uid, old_outbound, outbound)
@@ -654,8 +660,7 @@ impl Host {
             }
             None => self.dialler.linked(number, dial, remote),
         }
-        let describe =
-            Describe { nickname: self.nickname.clone(), port: PORT, observed: Some(remote.ip()) };
+        let describe = Describe { nickname: self.nickname.clone(), port: PORT, observed: Some(remote.ip()) };
         self.send(id, &Message::Describe(describe), now);
     }
 
@@ -850,7 +855,9 @@ impl Host {
             return;
         };
         let number = LinkNumber(link.number);
-        let Some(connection) = link.connection.as_mut().filter(|connection| connection.id == id) else { return };
+        let Some(connection) = link.connection.as_mut().filter(|connection| connection.id == id) else {
+            return;
+        };
         connection.queued = connection.queued.saturating_sub(len);
         connection.messages = connection.messages.saturating_sub(1);
         if connection.queued <= DRAINED && std::mem::take(&mut connection.full) {
@@ -1088,8 +1095,10 @@ impl Host {
             };
             Some((route.peer, shard))
         });
-        let mut table =
-            RouteTable { peers: peers.collect(), broadcast: routes.broadcast.iter().filter_map(session).collect() };
+        let mut table = RouteTable {
+            peers: peers.collect(),
+            broadcast: routes.broadcast.iter().filter_map(session).collect(),
+        };
         // A link that passes data is used before both ends have told all others of it,
         // unless its peer is reached by others so far.
         for link in self.links.values().filter(|link| link.is_established()) {
@@ -1145,7 +1154,8 @@ impl Host {
 
     /// Ends every link at the other end.
     pub fn say_bye(&mut self, now: Duration) {
-        let ids: Vec<_> = self.links.values().filter_map(|link| link.connection.as_ref()).map(|c| c.id).collect();
+        let ids: Vec<_> =
+            self.links.values().filter_map(|link| link.connection.as_ref()).map(|c| c.id).collect();
         for id in ids {
             self.send(id, &Message::Bye("the router stops".into()), now);
         }
@@ -1173,7 +1183,9 @@ impl Exchange {
             | Stage::Answered(ticket, _)
             | Stage::ProvedLink(ticket, _)
             | Stage::Refused(ticket) => Some(ticket),
-            Stage::Connecting(_) | Stage::SaidHello(_) | Stage::Confirmed(..) | Stage::AskedToResume(_) => None,
+            Stage::Connecting(_) | Stage::SaidHello(_) | Stage::Confirmed(..) | Stage::AskedToResume(_) => {
+                None
+            }
         }
     }
 

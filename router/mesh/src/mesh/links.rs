@@ -5,7 +5,7 @@ use crate::output::{LinkInfo, LinkNumber, Output, Refused, Signer};
 use std::collections::BTreeMap;
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
-use weave_wire::link::gossip::{AnnouncedLink, Gossip, PartId};
+use weave_wire::link::gossip::{AnnouncedLink, Gossip, PartId, PartKey, SignedPart};
 use weave_wire::{IdentityKey, PeerName};
 
 /// A refusal of one name is reported again after this time.
@@ -32,6 +32,11 @@ impl<S: Signer> Mesh<S> {
             self.store.link_removed(info.peer);
         }
         self.send_summary(link);
+        // Another run of this peer, if it lives, is found out by what it told.
+        let former = self.store.held(PartKey { owner: info.peer, part: PartId::HOST });
+        let former: Vec<_> =
+            former.filter(|part| part.uid != info.uid).map(SignedPart::digest).into_iter().collect();
+        self.send_digests(link, &former);
         // Who was apart when a host left for good hears of it now.
         let farewells = self.store.newest_farewells();
         self.send_digests(link, &farewells);

@@ -5,7 +5,7 @@ use crate::output::{LinkNumber, Output, Signer};
 use crate::store::{Accepted, Rejection};
 use std::time::Duration;
 use weave_wire::PeerName;
-use weave_wire::link::gossip::{Digest, Gossip, MAX_ENTRIES, PartId, PartKey, SignedPart};
+use weave_wire::link::gossip::{Digest, Gossip, MAX_ENTRIES, PartId, PartKey, SignedPart, Version};
 
 /// Versions above ours that one foreign run must show before it is taken for a
 /// living clone. Copies that an older run left behind are few and do not rise.
@@ -39,6 +39,10 @@ impl<S: Signer> Mesh<S> {
             let is_ours = key.owner == self.config.name;
             let held = if is_ours { self.own.part(key.part) } else { self.store.held(key) };
             let held = held.map(SignedPart::digest);
+            if is_ours && self.is_news_of_rival(key.part, version) {
+                // Also below ours: two runs that keep above each other would never meet.
+                self.wants_changed |= self.wants.add(key, version, link, key.owner == peer);
+            }
             if held.is_some_and(|held| held.version == version) {
                 if let Some(holders) = self.pending.get_mut(&key)
                     && !holders.contains(&link)
@@ -159,7 +163,8 @@ impl<S: Signer> Mesh<S> {
             return;
         }
         let (version, held) = (part.version(), self.own.part(part.part).map(SignedPart::version));
-        if held.is_some_and(|held| held >= version) || self.superseded {
+        let is_above = held.is_none_or(|held| held < version);
+        if !(is_above || self.is_news_of_rival(part.part, version)) || self.superseded {
             self.counters.stale += 1;
             return;
         }
@@ -169,9 +174,15 @@ impl<S: Signer> Mesh<S> {
         }
         self.counters.own_copies += 1;
         self.note_rival(part);
-        if !self.superseded && self.own.raise_above(part.part, version) {
+        if is_above && !self.superseded && self.own.raise_above(part.part, version) {
             self.change_own(part.part, true, now);
         }
+    }
+
+    /// True if this is more than was known of a foreign run of ours.
+    fn is_news_of_rival(&self, part: PartId, version: Version) -> bool {
+        let known = self.rivals.get(&(version.uid, part)).map_or(0, |rival| rival.version);
+        version.uid != self.config.uid && version.version > known && version.version != u64::MAX
     }
 
     fn note_rival(&mut self, part: &SignedPart) {

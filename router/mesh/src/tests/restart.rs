@@ -2,6 +2,7 @@
 
 use super::net::{Net, name};
 use crate::output::Output;
+use std::time::Duration;
 use weave_wire::link::gossip::NameEntry;
 
 fn entry(text: &str) -> NameEntry {
@@ -114,4 +115,28 @@ fn what_was_queued_on_a_connection_that_broke_is_told_again_on_the_next() {
     net.resume_all();
     net.seconds(2);
     assert_eq!(names(&mut net, 0), ["new.weave.local"]);
+}
+
+#[test]
+fn two_clones_that_take_turns_at_one_neighbour_find_each_other_out() {
+    let mut net = Net::new(3);
+    net.link(0, 1);
+    net.start(3, 2, 2, 1);
+    net.seconds(1);
+    // The neighbour has one link to one name: each run takes the place of the other's, and both
+    // tell of that in step, so that neither ever sees a version above its own.
+    for _ in 0..8 {
+        for clone in [2, 3] {
+            net.link(1, clone);
+            net.run(Duration::from_millis(700));
+            net.cut(1, clone);
+            net.run(Duration::from_millis(50));
+        }
+    }
+    let mut renamed = Vec::new();
+    for clone in [2, 3] {
+        let is_it = |output: &Output| matches!(output, Output::Cloned { must_rename: true, .. });
+        renamed.extend(net.outputs(clone).iter().any(is_it).then_some(clone));
+    }
+    assert_eq!(renamed, [3], "the later one");
 }

@@ -61,14 +61,14 @@ impl OwnParts {
         self.publish_at = Some(self.publish_at.map_or(at, |before| before.min(at)));
     }
 
-    /// A copy of one of our parts is at or above ours: ours goes above it.
-    /// False if there is no version above it.
-    pub(crate) fn raise_above(&mut self, part: PartId, seen: Version) -> bool {
+    /// A copy of one of our parts is at or above ours: ours goes above it, by
+    /// `margin` at least. False if there is no version above it.
+    pub(crate) fn raise_above(&mut self, part: PartId, seen: Version, margin: u64) -> bool {
         if seen.version >= u64::MAX - 1 {
             return false;
         }
         let floor = self.floors.entry(part).or_default();
-        *floor = seen.version.max(*floor);
+        *floor = seen.version.saturating_add(margin).min(u64::MAX - 2).max(*floor);
         self.forced.insert(part);
         true
     }
@@ -161,9 +161,11 @@ mod tests {
         let mut own = OwnParts::new(3);
         assert_eq!(own.next_version(PartId::HOST, b"a"), Some((3 << 32) + 1));
         assert_eq!(own.next_version(PartId::names(1), b""), None, "nothing to say");
-        assert!(own.raise_above(PartId::names(1), Version { version: 5 << 32, uid: Uid(1) }));
+        assert!(own.raise_above(PartId::names(1), Version { version: 5 << 32, uid: Uid(1) }, 0));
         assert_eq!(own.next_version(PartId::names(1), b""), Some((5 << 32) + 1));
-        assert!(!own.raise_above(PartId::HOST, Version { version: u64::MAX - 1, uid: Uid(1) }));
+        assert!(own.raise_above(PartId::HOST, Version { version: 6 << 32, uid: Uid(1) }, 100));
+        assert_eq!(own.next_version(PartId::HOST, b"b"), Some((6 << 32) + 101));
+        assert!(!own.raise_above(PartId::HOST, Version { version: u64::MAX - 1, uid: Uid(1) }, 0));
     }
 
     #[test]

@@ -239,11 +239,7 @@ fn release(asked: &mut BTreeMap<LinkNumber, Asked>, link: LinkNumber) {
 }
 
 /// How many parts more a link may be asked for.
-fn room_of(
-    asked: &BTreeMap<LinkNumber, Asked>,
-    was_full: &BTreeSet<LinkNumber>,
-    link: LinkNumber,
-) -> usize {
+fn room_of(asked: &BTreeMap<LinkNumber, Asked>, was_full: &BTreeSet<LinkNumber>, link: LinkNumber) -> usize {
     let parts = asked.get(&link).map_or(0, |asked| asked.parts);
     if was_full.contains(&link) { 0 } else { ASKED_PER_LINK.saturating_sub(parts) }
 }

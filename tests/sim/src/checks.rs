@@ -81,7 +81,8 @@ fn authentic(world: &World, id: HostId, view: &PeerView<'_>, true_observers: boo
     if view.nickname.is_some_and(|nickname| nickname.as_str() != Host::nickname_of(name).as_str()) {
         return wrong("nickname");
     }
-    let is_own = |address: &std::net::SocketAddr| machines.iter().any(|machine| machine.address() == *address);
+    let is_own =
+        |address: &std::net::SocketAddr| machines.iter().any(|machine| machine.address() == *address);
     if true_observers && !view.addresses.iter().all(is_own) {
         return wrong("address");
     }
@@ -91,7 +92,10 @@ fn authentic(world: &World, id: HostId, view: &PeerView<'_>, true_observers: boo
 fn entries_authentic(world: &World, id: HostId, host: &Host) -> Option<String> {
     let is_honest = |name: PeerName| {
         world.ledger.is_known(name)
-            && world.ledger.machines(name).all(|machine| world.slot(machine).is_some_and(|slot| slot.is_member))
+            && world
+                .ledger
+                .machines(name)
+                .all(|machine| world.slot(machine).is_some_and(|slot| slot.is_member))
     };
     for (name, owner, address, _) in host.mesh.names() {
         if is_honest(owner) && !world.ledger.had_name(owner, name, address) {
@@ -153,7 +157,9 @@ impl<'a> Truth<'a> {
 
     fn contradicts(&self, observer: &Host) -> Option<String> {
         let at = self.id.0;
-        let Some(view) = observer.mesh.peer(self.name) else { return Some(format!("does not know host {at}")) };
+        let Some(view) = observer.mesh.peer(self.name) else {
+            return Some(format!("does not know host {at}"));
+        };
         if view.route.is_none() {
             return Some(format!("has no route to host {at}"));
         }
@@ -181,7 +187,10 @@ fn names_agree(members: &[(HostId, &Host)], truths: &[Truth<'_>]) -> Option<Stri
             let of_owner = seen.remove(&truth.name).unwrap_or_default();
             if of_owner != truth.names {
                 let (is, has) = (of_owner.len(), truth.names.len());
-                return Some(format!("host {} knows {is} names of host {}, which has {has}", id.0, truth.id.0));
+                return Some(format!(
+                    "host {} knows {is} names of host {}, which has {has}",
+                    id.0, truth.id.0
+                ));
             }
         }
     }
@@ -200,7 +209,8 @@ fn stations_agree(world: &World, members: &[(HostId, &Host)]) -> Option<String> 
         let said: BTreeSet<_> = members.iter().map(|(_, host)| host.mesh.station_owner(mac)).collect();
         let owner = said.first().copied().flatten();
         if said.len() != 1 || owner.is_none_or(|owner| !at.contains(&owner)) {
-            let said: Vec<_> = members.iter().map(|(id, host)| (id.0, host.mesh.station_owner(mac))).collect();
+            let said: Vec<_> =
+                members.iter().map(|(id, host)| (id.0, host.mesh.station_owner(mac))).collect();
             return Some(format!("members do not agree where the station {mac} of {at:?} is: {said:?}"));
         }
     }
@@ -213,7 +223,8 @@ pub fn is_full_mesh(world: &World) -> bool {
     let members: Vec<_> = world.members().collect();
     let names: BTreeSet<_> = members.iter().map(|(_, host)| host.state.name).collect();
     members.iter().all(|(_, host)| {
-        let linked: Vec<_> = host.links.values().filter(|l| l.is_established()).map(|l| l.peer.name).collect();
+        let linked: Vec<_> =
+            host.links.values().filter(|l| l.is_established()).map(|l| l.peer.name).collect();
         let distinct: BTreeSet<_> = linked.iter().copied().filter(|name| names.contains(name)).collect();
         distinct.len() == names.len() - 1 && linked.len() == linked.iter().collect::<BTreeSet<_>>().len()
     })

@@ -83,7 +83,9 @@ fn cut(world: &mut World, random: &mut Random) -> Cut {
 fn any_link(world: &World, random: &mut Random) -> (HostId, HostId) {
     let links: Vec<_> = world
         .running()
-        .flat_map(|(id, host)| host.settings.targets.iter().filter_map(move |to| Some((id, HostId::of(*to)?))))
+        .flat_map(|(id, host)| {
+            host.settings.targets.iter().filter_map(move |to| Some((id, HostId::of(*to)?)))
+        })
         .collect();
     let (a, b) = random.pick(&links).copied().unwrap_or_default();
     if random.chance(500) { (b, a) } else { (a, b) }

@@ -2,9 +2,9 @@
 //!
 //! Follows `router/src/control/greeting.rs`, without the arithmetic.
 
+use crate::frames::Session;
 use crate::identity::Who;
 use crate::tcp::Greeting;
-use crate::frames::Session;
 use std::time::Duration;
 use weave_mesh::{DialId, Ticket};
 
@@ -85,7 +85,9 @@ pub fn on_message(stage: &mut Stage, ours: Who, greeting: Greeting, knows: impl 
         }
         (Stage::AskedToResume(session), Greeting::Accept) => Step::Resumed(session, Some(Greeting::Proof)),
         (Stage::ProvedLink(_, session), Greeting::Proof) => Step::Resumed(session, None),
-        (Stage::Accepted(_) | Stage::Answered(..) | Stage::ProvedLink(..) | Stage::Refused(_), _) => Step::Refuse,
+        (Stage::Accepted(_) | Stage::Answered(..) | Stage::ProvedLink(..) | Stage::Refused(_), _) => {
+            Step::Refuse
+        }
         (Stage::Connecting(_) | Stage::SaidHello(_) | Stage::Confirmed(..) | Stage::AskedToResume(_), _) => {
             Step::Failed { refused: true }
         }

@@ -74,7 +74,15 @@ impl Hostile {
         numbered.map(|(at, bytes)| (if all { at + way } else { way }, bytes)).collect()
     }
 
-    fn signed(&self, owner: PeerName, key: Key, uid: Uid, part: PartId, version: u64, content: Vec<u8>) -> Vec<u8> {
+    fn signed(
+        &self,
+        owner: PeerName,
+        key: Key,
+        uid: Uid,
+        part: PartId,
+        version: u64,
+        content: Vec<u8>,
+    ) -> Vec<u8> {
         let identity = key.identity();
         let mut part = SignedPart { owner, identity, uid, part, version, content, signature: [0; 64] };
         part.signature = key.sign(&part.signed_bytes());
@@ -84,9 +92,9 @@ impl Hostile {
     fn overheard_part(&mut self) -> Option<SignedPart> {
         let start = self.random.below(self.overheard.len());
         let parts = self.overheard.iter().cycle().skip(start).take(self.overheard.len());
-        parts.filter_map(|bytes| Message::parse(bytes).ok().flatten()).find_map(|message| match message {
-            Message::Gossip(Gossip::Part(part)) => Some(*part),
-            _ => None,
+        parts.filter_map(|bytes| Message::parse(bytes).ok().flatten()).find_map(|message| {
+            let Message::Gossip(Gossip::Part(part)) = message else { return None };
+            Some(*part)
         })
     }
 
@@ -97,7 +105,9 @@ impl Hostile {
 
     /// What others said, with some bits changed.
     fn mutated(&mut self) -> Vec<Vec<u8>> {
-        let Some(mut bytes) = self.random.pick(&Vec::from_iter(&self.overheard)).map(|bytes| (*bytes).clone()) else {
+        let Some(mut bytes) =
+            self.random.pick(&Vec::from_iter(&self.overheard)).map(|bytes| (*bytes).clone())
+        else {
             return Vec::new();
         };
         for _ in 0..self.random.within(1, 4) {
@@ -115,7 +125,8 @@ impl Hostile {
         if part.owner == self.name {
             return Vec::new();
         }
-        let versions = [part.version.saturating_add(1), part.version.saturating_add(1 << 33), u64::MAX - 1, u64::MAX];
+        let versions =
+            [part.version.saturating_add(1), part.version.saturating_add(1 << 33), u64::MAX - 1, u64::MAX];
         part.version = self.random.pick(&versions).copied().unwrap_or(part.version);
         if part.part == PartId::HOST {
             let farewell = self.random.chance(500);
@@ -133,7 +144,9 @@ impl Hostile {
     /// Our own record with the largest versions there are.
     fn at_the_limit(&mut self, uid: Uid) -> Vec<Vec<u8>> {
         let names = PartId::names(63);
-        [u64::MAX, u64::MAX - 1].map(|version| self.signed(self.name, self.key, uid, names, version, Vec::new())).into()
+        [u64::MAX, u64::MAX - 1]
+            .map(|version| self.signed(self.name, self.key, uid, names, version, Vec::new()))
+            .into()
     }
 
     /// Peers that do not exist, in quantity.
@@ -154,7 +167,8 @@ impl Hostile {
         self.version += 1;
         let invented = (0..REACHABLE).map(|number| peer_name(INVENTED, 1 << 32 | number));
         let ours: Vec<_> = neighbours.iter().copied().chain(invented.clone()).map(link).collect();
-        let own = self.signed(self.name, self.key, uid, PartId::HOST, self.version, host("hostile", ours, false));
+        let own =
+            self.signed(self.name, self.key, uid, PartId::HOST, self.version, host("hostile", ours, false));
         let others = invented.enumerate().map(|(number, name)| {
             let key = Key::new(number as u64 | 1 << 50);
             let content = host("invented", vec![link(self.name)], false);

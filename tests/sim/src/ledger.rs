@@ -32,12 +32,6 @@ pub struct FrameRecord {
     pub drops: Vec<Drop>,
 }
 
-impl Default for HostId {
-    fn default() -> Self {
-        Self(0)
-    }
-}
-
 /// Counts over a whole run.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Totals {
@@ -109,8 +103,11 @@ impl Ledger {
     /// This is attached at a router, and nothing else.
     pub fn attached(&mut self, owner: PeerName, attached: &Attached) {
         let names = self.names.entry(owner).or_default();
-        let before: BTreeSet<_> =
-            names.iter().filter(|(_, publication)| !publication.withdrawn).map(|(key, _)| key.clone()).collect();
+        let before: BTreeSet<_> = names
+            .iter()
+            .filter(|(_, publication)| !publication.withdrawn)
+            .map(|(key, _)| key.clone())
+            .collect();
         names.values_mut().for_each(|publication| publication.withdrawn = true);
         let is_new = |entry: &&NameEntry| !before.contains(&(entry.name.clone(), entry.address));
         for entry in &attached.names {
@@ -175,7 +172,9 @@ impl Ledger {
             .filter(|((owner, name), times)| {
                 names.contains(&(*owner, name.clone())) && self.withdrawn(*owner, name) == Some(**times)
             })
-            .map(|((owner, name), _)| format!("the withdrawn name {name} of {owner} is back at host {}", id.0))
+            .map(|((owner, name), _)| {
+                format!("the withdrawn name {name} of {owner} is back at host {}", id.0)
+            })
             .collect();
         back.into_iter().for_each(|violation| self.violation(violation));
     }

@@ -394,7 +394,8 @@ impl Run {
     fn wrong(&self) -> Option<String> {
         checks::disagreement(&self.world).or_else(|| {
             let expects_full = self.discovery && self.blocked.is_empty() && self.conn_limit == MAX_LINKS;
-            (expects_full && !checks::is_full_mesh(&self.world)).then(|| "some members have no link".to_owned())
+            (expects_full && !checks::is_full_mesh(&self.world))
+                .then(|| "some members have no link".to_owned())
         })
     }
 

@@ -257,13 +257,7 @@ impl Tcp {
         self.streams.get(&id)?.hosts.iter().position(|of| *of == host)
     }
 
-    fn syn(
-        &mut self,
-        id: ConnectionId,
-        attempt: usize,
-        listens: impl Fn(HostId) -> bool,
-        io: &mut Io<'_>,
-    ) {
+    fn syn(&mut self, id: ConnectionId, attempt: usize, listens: impl Fn(HostId) -> bool, io: &mut Io<'_>) {
         let Some(stream) = self.streams.get(&id).filter(|s| !s.connected && s.is_open(0)) else { return };
         let (from, to) = stream.way(0);
         let passes = io.network.connects(from, to) && !io.network.loses(from, to);

@@ -13,9 +13,9 @@ use crate::trace::Trace;
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
+use weave_wire::inner::HOP_LIMIT;
 use weave_wire::link::gossip::NameEntry;
 use weave_wire::link::heartbeat::ControlMessage;
-use weave_wire::inner::HOP_LIMIT;
 use weave_wire::{MacAddr, PeerName};
 
 /// First byte of the names of hosts.

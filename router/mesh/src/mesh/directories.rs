@@ -105,7 +105,10 @@ impl<S: Signer> Mesh<S> {
 
     /// The best claim of another peer on a station.
     pub(super) fn best_other_claim(&self, mac: MacAddr) -> Option<(u32, PeerName)> {
-        best_of_others(self.config.name, self.stations.get(&mac).iter().map(|(key, claim)| (*claim, key.owner)))
+        best_of_others(
+            self.config.name,
+            self.stations.get(&mac).iter().map(|(key, claim)| (*claim, key.owner)),
+        )
     }
 
     /// The best claim of another peer on an address.
@@ -133,9 +136,6 @@ impl<S: Signer> Mesh<S> {
     }
 }
 
-fn best_of_others(
-    ours: PeerName,
-    claims: impl Iterator<Item = (u32, PeerName)>,
-) -> Option<(u32, PeerName)> {
+fn best_of_others(ours: PeerName, claims: impl Iterator<Item = (u32, PeerName)>) -> Option<(u32, PeerName)> {
     claims.filter(|(_, owner)| *owner != ours).max()
 }

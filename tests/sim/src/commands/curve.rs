@@ -42,8 +42,14 @@ pub fn run(options: &Options) -> io::Result<bool> {
     let mut out = io::stdout().lock();
     let is_text = options.output == Format::Text;
     if is_text {
-        writeln!(out, "hosts  links settled  bytes/host  one link  records  routes    runs  memory  idle   name   took")?;
-        writeln!(out, "                      to settle   B/host    B        us      /host  KiB     B/s    ms     s")?;
+        writeln!(
+            out,
+            "hosts  links settled  bytes/host  one link  records  routes    runs  memory  idle   name   took"
+        )?;
+        writeln!(
+            out,
+            "                      to settle   B/host    B        us      /host  KiB     B/s    ms     s"
+        )?;
     }
     let mut points = Vec::new();
     for hosts in &options.sizes {

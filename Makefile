@@ -1,5 +1,5 @@
 # Two commands for newcomers: `make demo` and `make test`.
-.PHONY: all demo test test-long bench lint fmt help
+.PHONY: all demo test test-long sim bench lint fmt help
 .DEFAULT_GOAL := help
 CARGO ?= cargo
 # A library installed on this machine must not end up in the executable.
@@ -23,6 +23,11 @@ test: ## installs what is missing, runs every test but the long ones
 test-long: ## the tests that need more than 30 s each
 	@scripts/install-deps
 	$(CARGO) nextest run --workspace --locked --profile long
+
+sim: ## meshes of simulated hosts under faults, seed after seed, for half an hour
+	$(CARGO) build --release --locked -p weave-sim
+	target/release/weave-sim run --seeds 1000000 --minutes 30
+	target/release/weave-sim cuts --cuts 10000
 
 bench: ## this router and others side by side; a table
 	@scripts/install-deps bench

@@ -92,9 +92,9 @@ impl Hostile {
     fn overheard_part(&mut self) -> Option<SignedPart> {
         let start = self.random.below(self.overheard.len());
         let parts = self.overheard.iter().cycle().skip(start).take(self.overheard.len());
-        parts.filter_map(|bytes| Message::parse(bytes).ok().flatten()).find_map(|message| match message {
-            Message::Gossip(Gossip::Part(part)) => Some(*part),
-            _ => None,
+        parts.filter_map(|bytes| Message::parse(bytes).ok().flatten()).find_map(|message| {
+            let Message::Gossip(Gossip::Part(part)) = message else { return None };
+            Some(*part)
         })
     }
 

@@ -35,22 +35,19 @@ impl Later {
     /// Answers requests for the part that the present version does not know.
     pub(crate) fn answer(&mut self, gossip: &Gossip) -> Option<Gossip> {
         let unknown = PartKey { owner: self.name, part: UNKNOWN_PART };
-        match gossip {
-            Gossip::Pull(keys) if keys.contains(&unknown) => {
-                let content = b"of a later version".to_vec();
-                let part = SignedPart {
-                    owner: self.name,
-                    identity: self.identity,
-                    uid: self.uid,
-                    part: UNKNOWN_PART,
-                    version: 1 << 32,
-                    content,
-                    signature: [0; 64],
-                };
-                Some(Gossip::Part(Box::new(self.signed(part))))
-            }
-            _ => None,
-        }
+        let Gossip::Pull(keys) = gossip else { return None };
+        keys.contains(&unknown).then(|| {
+            let part = SignedPart {
+                owner: self.name,
+                identity: self.identity,
+                uid: self.uid,
+                part: UNKNOWN_PART,
+                version: 1 << 32,
+                content: b"of a later version".to_vec(),
+                signature: [0; 64],
+            };
+            Gossip::Part(Box::new(self.signed(part)))
+        })
     }
 
     fn signed(&self, mut part: SignedPart) -> SignedPart {
@@ -60,21 +57,24 @@ impl Later {
 
     /// The message with what the present version does not know in it.
     pub(crate) fn encode(&mut self, message: &Message) -> Vec<u8> {
-        match message {
-            Message::Gossip(Gossip::Part(part)) if part.owner == self.name => {
-                with_field(&Message::Gossip(Gossip::Part(Box::new(self.grown(part)))))
-            }
-            Message::Gossip(Gossip::Digests(digests)) => {
-                let mut digests = digests.clone();
-                if let Some(own) = digests.iter().find(|digest| digest.key.owner == self.name) {
-                    self.uid = own.version.uid;
-                    let key = PartKey { owner: self.name, part: UNKNOWN_PART };
-                    digests.push(Digest { key, version: Version { version: 1 << 32, uid: self.uid } });
-                }
-                with_field(&Message::Gossip(Gossip::Digests(digests)))
-            }
-            _ => with_field(message),
+        let Message::Gossip(gossip) = message else { return with_field(message) };
+        let gossip = match gossip {
+            Gossip::Part(part) if part.owner == self.name => Gossip::Part(Box::new(self.grown(part))),
+            Gossip::Digests(digests) => Gossip::Digests(self.with_unknown_part(digests)),
+            Gossip::Part(_) | Gossip::Pull(_) | Gossip::Summary(_) => gossip.clone(),
+        };
+        with_field(&Message::Gossip(gossip))
+    }
+
+    /// Digests, with that of the part the present version does not know beside our own.
+    fn with_unknown_part(&mut self, digests: &[Digest]) -> Vec<Digest> {
+        let mut digests = digests.to_vec();
+        if let Some(own) = digests.iter().find(|digest| digest.key.owner == self.name) {
+            self.uid = own.version.uid;
+            let key = PartKey { owner: self.name, part: UNKNOWN_PART };
+            digests.push(Digest { key, version: Version { version: 1 << 32, uid: self.uid } });
         }
+        digests
     }
 
     /// A message of an unknown kind, after the first.

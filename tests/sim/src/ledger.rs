@@ -32,12 +32,6 @@ pub struct FrameRecord {
     pub drops: Vec<Drop>,
 }
 
-impl Default for HostId {
-    fn default() -> Self {
-        Self(0)
-    }
-}
-
 /// Counts over a whole run.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Totals {

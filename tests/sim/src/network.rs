@@ -11,7 +11,7 @@ pub const PORT: u16 = 6783;
 const BACKLOG: u64 = 64 << 10;
 
 /// A machine, numbered from 0.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct HostId(pub u16);
 
 impl HostId {

@@ -10,6 +10,9 @@ use weave_wire::link::gossip::{Digest, Gossip, MAX_ENTRIES, PartId, PartKey, Sig
 /// Versions above ours that one foreign run must show before it is taken for a
 /// living clone. Copies that an older run left behind are few and do not rise.
 const CLONE_RISES: u32 = 3;
+/// So far above a foreign run's copy ours goes: a clone whose links change all the
+/// time must hear of ours, too, however fast its own versions rise.
+const ABOVE_RIVAL: u64 = 1 << 16;
 /// Foreign runs of ours remembered, at most.
 const RIVALS: usize = 64;
 /// How often late answers are looked for.
@@ -174,7 +177,8 @@ impl<S: Signer> Mesh<S> {
         }
         self.counters.own_copies += 1;
         self.note_rival(part);
-        if is_above && !self.superseded && self.own.raise_above(part.part, version) {
+        let margin = if part.uid == self.config.uid { 0 } else { ABOVE_RIVAL };
+        if is_above && !self.superseded && self.own.raise_above(part.part, version, margin) {
             self.change_own(part.part, true, now);
         }
     }

@@ -33,8 +33,10 @@ struct Kept {
     peers: BTreeMap<PeerName, (Nickname, Uid, BTreeSet<PeerName>)>,
     /// By which peer and how far each is.
     routes: BTreeMap<PeerName, (PeerName, u8)>,
-    /// Where each of their stations is.
-    macs: BTreeMap<MacAddr, (PeerName, MacSource)>,
+    /// Where each of their stations is attached.
+    attached: BTreeMap<MacAddr, PeerName>,
+    /// Where each of them is, attached or learned: at one place.
+    places: BTreeMap<MacAddr, BTreeSet<PeerName>>,
 }
 
 impl Honest {
@@ -54,8 +56,7 @@ impl Honest {
         let told = |host: usize| {
             let kept = kept(&world, host, &names, &stations(&world, count));
             let is_whole = |peer: &(Nickname, Uid, BTreeSet<PeerName>)| peer.2.len() == count - 1;
-            let attached = kept.macs.values().filter(|(_, source)| *source == MacSource::Attached);
-            attached.count() == count && kept.peers.len() == count && kept.peers.values().all(is_whole)
+            kept.attached.len() == count && kept.peers.len() == count && kept.peers.values().all(is_whole)
         };
         wait_until(LINK_WITHIN, || "not everybody knows everybody".into(), || (0..count).all(told));
         let mut honest = Self {
@@ -166,10 +167,16 @@ fn kept(world: &World, host: usize, names: &[PeerName], stations: &[MacAddr]) ->
         (peer.name, (peer.nickname.clone(), peer.uid, links.filter(is_honest).collect()))
     });
     let routes = status.routes.iter().filter(|route| is_honest(&route.peer));
-    let macs = status.macs.iter().filter(|entry| stations.contains(&entry.mac));
+    let macs = || status.macs.iter().filter(|entry| stations.contains(&entry.mac));
+    let attached = macs().filter(|entry| entry.source == MacSource::Attached);
+    let mut places: BTreeMap<_, BTreeSet<_>> = BTreeMap::new();
+    for entry in macs() {
+        places.entry(entry.mac).or_default().insert(entry.peer);
+    }
     Kept {
         peers: peers.collect(),
         routes: routes.map(|route| (route.peer, (route.via, route.hops))).collect(),
-        macs: macs.map(|entry| (entry.mac, (entry.peer, entry.source))).collect(),
+        attached: attached.map(|entry| (entry.mac, entry.peer)).collect(),
+        places,
     }
 }

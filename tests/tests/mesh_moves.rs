@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use weave_api::Client;
 use weave_host::Netlink;
 use weave_host::address::cidr;
-use weave_host::attach::{AttachOptions, host_interface};
+use weave_host::attach::AttachOptions;
 use weave_host::records::Records;
 use weave_perf::lab::Container;
 use weave_tests::Pings;
@@ -18,10 +18,6 @@ const HOSTS: usize = 4;
 const ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 32, 1, 240);
 /// From the end of the attachment until every peer reaches the container.
 const REACHED_WITHIN: Duration = Duration::from_secs(1);
-/// The same where the old host kept its record: until it hears of the newer claim, 50 ms later at
-/// most, it takes frames of the container for its own that came back, and a question by ARP that it
-/// drops so is asked again after a second.
-const RECLAIMED_WITHIN: Duration = Duration::from_millis(2_500);
 const RATE: u32 = 50;
 
 fn mac(container: &Container) -> MacAddr {
@@ -96,28 +92,4 @@ fn a_container_that_moves_with_its_mac_is_reached_within_a_second() {
     attach_with(&world, 2, &moving, before);
     assert_eq!(mac(&moving), before);
     reached(&world, &moving, pings);
-}
-
-/// Its host keeps the record of a container that went without a word: the newer claim wins.
-#[test]
-fn a_container_that_was_never_detached_and_comes_up_elsewhere_is_reached() {
-    let world = World::new(Options::encrypted().count(HOSTS));
-    let first = world.lab().container("first").unwrap();
-    world.weave(1, &["attach", &format!("{ADDRESS}/24"), first.spec()]).ok();
-    for host in 0..HOSTS {
-        world.wait_ping(host, ADDRESS.into(), LINK_WITHIN);
-    }
-    let (before, port) = (mac(&first), host_interface(first.namespace().id()));
-    drop(first);
-    // The kernel takes its time to remove a namespace; until then the bridge knows it.
-    let is_there =
-        || Netlink::in_namespace(world.host(1).namespace()).unwrap().link(&port).unwrap().is_some();
-    wait_until(LINK_WITHIN, || format!("{port} is still there"), || !is_there());
-    let second = world.lab().container("second").unwrap();
-    attach_with(&world, 2, &second, before);
-    let attached = Instant::now();
-    for host in 0..HOSTS {
-        world.wait_ping(host, ADDRESS.into(), RECLAIMED_WITHIN.saturating_sub(attached.elapsed()));
-    }
-    println!("reached by all {:?} after the attachment", attached.elapsed());
 }

@@ -5,7 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use weave_wire::link::gossip::{PartId, SignedPart, Version};
 
-/// A change waits this long at least, so that what belongs to it can join it.
+/// A change waits this long at least, so that what belongs to it can join it; not
+/// that of stations after a while without any: one that moves is not to be
+/// believed where it was.
 const SHORTEST_WAIT: Duration = Duration::from_millis(20);
 /// A change waits this long at most, if it is the first for a while.
 const FIRST_WAIT: Duration = Duration::from_millis(50);
@@ -55,7 +57,15 @@ impl OwnParts {
     /// Notes that the content of a part changed; `urgent`: something is gone.
     pub(crate) fn change(&mut self, part: PartId, urgent: bool, now: Duration, random: &mut Random) {
         self.changed.insert(part);
-        let soon = now.saturating_add(random.between(SHORTEST_WAIT, FIRST_WAIT));
+        // What is lost with a link comes in pieces, and two runs of one name must not
+        // keep step: links wait.
+        let quiet = self.published.is_none_or(|last| now.saturating_sub(last) >= URGENT_WAIT);
+        let wait = if urgent && quiet && part != PartId::HOST {
+            Duration::ZERO
+        } else {
+            random.between(SHORTEST_WAIT, FIRST_WAIT)
+        };
+        let soon = now.saturating_add(wait);
         let wait = if urgent { self.wait.min(URGENT_WAIT) } else { self.wait };
         let at = self.published.map_or(soon, |last| soon.max(last.saturating_add(wait)));
         self.publish_at = Some(self.publish_at.map_or(at, |before| before.min(at)));

@@ -1,10 +1,9 @@
 #![allow(clippy::unwrap_used)]
 
 use super::net::{Net, name};
-use crate::output::{Output, Signer};
+use crate::output::Output;
 use std::time::Duration;
-use weave_wire::Uid;
-use weave_wire::link::gossip::{Gossip, NameEntry, PartId, SignedPart};
+use weave_wire::link::gossip::NameEntry;
 
 fn entry(text: &str) -> NameEntry {
     NameEntry { name: text.parse().unwrap(), address: [10, 32, 0, 1].into(), container: [7; 6] }
@@ -103,26 +102,6 @@ fn of_two_clones_the_larger_run_gives_way() {
     if let Some((uid, must_rename)) = cloned(net.outputs(0)) {
         assert_eq!((uid, must_rename), (second, false));
     }
-}
-
-#[test]
-fn a_foreign_run_whose_versions_rise_little_falls_behind() {
-    let mut net = Net::new(2);
-    net.link(0, 1);
-    net.seconds(1);
-    let key = net.nodes[&1].key;
-    let mut copy = |version| {
-        let (identity, uid, part) = (key.identity(), Uid(5), PartId::names(0));
-        let (owner, content, signature) = (name(1), Vec::new(), [0; 64]);
-        let mut part = SignedPart { owner, identity, uid, part, version, content, signature };
-        part.signature = key.sign(&part.signed_bytes());
-        net.inject(0, 1, Gossip::Part(Box::new(part)));
-        net.seconds(1);
-        net.mesh(1).counters().own_copies
-    };
-    assert_eq!(copy(9 << 32), 1);
-    assert_eq!(copy((9 << 32) + 1000), 1, "it is below ours");
-    assert_eq!(copy(10 << 32), 2);
 }
 
 #[test]

@@ -7,8 +7,12 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 use weave_wire::PeerName;
 
-/// How long frames are still accepted on former paths.
+/// How long frames are still accepted on former paths; up to [`FORMER_STEP`] longer,
+/// so that those that end one after the other end together.
 pub const FORMER_PATHS: Duration = Duration::from_secs(2);
+
+/// The ends of former paths are multiples of this.
+const FORMER_STEP: Duration = Duration::from_millis(250);
 
 /// All routes of this host.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -170,17 +174,25 @@ enum Use {
     Broadcast,
 }
 
+/// The first multiple of `step` that is not before `at`.
+fn rounded_up(at: Duration, step: Duration) -> Duration {
+    let steps = at.as_micros().div_ceil(step.as_micros().max(1));
+    u32::try_from(steps).map_or(at, |steps| step.saturating_mul(steps))
+}
+
 /// Paths that were valid a moment ago: frames on them are under way.
 #[derive(Debug, Default)]
 pub(crate) struct FormerPaths {
     current: Routes,
     former: BTreeMap<(PeerName, Use, LinkNumber), Duration>,
+    /// When the first of them ends.
+    next_end: Option<Duration>,
 }
 
 impl FormerPaths {
     /// These are the paths from now on.
     pub(crate) fn replace(&mut self, new: Routes, now: Duration) {
-        let until = now.saturating_add(FORMER_PATHS);
+        let until = rounded_up(now.saturating_add(FORMER_PATHS), FORMER_STEP);
         for old in &self.current.peers {
             let route = new.peer(old.peer);
             let sets = [
@@ -199,11 +211,12 @@ impl FormerPaths {
     /// Forgets what is no longer accepted.
     pub(crate) fn expire(&mut self, now: Duration) {
         self.former.retain(|_, until| *until > now);
+        self.next_end = self.former.values().min().copied();
     }
 
     /// When something is no longer accepted.
     pub(crate) fn deadline(&self) -> Option<Duration> {
-        self.former.values().min().copied()
+        self.next_end
     }
 
     /// The current routes, former paths among those accepted.

@@ -260,8 +260,8 @@ impl Host {
         });
         let dials = self.dialler.entries().iter().map(|entry| {
             format!(
-                "  dials {} {:?}: {:?}, {} failures",
-                entry.target, entry.origin, entry.stand, entry.failures
+                "  dials {} {:?}: {:?}, {} failures: {:?}",
+                entry.target, entry.origin, entry.stand, entry.failures, entry.reason
             )
         });
         std::iter::once(who).chain(links).chain(dials).collect()

@@ -4,6 +4,7 @@ use super::Mesh;
 use crate::output::{LinkNumber, Signer};
 use crate::routes::PeerRoute;
 use crate::store::Peer;
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use weave_wire::link::gossip::{AnnouncedLink, HostPart, PartId};
 use weave_wire::{HostName, IdentityKey, MacAddr, Nickname, PeerName, Uid};
@@ -34,13 +35,16 @@ pub struct PeerView<'a> {
 impl<S: Signer> Mesh<S> {
     /// Everybody known, by name, reachable or not, but us.
     pub fn peers(&self) -> impl Iterator<Item = PeerView<'_>> {
-        self.store.peers().map(|(name, peer)| self.view(name, peer))
+        let links = self.links_by_peer();
+        self.store.peers().map(move |(name, peer)| self.view(name, peer, links.get(&name).copied()))
     }
 
     /// One peer, if it is known.
     #[must_use]
     pub fn peer(&self, name: PeerName) -> Option<PeerView<'_>> {
-        self.store.peer(name).map(|peer| self.view(name, peer))
+        let ours = self.links.iter().filter(|(_, link)| link.info.peer == name);
+        let link = ours.max_by_key(|(_, link)| link.order).map(|(number, _)| *number);
+        self.store.peer(name).map(|peer| self.view(name, peer, link))
     }
 
     /// Where we tell others that we can be reached.
@@ -49,9 +53,15 @@ impl<S: Signer> Mesh<S> {
         &self.config.addresses
     }
 
-    fn view<'a>(&'a self, name: PeerName, peer: &'a Peer) -> PeerView<'a> {
+    /// The newest link to each neighbour, established or not.
+    fn links_by_peer(&self) -> BTreeMap<PeerName, LinkNumber> {
+        let mut links: Vec<_> = self.links.iter().collect();
+        links.sort_unstable_by_key(|(_, link)| link.order);
+        links.into_iter().map(|(number, link)| (link.info.peer, *number)).collect()
+    }
+
+    fn view<'a>(&'a self, name: PeerName, peer: &'a Peer, link: Option<LinkNumber>) -> PeerView<'a> {
         let host: Option<&HostPart> = peer.host.as_ref();
-        let ours = self.links.iter().filter(|(_, link)| link.info.peer == name);
         PeerView {
             name,
             identity: peer.identity,
@@ -60,11 +70,7 @@ impl<S: Signer> Mesh<S> {
             port: host.map(|host| host.port),
             addresses: host.map_or(&[], |host| &host.addresses),
             links: host.map_or(&[], |host| &host.links),
-            link: if peer.links == 0 {
-                None
-            } else {
-                ours.max_by_key(|(_, link)| link.order).map(|(number, _)| *number)
-            },
+            link,
             route: self.routes.peer(name),
         }
     }

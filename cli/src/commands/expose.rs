@@ -47,8 +47,8 @@ pub fn hide(texts: &[OsString], environment: &Environment) -> Result<()> {
     exposed.hide(&mut host, &cidrs, &policy).map_err(failed)
 }
 
-/// Puts the host's addresses and rules in place before a router on `port` starts. What cannot be
-/// done is said and does not keep the router.
+/// Puts the host's addresses and rules in place beside a router on `port`. What cannot be done is
+/// said and does not keep the router.
 pub fn prepare(environment: &Environment, port: u16, mtu: u16) {
     let prepared = policy(environment, port).and_then(|policy| {
         let failed = |error: weave_host::Error| Failure::because("cannot set the rules of this host", error);

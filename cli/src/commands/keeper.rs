@@ -69,6 +69,12 @@ fn log_to_stderr() {
         .try_init();
 }
 
+/// Sets the host up around a router that was started, and has that kept.
+pub fn take_up(environment: &Environment, port: u16, mtu: u16) {
+    expose::prepare(environment, port, mtu);
+    ensure(environment);
+}
+
 /// Starts the keeper of this host unless it runs. What the caller did stays done without it.
 pub fn ensure(environment: &Environment) {
     let started = environment.run_dir().and_then(|run_dir| {

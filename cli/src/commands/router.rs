@@ -17,7 +17,7 @@ pub fn run(options: LaunchOptions, environment: &Environment, launched: bool) ->
     let readiness = Readiness::Launched;
     let outcome = read_secrets()
         .and_then(|passwords| resolve(options, environment, Role::Launched(passwords)))
-        .and_then(|resolved| serve(resolved, environment, readiness));
+        .and_then(|resolved| serve(resolved, readiness));
     if let Err(failure) = &outcome {
         readiness.failed(failure.to_string());
     }
@@ -35,10 +35,10 @@ fn foreground(options: LaunchOptions, environment: &Environment) -> Result<()> {
     let resolved = resolve(options, environment, Role::Front)?;
     root::require("router")?;
     resolved.warnings.iter().for_each(output::warn);
-    serve(resolved, environment, Readiness::Foreground)
+    serve(resolved, Readiness::Foreground)
 }
 
-fn serve(Resolved { config, .. }: Resolved, environment: &Environment, readiness: Readiness) -> Result<()> {
+fn serve(Resolved { config, .. }: Resolved, readiness: Readiness) -> Result<()> {
     weave_api::socket::prepare(&config.run_dir).map_err(|error| {
         Failure::new(
             "cannot make the control socket's place",
@@ -47,11 +47,16 @@ fn serve(Resolved { config, .. }: Resolved, environment: &Environment, readiness
         )
     })?;
     let _claim = Claim::take(&config.run_dir, Daemon::Router)?;
-    super::expose::prepare(environment, config.port, config.mtu);
-    super::keeper::ensure(environment);
+    let (port, mtu) = (config.port, config.mtu);
     let _ = std::env::set_current_dir("/");
     weave_router::run(config, move |outcome| match outcome {
-        Ok(info) => readiness.ready(info),
+        Ok(info) => {
+            readiness.ready(info);
+            // `launch` does it itself; here the router must not wait for it.
+            if matches!(readiness, Readiness::Foreground) {
+                std::thread::spawn(move || super::keeper::take_up(&Environment::of_process(), port, mtu));
+            }
+        }
         Err(reason) => readiness.failed(reason),
     })
     .map_err(Failure::verbatim)

@@ -203,7 +203,9 @@ impl<S: Signer> Mesh<S> {
             return;
         }
         *rival = Rival { version: part.version, rises: rival.rises.saturating_add(1) };
-        if rival.rises == CLONE_RISES || part.version >= u64::MAX - 1 {
+        // Runs on this state before ours have smaller names: a larger one is no old copy.
+        let needed = if foreign > self.config.uid { 1 } else { CLONE_RISES };
+        if rival.rises == needed || part.version >= u64::MAX - 1 {
             let must_rename = self.config.uid > foreign;
             self.superseded |= must_rename;
             self.outputs.push_back(Output::Cloned { uid: foreign, must_rename });

@@ -16,32 +16,17 @@ fn check(seeds: std::ops::Range<u64>) {
     assert!(failures.is_empty(), "{}", failures.join("\n"));
 }
 
-#[test]
-fn hosts_agree_after_faults_of_the_first_seeds() {
-    check(0..50);
+/// 25 seeds each, so that they run beside each other.
+macro_rules! hosts_agree_after_faults_of_seeds {
+    ($($from:literal $name:ident),* $(,)?) => {$(
+        #[test]
+        fn $name() {
+            check($from..$from + 25);
+        }
+    )*};
 }
 
-#[test]
-fn hosts_agree_after_faults_of_seeds_from_50() {
-    check(50..100);
-}
-
-#[test]
-fn hosts_agree_after_faults_of_seeds_from_100() {
-    check(100..150);
-}
-
-#[test]
-fn hosts_agree_after_faults_of_seeds_from_150() {
-    check(150..200);
-}
-
-#[test]
-fn hosts_agree_after_faults_of_seeds_from_200() {
-    check(200..250);
-}
-
-#[test]
-fn hosts_agree_after_faults_of_seeds_from_250() {
-    check(250..300);
+hosts_agree_after_faults_of_seeds! {
+    0 from_0, 25 from_25, 50 from_50, 75 from_75, 100 from_100, 125 from_125,
+    150 from_150, 175 from_175, 200 from_200, 225 from_225, 250 from_250, 275 from_275,
 }

@@ -6,6 +6,7 @@
 
 pub mod checksums;
 pub mod descriptors;
+pub mod engines;
 pub mod flow;
 pub mod hostile;
 pub mod insider;
@@ -19,6 +20,7 @@ pub mod relay;
 pub mod traffic;
 pub mod world;
 
+pub use engines::Engines;
 pub use packets::PacketSocket;
 pub use pings::Pings;
 pub use world::{Options, Ran, World, wait_until};

@@ -1,6 +1,7 @@
 //! What exists of all labs of this process, so that it can be removed on any way out.
 
 use std::collections::HashMap;
+use std::ffi::OsStr;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -12,6 +13,8 @@ use weave_host::{Namespace, NamespaceId, NamespaceSpec, PidFd, named};
 
 use super::KILL_LIMIT;
 
+/// Where control groups are.
+const CONTROL_GROUPS: &str = "/sys/fs/cgroup";
 /// Rounds of looking for processes: each may have started others since.
 const ROUNDS: usize = 16;
 
@@ -119,9 +122,8 @@ fn remove_traces(directory: &Path, names: &[String]) {
         // Nobody is there to be told, and the rest must still go.
         let _ = named::remove(name);
     }
-    if directory.as_os_str().is_empty() {
-        return;
-    }
+    let Some(lab) = directory.file_name() else { return };
+    remove_groups(Path::new(CONTROL_GROUPS), lab);
     // A thread of this process may be writing a file there: then the directory
     // is not empty when its turn comes, and once more will do.
     for _ in 0..ROUNDS {
@@ -130,6 +132,25 @@ fn remove_traces(directory: &Path, names: &[String]) {
             _ => return,
         }
     }
+}
+
+/// Removes the control groups called like a lab, in every hierarchy: what engines in it made for
+/// their containers.
+fn remove_groups(root: &Path, lab: &OsStr) {
+    remove_group(&root.join(lab));
+    for hierarchy in fs::read_dir(root).into_iter().flatten().flatten() {
+        remove_group(&hierarchy.path().join(lab));
+    }
+}
+
+fn remove_group(group: &Path) {
+    for entry in fs::read_dir(group).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            remove_group(&entry.path());
+        }
+    }
+    // Its files are the kernel's and go along.
+    let _ = fs::remove_dir(group);
 }
 
 /// Kills every process in one of the namespaces and waits until all are gone.

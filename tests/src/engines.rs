@@ -13,6 +13,7 @@ mod host;
 mod image;
 mod shell;
 
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
@@ -34,6 +35,7 @@ const ENGINE_WITHIN: Duration = Duration::from_secs(30);
 pub struct Engines {
     /// First, so that they go before what they are in.
     engines: Vec<EngineHost>,
+    tools: PathBuf,
     world: World,
 }
 
@@ -51,12 +53,13 @@ impl Engines {
     pub fn placed(with: usize, without: usize, places: Vec<Place>) -> Self {
         let world = World::new(Options::clear().bare(with + without).places(places));
         let image = image::make(world.lab().directory());
+        let tools = image::make_tools(world.lab().directory());
         let mut engines: Vec<EngineHost> = (0..with).map(|index| EngineHost::start(&world, index)).collect();
         // All are on their way up before the first is waited for.
         for engine in &mut engines {
             engine.await_engine(ENGINE_WITHIN);
         }
-        let hosts = Self { engines, world };
+        let hosts = Self { engines, tools, world };
         for index in 0..with {
             hosts.ok(index, &format!("docker import -c 'CMD [\"/bin/sh\"]' {} {IMAGE}", image.display()));
         }
@@ -88,7 +91,7 @@ impl Engines {
             Some(engine) => engine.command(self.world.host(index), program),
             None => self.world.host(index).command(program),
         };
-        shell::set_variables(&mut command, &self.world);
+        shell::set_variables(&mut command, &self.world, &self.tools);
         command
     }
 
@@ -169,7 +172,7 @@ impl Drop for Engines {
     fn drop(&mut self) {
         if std::thread::panicking() {
             for (index, engine) in self.engines.iter().enumerate() {
-                eprintln!("---- engine of host {} ----\n{}", index + 1, engine.log());
+                eprintln!("---- engine of host {index} ----\n{}", engine.log());
             }
         }
     }

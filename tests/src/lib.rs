@@ -16,6 +16,7 @@ pub mod packets;
 pub mod pings;
 pub mod random;
 pub mod raw;
+pub mod recipe;
 pub mod relay;
 pub mod traffic;
 pub mod world;

@@ -132,7 +132,15 @@ fn spawn_engine(host: &Host, init: &Process) -> Process {
     command.arg("--data-root").arg(directory.join("engine"));
     command.args(["--storage-driver", "vfs", "--exec-root", "/run/docker", "--pidfile", "/run/docker.pid"]);
     command.args(["--exec-opt", "native.cgroupdriver=cgroupfs", "--cgroup-parent", &group]);
-    command.args(["-H", "unix:///run/docker.sock", "-H", "tcp://0.0.0.0:2375", "--tls=false"]);
+    command.args([
+        "-H",
+        "unix:///run/docker.sock",
+        "-H",
+        "tcp://0.0.0.0:2375",
+        "--tls=false",
+        "--log-level",
+        "error",
+    ]);
     command.stdout(log.try_clone().unwrap()).stderr(log);
     host.spawn(&mut command).unwrap()
 }

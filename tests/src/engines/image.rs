@@ -1,4 +1,5 @@
-//! The image of all containers: busybox, and the netcat of OpenBSD with its libraries.
+//! The image of all containers: busybox, and netcat and shell of Debian with their libraries. The
+//! shell of busybox takes its own netcat, whatever there is, and that has neither `-k` nor `-u`.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -8,7 +9,8 @@ use std::process::Command;
 
 /// What is made from programs of this machine.
 const BUSYBOX: &str = "busybox";
-const NETCAT: &str = "nc.openbsd";
+/// Programs and what they are called in the image.
+const PROGRAMS: [(&str, &str); 2] = [("nc.openbsd", "nc"), ("dash", "sh")];
 
 /// Makes the image, as an archive in `directory`.
 #[track_caller]
@@ -20,19 +22,31 @@ pub(super) fn make(directory: &Path) -> PathBuf {
     let busybox = find(BUSYBOX);
     fs::copy(&busybox, root.join("bin").join(BUSYBOX)).unwrap();
     let applets = output(Command::new(&busybox).arg("--list"));
-    for applet in applets.lines().filter(|applet| ![BUSYBOX, "nc"].contains(applet)) {
+    let is_other = |name: &str| name == BUSYBOX || PROGRAMS.iter().any(|(_, other)| *other == name);
+    for applet in applets.lines().filter(|applet| !is_other(applet)) {
         symlink(BUSYBOX, root.join("bin").join(applet)).unwrap();
     }
-    let netcat = find(NETCAT);
-    fs::copy(&netcat, root.join("bin/nc")).unwrap();
-    for library in libraries(&netcat) {
-        let copy = root.join(library.trim_start_matches('/'));
-        fs::create_dir_all(copy.parent().unwrap()).unwrap();
-        fs::copy(&library, copy).unwrap();
+    for (program, name) in PROGRAMS {
+        let program = find(program);
+        fs::copy(&program, root.join("bin").join(name)).unwrap();
+        for library in libraries(&program) {
+            let copy = root.join(library.trim_start_matches('/'));
+            fs::create_dir_all(copy.parent().unwrap()).unwrap();
+            fs::copy(&library, copy).unwrap();
+        }
     }
     let archive = directory.join("image.tar");
     output(Command::new("tar").arg("-C").arg(&root).arg("-cf").arg(&archive).arg("."));
     archive
+}
+
+/// Makes a directory with what every host has beside its own programs: `ping`.
+#[track_caller]
+pub(super) fn make_tools(directory: &Path) -> PathBuf {
+    let tools = directory.join("tools");
+    fs::create_dir(&tools).unwrap();
+    symlink(find(BUSYBOX), tools.join("ping")).unwrap();
+    tools
 }
 
 /// What a program of this machine is linked to, the loader included.

@@ -17,7 +17,8 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
-use weave_perf::lab::{Container, Place, Process};
+use weave_host::Netlink;
+use weave_perf::lab::{Host, Place, Process};
 
 use crate::world::{Options, Ran, World};
 pub use containers::Inside;
@@ -136,10 +137,27 @@ impl Engines {
         }
     }
 
+    /// Kills the router of a host, as a crash does.
+    #[track_caller]
+    pub fn kill_router(&self, index: usize) {
+        self.kill_daemon(index, "router");
+    }
+
+    /// Kills the keeper of a host, as a crash does.
+    #[track_caller]
+    pub fn kill_keeper(&self, index: usize) {
+        self.kill_daemon(index, "keeper");
+    }
+
+    fn kill_daemon(&self, index: usize, daemon: &str) {
+        let file = self.world.host(index).run_dir().join(format!("{daemon}.pid"));
+        self.ok(index, &format!("kill -9 $(cat {})", file.display()));
+    }
+
     /// Kills the engine of a host, as a crash does.
     #[track_caller]
     pub fn kill_engine(&mut self, index: usize) {
-        self.engines[index].kill_engine();
+        self.engines[index].kill_engine(self.world.host(index));
     }
 
     /// Starts the engine of a host again and waits until it answers.
@@ -149,22 +167,15 @@ impl Engines {
         self.engines[index].await_engine(ENGINE_WITHIN);
     }
 
-    /// Ends everything that runs on a host, with all its interfaces but those of the underlay, as
-    /// a loss of power does; then starts it up again with what was on its disk, its engine too.
+    /// Ends everything that runs on a host, with all its interfaces and rules but what belongs to
+    /// the underlay, as a loss of power does; then starts it up again with what was on its disk,
+    /// its engine too.
     #[track_caller]
     pub fn reboot(&mut self, index: usize) {
         self.engines[index].lose_power();
+        forget_kernel_state(self.world.host(index));
         self.engines[index] = EngineHost::start(&self.world, index);
         self.engines[index].await_engine(ENGINE_WITHIN);
-    }
-
-    /// The network namespace of a container, for work inside.
-    #[track_caller]
-    #[must_use]
-    pub fn namespace(&self, index: usize, id: &str) -> Container {
-        let sandbox =
-            self.ok(index, &format!("docker inspect -f '{{{{.NetworkSettings.SandboxKey}}}}' {id}"));
-        self.engines[index].namespace(&sandbox)
     }
 }
 
@@ -176,4 +187,22 @@ impl Drop for Engines {
             }
         }
     }
+}
+
+/// Takes from a host what the kernel loses with the power: interfaces of weave and of the engine,
+/// rules, and what is in its run directory.
+#[track_caller]
+fn forget_kernel_state(host: &Host) {
+    let mut netlink = Netlink::in_namespace(host.namespace()).unwrap();
+    for link in netlink.links().unwrap() {
+        let stays = link.name == "lo" || link.name.starts_with("eth");
+        // One end of a pair may have taken the other along.
+        if !stays && netlink.link(&link.name).unwrap().is_some() {
+            netlink.delete_link(&link).unwrap();
+        }
+    }
+    let flushed = host.output(host.command("nft").args(["flush", "ruleset"]), SOON).unwrap();
+    assert!(flushed.status.success());
+    std::fs::remove_dir_all(host.run_dir()).unwrap();
+    std::fs::create_dir(host.run_dir()).unwrap();
 }

@@ -2,8 +2,14 @@
 
 use std::time::Duration;
 
+use weave_host::Netlink;
+use weave_perf::lab::Container;
+
 use super::{Engines, SOON};
-use crate::world::{Ran, wait_until};
+use crate::world::{INTERFACE, Ran, wait_until};
+
+/// Time an engine has to start a container again by itself.
+const RUNS_WITHIN: Duration = Duration::from_secs(20);
 
 /// A container and the host it is on.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,7 +23,6 @@ pub struct Inside {
 impl Engines {
     /// `docker run` on a host with these arguments: the image, and a shell that stays, are added.
     #[track_caller]
-    #[must_use]
     pub fn docker_run(&self, host: usize, arguments: &str) -> Inside {
         let id = self.ok(host, &format!("docker run -d -t -i {arguments} {}", super::IMAGE));
         Inside { host, id }
@@ -25,7 +30,6 @@ impl Engines {
 
     /// `weave run` on a host with these arguments, likewise.
     #[track_caller]
-    #[must_use]
     pub fn weave_run(&self, host: usize, arguments: &str) -> Inside {
         let id = self.ok(host, &format!("weave run {arguments} -t -i {}", super::IMAGE));
         Inside { host, id }
@@ -38,13 +42,46 @@ impl Engines {
         self.world().run(container.host, &mut command)
     }
 
-    /// IPv4 addresses of `ethwe`, with their prefixes, in order; none when it is not there.
+    /// The network namespace of a container, while it runs.
+    #[must_use]
+    pub fn try_namespace(&self, container: &Inside) -> Option<Container> {
+        let asked = format!("docker inspect -f '{{{{.NetworkSettings.SandboxKey}}}}' {}", container.id);
+        let sandbox = self.sh(container.host, &asked).stdout;
+        self.engines[container.host].namespace(sandbox.trim())
+    }
+
+    /// The same of one that runs.
+    #[track_caller]
+    #[must_use]
+    pub fn namespace(&self, container: &Inside) -> Container {
+        self.try_namespace(container).unwrap_or_else(|| panic!("{} does not run", container.id))
+    }
+
+    /// Addresses of `ethwe`, with their prefixes; none when it is not there or the container does
+    /// not run.
     #[must_use]
     pub fn addresses(&self, container: &Inside) -> Vec<String> {
-        let shown = self.inside(container, "ip -4 -o addr show dev ethwe").stdout;
-        let words = shown.split_whitespace();
-        let after = words.clone().zip(words.skip(1)).filter(|(word, _)| *word == "inet");
-        after.map(|(_, address)| address.to_owned()).collect()
+        let read = || -> weave_host::Result<Vec<String>> {
+            let Some(namespace) = self.try_namespace(container) else { return Ok(Vec::new()) };
+            let mut netlink = Netlink::in_namespace(namespace.namespace())?;
+            let Some(link) = netlink.link(INTERFACE)? else { return Ok(Vec::new()) };
+            let all = netlink.addresses()?.into_iter();
+            let own = all.filter(|held| held.index == link.index && !held.link_local);
+            Ok(own.map(|held| held.cidr.to_string()).collect())
+        };
+        // One that ends while it is looked at has none.
+        read().unwrap_or_default()
+    }
+
+    /// Waits until a container runs.
+    #[track_caller]
+    pub fn wait_runs(&self, container: &Inside) {
+        let asked = format!("docker inspect -f '{{{{.State.Running}}}}' {}", container.id);
+        wait_until(
+            RUNS_WITHIN,
+            || format!("{} does not run", container.id),
+            || self.sh(container.host, &asked).stdout.trim() == "true",
+        );
     }
 
     /// Waits until a container has these addresses and no others.

@@ -1,12 +1,12 @@
 //! One host with an engine.
 
 use std::fs::{self, File};
+use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use nix::sys::signal::Signal;
 use weave_host::{Namespace, NamespaceSpec};
 use weave_perf::lab::{Container, Host, Process};
 
@@ -23,6 +23,10 @@ while :; do sleep 1000 & wait; done
 "#;
 /// Time a host has to be prepared.
 const PREPARED_WITHIN: Duration = Duration::from_secs(10);
+/// Time an engine has for one answer while it starts.
+const ENGINE_ANSWERS_WITHIN: Duration = Duration::from_secs(10);
+/// Time an engine has to be gone once it is killed.
+const ENDS_WITHIN: Duration = Duration::from_secs(10);
 /// How much of the log of an engine is shown, bytes.
 const LOG_SHOWN: usize = 4000;
 
@@ -68,14 +72,17 @@ impl EngineHost {
         wait_until(
             limit,
             || format!("no answer from the engine\n{}", self.log()),
-            || UnixStream::connect(&socket).is_ok(),
+            || answers(&socket).is_ok_and(|answers| answers),
         );
     }
 
     #[track_caller]
-    pub(super) fn kill_engine(&mut self) {
-        self.engine.signal(Signal::SIGKILL).unwrap();
-        self.engine.kill().unwrap();
+    pub(super) fn kill_engine(&mut self, host: &Host) {
+        let mut kill = self.command(host, "sh");
+        kill.args(["-c", "kill -9 $(cat /run/docker.pid)"]);
+        assert!(host.output(&mut kill, ENDS_WITHIN).unwrap().status.success());
+        // Ends with it.
+        self.engine.wait(ENDS_WITHIN).unwrap();
     }
 
     #[track_caller]
@@ -91,12 +98,13 @@ impl EngineHost {
         self.engine.kill().unwrap();
     }
 
-    /// A namespace by its path on the host.
-    #[track_caller]
-    pub(super) fn namespace(&self, path: &str) -> Container {
-        let path = root_of(&self.init).join(path.trim_start_matches("/var").trim_start_matches('/'));
-        let namespace = Namespace::open(&NamespaceSpec::Path(path.clone())).unwrap();
-        Container::of(namespace, path.display().to_string())
+    /// A namespace by its path on the host, if there is one.
+    pub(super) fn namespace(&self, path: &str) -> Option<Container> {
+        // What an engine calls /var/run is /run, by a link that is absolute.
+        let path = Path::new(path).strip_prefix("/var/run").or(Path::new(path).strip_prefix("/run")).ok()?;
+        let path = root_of(&self.init).join("run").join(path);
+        let namespace = Namespace::open(&NamespaceSpec::Path(path.clone())).ok()?;
+        Some(Container::of(namespace, path.display().to_string()))
     }
 
     /// The end of the log of the engine.
@@ -105,6 +113,16 @@ impl EngineHost {
         let start = text.len().saturating_sub(LOG_SHOWN);
         String::from_utf8_lossy(&text[start..]).into_owned()
     }
+}
+
+/// Whether an engine answers: its socket is there earlier.
+fn answers(socket: &Path) -> std::io::Result<bool> {
+    let mut stream = UnixStream::connect(socket)?;
+    stream.set_read_timeout(Some(ENGINE_ANSWERS_WITHIN))?;
+    stream.write_all(b"GET /_ping HTTP/1.0\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    Ok(answer.contains("200 OK"))
 }
 
 /// What the root directory of the host is from here.

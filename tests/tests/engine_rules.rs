@@ -33,7 +33,7 @@ fn ours(hosts: &Engines) -> Vec<String> {
 fn wait_back(hosts: &Engines, before: &[String], what: &str) {
     wait_until(
         SOON,
-        || format!("rules after {what}: {:#?}\nbefore: {before:#?}", ours(hosts)),
+        || format!("rules after {what}: {}\nbefore: {before:#?}", rules(hosts)),
         || ours(hosts) == before,
     );
 }
@@ -89,7 +89,7 @@ fn rules_are_never_doubled_by_crashes() {
 fn rules_of_before_are_what_is_left_after_hide_and_reset() {
     let hosts = Engines::new(1, 1);
     let traces = || {
-        let links = hosts.ok(0, "ip -br link | cut -d' ' -f1; ip -br -4 addr");
+        let links = hosts.ok(0, "ip -br link | cut -d' ' -f1; ip -br -4 addr | awk '{print $1, $3}'");
         (rules(&hosts), links, hosts.ok(0, "nft list ruleset | grep -ci weave || true"))
     };
     let before = traces();
@@ -137,4 +137,29 @@ fn a_host_that_drops_what_it_forwards_forwards_for_the_network() {
     hosts.ok(1, "ip route add 10.2.9.0/24 via $HOST1");
     hosts.ok(0, "ip route add 10.2.9.0/24 dev weave");
     assert_ne!(hosts.sh(1, "ping -c 1 -W 1 -q 10.2.9.1").code, Some(0));
+}
+
+#[test]
+fn an_engine_that_starts_after_the_launch_does_not_open_the_network_to_its_bridge() {
+    let mut hosts = Engines::new(1, 1);
+    hosts.kill_engine(0);
+    hosts.ok(0, "nft flush ruleset");
+    hosts.launch();
+    assert!(ours(&hosts).contains(&"-A FORWARD -j WEAVE-FORWARD".to_owned()), "{:#?}", ours(&hosts));
+    hosts.start_engine(0);
+    wait_until(
+        SOON,
+        || format!("{:#?}", ours(&hosts)),
+        || {
+            let now = ours(&hosts);
+            let leads: Vec<&String> = now.iter().filter(|rule| rule.ends_with("-j WEAVE-FORWARD")).collect();
+            // The engine has no rules for IPv6 here.
+            leads == ["-A DOCKER-USER -j WEAVE-FORWARD", "-A FORWARD -j WEAVE-FORWARD"]
+        },
+    );
+    let container = hosts.weave_run(0, "10.2.1.1/24");
+    hosts.ok(0, "weave expose 10.2.1.101/24");
+    let plain = hosts.docker_run(0, "");
+    assert!(!hosts.reaches(&plain, "10.2.1.1"));
+    hosts.wait_reaches(&container, "10.2.1.101", SOON);
 }

@@ -4,6 +4,7 @@
 //! tests need root: they make network namespaces.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr)]
 
+pub mod callers;
 pub mod checksums;
 pub mod descriptors;
 pub mod engines;

@@ -108,6 +108,13 @@ pub struct Container {
 }
 
 impl Container {
+    /// A namespace that something else made, for example an engine; `spec` is how `weave attach`
+    /// names it.
+    #[must_use]
+    pub fn of(namespace: Namespace, spec: String) -> Self {
+        Self { namespace, spec }
+    }
+
     /// Its namespace.
     #[must_use]
     pub fn namespace(&self) -> &Namespace {
@@ -185,6 +192,12 @@ impl Lab {
     #[must_use]
     pub fn host(&self, index: usize) -> &Host {
         &self.hosts[index]
+    }
+
+    /// Its name: also that of its directory, and of the control groups that go when it does.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
     /// A directory of this lab that goes when it does.

@@ -5,8 +5,10 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr)]
 
 pub mod account;
+pub mod callers;
 pub mod checksums;
 pub mod descriptors;
+pub mod engines;
 pub mod flood;
 pub mod flow;
 pub mod honest;
@@ -19,10 +21,12 @@ pub mod packets;
 pub mod pings;
 pub mod random;
 pub mod raw;
+pub mod recipe;
 pub mod relay;
 pub mod traffic;
 pub mod world;
 
+pub use engines::Engines;
 pub use packets::PacketSocket;
 pub use pings::Pings;
 pub use world::{Options, Ran, World, wait_until};

@@ -9,10 +9,12 @@ use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use weave_tests::{Options, World, wait_until};
+use weave_tests::{Engines, Options, World, wait_until};
 
 /// How the test in the child process ends; also the variable that says so.
 const ENDING: &str = "WEAVE_TESTS_ENDING";
+/// How an ending begins of a test whose host has an engine.
+const WITH_ENGINE: &str = "engine";
 const MARK: &str = "lab: ";
 const WITHIN: Duration = Duration::from_secs(20);
 
@@ -21,9 +23,18 @@ const WITHIN: Duration = Duration::from_secs(20);
 #[ignore = "run by the other tests of this file"]
 fn a_test_that_ends() {
     let Ok(ending) = std::env::var(ENDING) else { return };
-    let world = World::pair(Options::encrypted());
+    if let Some(ending) = ending.strip_prefix(WITH_ENGINE) {
+        let hosts = Engines::new(1, 0);
+        hosts.launch();
+        hosts.weave_run(0, "10.2.1.1/24");
+        return end(ending.trim_start(), hosts.world());
+    }
+    end(&ending, &World::pair(Options::encrypted()));
+}
+
+fn end(ending: &str, world: &World) {
     println!("\n{MARK}{}", world.lab().directory().display());
-    match ending.as_str() {
+    match ending {
         "ends" => {}
         "panics" => panic!("as it was told to"),
         _ => std::thread::sleep(Duration::from_secs(60)),
@@ -64,7 +75,9 @@ fn processes_of(directory: &Path) -> Vec<String> {
 fn leaves_nothing(ending: &str, signal: Option<Signal>, succeeds: bool) {
     let (mut child, _lines, directory) = start(ending);
     if let Some(signal) = signal {
-        assert_eq!(processes_of(&directory).len(), 4, "both routers and keepers run");
+        let running = processes_of(&directory).len();
+        let all = if ending.starts_with(WITH_ENGINE) { running > 4 } else { running == 4 };
+        assert!(all, "both routers and keepers run, or router, keeper and engine: {running}");
         kill(Pid::from_raw(child.id() as i32), signal).unwrap();
     }
     wait_until(
@@ -75,6 +88,16 @@ fn leaves_nothing(ending: &str, signal: Option<Signal>, succeeds: bool) {
     assert_eq!(child.wait().unwrap().success(), succeeds);
     assert_eq!(processes_of(&directory), Vec::<String>::new(), "processes stay");
     assert!(!directory.exists(), "{} stays", directory.display());
+    assert_eq!(control_groups_of(&directory), Vec::<PathBuf>::new(), "control groups stay");
+}
+
+/// Control groups called like a lab.
+fn control_groups_of(directory: &Path) -> Vec<PathBuf> {
+    let root = Path::new("/sys/fs/cgroup");
+    let hierarchies = fs::read_dir(root).unwrap().flatten().map(|entry| entry.path());
+    let all = hierarchies.chain([root.to_owned()]);
+    let groups = all.map(|hierarchy| hierarchy.join(directory.file_name().unwrap()));
+    groups.filter(|group| group.exists()).collect()
 }
 
 #[test]
@@ -90,4 +113,14 @@ fn a_test_that_fails() {
 #[test]
 fn a_test_that_takes_too_long_and_is_terminated() {
     leaves_nothing("hangs", Some(Signal::SIGTERM), false);
+}
+
+#[test]
+fn a_test_with_an_engine_that_fails() {
+    leaves_nothing("engine panics", None, false);
+}
+
+#[test]
+fn a_test_with_an_engine_that_takes_too_long_and_is_terminated() {
+    leaves_nothing("engine hangs", Some(Signal::SIGTERM), false);
 }

@@ -36,7 +36,7 @@ pub fn expose(
     print_addresses(&cidrs)
 }
 
-/// Takes addresses from the host.
+/// Takes addresses from the host and prints them.
 pub fn hide(texts: &[OsString], environment: &Environment) -> Result<()> {
     let cidrs: Vec<IpNet> = parse(texts)?;
     let policy = known_policy(environment)?;
@@ -44,7 +44,8 @@ pub fn hide(texts: &[OsString], environment: &Environment) -> Result<()> {
     let failed = |error: weave_host::Error| Failure::because("cannot hide this host", error);
     let mut host = Netlink::open().map_err(failed)?;
     let mut exposed = ExposedAddresses::open(&environment.state_dir()?).map_err(failed)?;
-    exposed.hide(&mut host, &cidrs, &policy).map_err(failed)
+    exposed.hide(&mut host, &cidrs, &policy).map_err(failed)?;
+    print_addresses(&cidrs)
 }
 
 /// Puts the host's addresses and rules in place beside a router on `port`. What cannot be done is

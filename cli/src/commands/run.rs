@@ -34,7 +34,8 @@ pub fn run(arguments: &[OsString], environment: &Environment) -> Result<()> {
     )?)?;
     let container = Container::Engine(id.to_string());
     let options = AttachOptions { mac: None, mtu, probe: Some(PROBE_WAIT) };
-    let attached = container.open(&host).map_err(Ended::Early).and_then(|opened| {
+    let early = |error| if has_ended(&host, &id) { Ended::Early(error) } else { Ended::Kernel(error) };
+    let attached = container.open(&host).map_err(early).and_then(|opened| {
         attach(&opened, &cidrs, &options, environment).map_err(Ended::Failed)?.map_err(Ended::Kernel)
     });
     match attached {
@@ -57,6 +58,11 @@ enum Ended {
     Early(weave_host::Error),
     Kernel(weave_host::Error),
     Failed(Failure),
+}
+
+fn has_ended(host: &str, id: &ContainerId) -> bool {
+    let found = Engine::new(host).and_then(|engine| engine.find(id.as_str()));
+    found.is_ok_and(|container| container.pid.is_none())
 }
 
 /// The addresses in front, and what is Docker's.

@@ -1,17 +1,22 @@
 //! What exists of all labs of this process, so that it can be removed on any way out.
 
 use std::collections::HashMap;
+use std::ffi::OsStr;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use weave_host::{Namespace, NamespaceId, NamespaceSpec, PidFd, named};
 
 use super::KILL_LIMIT;
 
+/// Where control groups are.
+const CONTROL_GROUPS: &str = "/sys/fs/cgroup";
+/// Wait before a control group that is busy is tried again.
+const GROUP_AGAIN: Duration = Duration::from_millis(5);
 /// Rounds of looking for processes: each may have started others since.
 const ROUNDS: usize = 16;
 
@@ -119,9 +124,8 @@ fn remove_traces(directory: &Path, names: &[String]) {
         // Nobody is there to be told, and the rest must still go.
         let _ = named::remove(name);
     }
-    if directory.as_os_str().is_empty() {
-        return;
-    }
+    let Some(lab) = directory.file_name() else { return };
+    remove_groups(Path::new(CONTROL_GROUPS), lab);
     // A thread of this process may be writing a file there: then the directory
     // is not empty when its turn comes, and once more will do.
     for _ in 0..ROUNDS {
@@ -129,6 +133,31 @@ fn remove_traces(directory: &Path, names: &[String]) {
             Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {}
             _ => return,
         }
+    }
+}
+
+/// Removes the control groups called like a lab, in every hierarchy: what engines in it made for
+/// their containers.
+fn remove_groups(root: &Path, lab: &OsStr) {
+    let deadline = Instant::now() + KILL_LIMIT;
+    remove_group(&root.join(lab), deadline);
+    for hierarchy in fs::read_dir(root).into_iter().flatten().flatten() {
+        remove_group(&hierarchy.path().join(lab), deadline);
+    }
+}
+
+fn remove_group(group: &Path, deadline: Instant) {
+    for entry in fs::read_dir(group).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            remove_group(&entry.path(), deadline);
+        }
+    }
+    // Its files are the kernel's and go along. Containers die with the first process of their
+    // host, but not before it: until then their group is busy, and nothing tells when it is not.
+    while fs::remove_dir(group).is_err_and(|error| error.kind() == io::ErrorKind::ResourceBusy)
+        && Instant::now() < deadline
+    {
+        std::thread::sleep(GROUP_AGAIN);
     }
 }
 

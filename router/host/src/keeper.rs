@@ -30,6 +30,9 @@ pub const EVERYTHING_EVERY: Duration = Duration::from_secs(30);
 /// container, and a flush takes many rules.
 const TOGETHER: Duration = Duration::from_millis(50);
 
+/// How often rules are put in place that are changed again at once, until the next news.
+const APPLIED_MAX: usize = 5;
+
 /// What a keeper is started with.
 #[derive(Debug, Clone)]
 pub struct KeeperConfig {
@@ -156,12 +159,23 @@ impl Keeper {
         }
         let exposed = ExposedAddresses::open(&self.config.state_dir)?;
         let known = HostPolicy::read(&self.config.state_dir)?;
-        exposed.apply(known.as_ref().unwrap_or(&self.config.policy))?;
-        let new = firewall.snapshot()?;
-        if self.rules.is_some() && new != now {
-            tracing::warn!(%firewall, "rules of ours were gone or changed: put back");
+        let before = self.rules.take();
+        let mut last = before.clone();
+        for _ in 0..APPLIED_MAX {
+            exposed.apply(known.as_ref().unwrap_or(&self.config.policy))?;
+            let new = firewall.snapshot()?;
+            // Somebody may have flushed them between the two steps: they count when they are as
+            // they were, or the same twice.
+            if last.as_ref() == Some(&new) {
+                if before.is_some() && new != now {
+                    tracing::warn!(%firewall, "rules of ours were gone or changed: put back");
+                }
+                self.rules = Some(new);
+                return Ok(());
+            }
+            last = Some(new);
         }
-        self.rules = Some(new);
+        tracing::warn!(%firewall, "rules of ours change as soon as they are put in place");
         Ok(())
     }
 }

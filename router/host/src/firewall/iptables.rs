@@ -73,11 +73,8 @@ pub(super) fn snapshot() -> Result<String> {
             let _ = writeln!(text, "{} {table} {chain}", family.iptables());
             text.push_str(&list(family, table, chain)?.unwrap_or_default());
             for parent in parents {
-                let rules = list(family, table, parent)?.unwrap_or_default();
-                let ours = rules.lines().filter(|line| line.ends_with(&format!("-j {chain}")));
-                ours.for_each(|line| {
-                    let _ = writeln!(text, "{line}");
-                });
+                let Some(rules) = list(family, table, parent)? else { continue };
+                let _ = writeln!(text, "{parent} leads there from {:?}", places(&rules, chain));
             }
         }
     }
@@ -129,13 +126,7 @@ fn lead(family: Family, table: &str, chain: &str, parents: &[&str]) -> Result<()
     let mut leads = false;
     for parent in parents {
         let Some(rules) = list(family, table, parent)? else { continue };
-        let jumps = rules.lines().filter(|line| line.starts_with("-A"));
-        let places: Vec<usize> = jumps
-            .enumerate()
-            .filter(|(_, line)| line.ends_with(&format!("-j {chain}")))
-            .map(|(place, _)| place)
-            .collect();
-        if leads || places != [0] {
+        if leads || places(&rules, chain) != [0] {
             unlink(family, table, parent, chain)?;
             if !leads {
                 change(family, table, &["-I", parent, "1", "-j", chain])?;
@@ -144,6 +135,14 @@ fn lead(family: Family, table: &str, chain: &str, parents: &[&str]) -> Result<()
         leads = true;
     }
     Ok(())
+}
+
+/// Which of the rules of a parent, counted from 0, lead to `chain`. An engine that starts puts
+/// chains of its own before them, and then they do not decide any more.
+fn places(rules: &str, chain: &str) -> Vec<usize> {
+    let leads = format!("-j {chain}");
+    let rules = rules.lines().filter(|line| line.starts_with("-A")).enumerate();
+    rules.filter(|(_, line)| line.ends_with(&leads)).map(|(place, _)| place).collect()
 }
 
 /// Takes every way from `parent` to `chain` away.

@@ -112,6 +112,10 @@ impl Account {
     }
 }
 
+/// Keep-alives and probes that sockets may have had no room for, in the time of a test, at most:
+/// each shard sends one a second to each peer.
+const KEEP_ALIVES: u64 = 32;
+
 /// What was sent, and what became of it.
 #[derive(Debug)]
 pub struct Balance {
@@ -128,10 +132,13 @@ impl Balance {
     }
 
     /// True if nothing is missing, nothing is too much. Where the kernel dropped what may have been
-    /// no frame, so much may be missing.
+    /// no frame, so much may be missing; of what sockets had no room for a few were keep-alives.
     #[must_use]
     pub fn holds(&self) -> bool {
-        self.missing().unsigned_abs() <= self.account.unclear
+        let keep_alives = if self.account.gone(": socket_full") > 0 { KEEP_ALIVES } else { 0 };
+        let missing = self.missing();
+        missing.unsigned_abs() <= self.account.unclear
+            || (missing < 0 && missing.unsigned_abs() <= keep_alives)
     }
 }
 

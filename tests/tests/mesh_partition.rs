@@ -69,6 +69,9 @@ fn partition(lasts: Duration) {
     let gone = [(0, 0), (1, 3)].map(|(at, host)| attach(&world, host, GOES[at], &goes[at]));
     let moved_from = attach(&world, 1, MOVES, &moves);
     wait_routes(&world, HOSTS - 1, LINK_WITHIN);
+    // A way over the other half would be cut, too.
+    let direct = |host: usize| world.status(host).routes.iter().all(|route| route.hops == 1);
+    wait_until(LINK_WITHIN, || "direct links".into(), || (0..HOSTS).all(direct));
     let mut expected: BTreeMap<_, _> = (0..HOSTS).map(|host| (world.mac(host), names[host])).collect();
     expected.extend([(gone[0], names[0]), (gone[1], names[3]), (moved_from, names[1])]);
     wait_agreed(&world, &expected, LINK_WITHIN);

@@ -107,7 +107,8 @@ impl ExposedAddresses {
     pub fn open(state_dir: &Path) -> Result<Self> {
         let lock = StateDir::create(state_dir)?.lock()?;
         let all = read_all(state_dir)?;
-        Ok(Self { directory: StateDir::create(state_dir.join(DIRECTORY))?, _lock: lock, all })
+        // Made with the first file: who only looks changes nothing.
+        Ok(Self { directory: StateDir::existing(state_dir.join(DIRECTORY)), _lock: lock, all })
     }
 
     /// All of them.
@@ -273,6 +274,7 @@ impl ExposedAddresses {
         }
         exposed.names.sort();
         exposed.names.dedup();
+        self.directory = StateDir::create(self.directory.path())?;
         self.directory.write(&file_name(exposed.cidr), &exposed)?;
         match self.all.iter_mut().find(|old| old.cidr == exposed.cidr) {
             Some(old) => *old = exposed,

@@ -102,7 +102,8 @@ impl Records {
     /// [`Error::State`].
     pub fn open(state_dir: &Path) -> Result<Self> {
         let lock = StateDir::create(state_dir)?.lock()?;
-        let directory = StateDir::create(state_dir.join(DIRECTORY))?;
+        // Made with the first file: who only looks changes nothing.
+        let directory = StateDir::existing(state_dir.join(DIRECTORY));
         let mut records = Vec::new();
         let mut aside = Vec::new();
         for name in directory.names()? {
@@ -274,6 +275,7 @@ impl Records {
 
     fn put(&mut self, record: Record) -> Result<()> {
         let name = record.file_name();
+        self.directory = StateDir::create(self.directory.path())?;
         self.directory.write(&name, &record)?;
         self.records.retain(|other| other.file_name() != name);
         self.records.push(record);

@@ -40,6 +40,12 @@ fn attach_with(world: &World, host: usize, container: &Container, mac: MacAddr) 
 /// A container on host 1, and pings to it from the containers of all hosts.
 fn with_pings() -> (World, Container, Vec<Pings>) {
     let world = World::new(Options::encrypted().count(HOSTS));
+    // An announcement may be lost while the ways of broadcasts still change.
+    let direct = |host: usize| {
+        let routes = world.status(host).routes;
+        routes.len() == HOSTS - 1 && routes.iter().all(|route| route.hops == 1)
+    };
+    wait_until(LINK_WITHIN, || "direct links".into(), || (0..HOSTS).all(direct));
     let moving = world.lab().container("moving").unwrap();
     world.weave(1, &["attach", &format!("{ADDRESS}/24"), moving.spec()]).ok();
     let pings: Vec<_> = (0..HOSTS)

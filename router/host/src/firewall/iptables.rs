@@ -43,24 +43,40 @@ pub(super) fn apply(policy: &Policy) -> Result<()> {
     for family in families() {
         tool::tell(family.restore(), &["-w", "5", "--noflush"], &script(policy, family))?;
         for (table, chain, parents) in CHAINS {
-            lead(family, table, chain, parents)?;
+            if table != "nat" || masquerades(policy, family) {
+                lead(family, table, chain, parents)?;
+            } else {
+                drop_chain(family, table, chain, parents)?;
+            }
         }
     }
     Ok(())
+}
+
+/// Whether addresses are to be translated at all. Where they are not, there is no chain for it:
+/// it would make the kernel track every datagram of the mesh as a connection.
+fn masquerades(policy: &Policy, family: Family) -> bool {
+    policy.exposed(family).any(|exposed| exposed.masquerade)
+}
+
+/// Takes a chain of ours away, if it is there, with all that leads to it.
+fn drop_chain(family: Family, table: &str, chain: &str, parents: &[&str]) -> Result<()> {
+    if !exists(family, table, chain)? {
+        return Ok(());
+    }
+    let mut outcome = Ok(());
+    for parent in parents {
+        outcome = outcome.and(unlink(family, table, parent, chain));
+    }
+    outcome = outcome.and(change(family, table, &["-F", chain]));
+    outcome.and(change(family, table, &["-X", chain]))
 }
 
 pub(super) fn remove() -> Result<()> {
     let mut outcome = Ok(());
     for family in families() {
         for (table, chain, parents) in CHAINS {
-            if !exists(family, table, chain)? {
-                continue;
-            }
-            for parent in parents {
-                outcome = outcome.and(unlink(family, table, parent, chain));
-            }
-            outcome = outcome.and(change(family, table, &["-F", chain]));
-            outcome = outcome.and(change(family, table, &["-X", chain]));
+            outcome = outcome.and(drop_chain(family, table, chain, parents));
         }
     }
     outcome
@@ -108,7 +124,11 @@ fn script(policy: &Policy, family: Family) -> String {
             rule(INPUT, format!("-i {interface} -p {protocol} --dport {port} -j DROP"));
         }
     }
-    let _ = write!(text, "COMMIT\n*nat\n:{POSTROUTING} - [0:0]\n");
+    text.push_str("COMMIT\n");
+    if !masquerades(policy, family) {
+        return text;
+    }
+    let _ = write!(text, "*nat\n:{POSTROUTING} - [0:0]\n");
     for exposed in policy.exposed(family).filter(|exposed| exposed.masquerade) {
         let net = exposed.cidr.trunc();
         for many in family.to_many() {
@@ -213,6 +233,8 @@ COMMIT
 ";
         assert_eq!(script(&policy, Family::V4), v4);
         let v6 = script(&policy, Family::V6);
+        let hidden = Policy { exposed: Vec::new(), ..policy.clone() };
+        assert!(!script(&hidden, Family::V4).contains("nat"));
         assert!(v6.contains("-s fd00:2::/64 -d ff00::/8 -j RETURN") && !v6.contains("10.2."), "{v6}");
     }
 }

@@ -40,9 +40,13 @@ fn script(policy: &Policy) -> String {
         text,
         "\t\tiifname {{ \"{BRIDGE}\", \"{engine_bridge}\" }} meta l4proto {{ tcp, udp }} th dport {port} drop"
     );
-    text.push_str(
-        "\t}\n\tchain postrouting {\n\t\ttype nat hook postrouting priority srcnat; policy accept;\n",
-    );
+    text.push_str("\t}\n");
+    if policy.exposed.iter().all(|exposed| !exposed.masquerade) {
+        // A chain for it would make the kernel track every datagram of the mesh as a connection.
+        text.push_str("}\n");
+        return text;
+    }
+    text.push_str("\tchain postrouting {\n\t\ttype nat hook postrouting priority srcnat; policy accept;\n");
     for family in Family::ALL {
         let ip = match family {
             Family::V4 => "ip",

@@ -1,5 +1,5 @@
 //! Many attachments on one host, by several callers at once, and one after the other.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -9,10 +9,10 @@ use weave_host::attach::is_host_interface;
 use weave_perf::lab::Container;
 use weave_perf::process::Usage;
 use weave_tests::callers::at_once;
+use weave_tests::engines::SOON;
 use weave_tests::world::INTERFACE;
-use weave_tests::{Options, World};
+use weave_tests::{Options, World, wait_until};
 
-const CONTAINERS: usize = 200;
 const CALLERS: usize = 8;
 
 /// The address of container number `index`.
@@ -36,23 +36,32 @@ fn inside(container: &Container) -> Vec<String> {
 }
 
 #[test]
-fn none_of_200_attachments_by_8_callers_is_lost_or_doubled() {
+fn none_of_64_attachments_by_8_callers_is_lost_or_doubled() {
+    attach_at_once(64);
+}
+
+#[test]
+fn long_none_of_200_attachments_by_8_callers_is_lost_or_doubled() {
+    attach_at_once(200);
+}
+
+fn attach_at_once(count: usize) {
     let world = World::new(Options::clear().bare(1));
     world.launch(0, &[]);
     let container = |number| world.lab().container(&format!("many-{number}")).unwrap();
-    let containers: Vec<Container> = (0..CONTAINERS).map(container).collect();
+    let containers: Vec<Container> = (0..count).map(container).collect();
 
-    at_once(CALLERS, CONTAINERS, |number| {
+    at_once(CALLERS, count, |number| {
         world.weave(0, &["attach", &address(number), containers[number].spec()]).ok();
     });
     let listed = world.weave(0, &["ps"]).ok().stdout;
     let macs: BTreeSet<&str> = listed.lines().filter_map(|line| line.split(' ').nth(1)).collect();
-    assert_eq!((listed.lines().count(), macs.len(), ports(&world)), (CONTAINERS, CONTAINERS, CONTAINERS));
+    assert_eq!((listed.lines().count(), macs.len(), ports(&world)), (count, count, count));
     for (number, container) in containers.iter().enumerate() {
         assert_eq!(inside(container), [address(number)]);
     }
 
-    at_once(CALLERS, CONTAINERS, |number| {
+    at_once(CALLERS, count, |number| {
         world.weave(0, &["detach", &address(number), containers[number].spec()]).ok();
     });
     assert_eq!((world.weave(0, &["ps"]).ok().stdout.as_str(), ports(&world)), ("", 0));
@@ -74,21 +83,22 @@ fn long_1000_attaches_and_detaches_leave_memory_descriptors_and_links_as_they_we
         world.weave(0, &["attach", &address(0), container.spec()]).ok();
         world.weave(0, &["detach", &address(0), container.spec()]).ok();
     };
-    let state = || {
-        let of = |pid: u32| {
-            let open = fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count();
-            (Usage::of(pid).unwrap().resident_bytes, open)
-        };
-        processes.map(of)
-    };
+    let memory = || processes.map(|pid| Usage::of(pid).unwrap().resident_bytes);
+    let open = || processes.map(|pid| fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count());
     // What a process makes once does not count.
     (0..100).for_each(|_| round());
-    let before = state();
+    let (memory_before, open_before) = (memory(), open());
     (0..1000).for_each(|_| round());
-    let after = state();
-    for ((memory, open), (memory_after, open_after)) in before.into_iter().zip(after) {
-        assert!(memory_after <= memory + GROWTH_MAX, "{before:?} {after:?}");
-        assert_eq!(open_after, open, "{before:?} {after:?}");
+    let memory_after = memory();
+    println!("resident memory of router and keeper: {memory_before:?} bytes, then {memory_after:?}");
+    for (before, after) in memory_before.into_iter().zip(memory_after) {
+        assert!(after <= before + GROWTH_MAX, "{memory_before:?} {memory_after:?}");
     }
+    // The keeper may be looking at the last change still.
+    wait_until(
+        SOON,
+        || format!("descriptors: {open_before:?} {:?}", open()),
+        || open().iter().zip(open_before).all(|(now, before)| *now <= before),
+    );
     assert_eq!(ports(&world), 0);
 }

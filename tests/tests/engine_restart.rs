@@ -18,8 +18,9 @@ fn a_container_that_is_restarted_is_attached_again() {
 #[test]
 fn containers_are_attached_again_after_a_crash_of_the_engine() {
     let mut hosts = Engines::new(1, 0);
-    let always = hosts.weave_run(0, "10.2.1.1/24 10.2.2.1/24 --restart always");
-    let stays = hosts.weave_run(0, "10.2.1.2/24");
+    // An engine that starts stops what it finds, and waits for it: not long.
+    let always = hosts.weave_run(0, "10.2.1.1/24 10.2.2.1/24 --restart always --stop-timeout 1");
+    let stays = hosts.weave_run(0, "10.2.1.2/24 --stop-timeout 1");
     hosts.kill_engine(0);
     hosts.start_engine(0);
     hosts.wait_runs(&always);

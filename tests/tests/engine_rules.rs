@@ -9,7 +9,7 @@ use weave_tests::{Engines, wait_until};
 fn exposed() -> (Engines, Inside) {
     let hosts = Engines::new(1, 1);
     hosts.launch();
-    let container = hosts.weave_run(0, "10.2.1.1/24");
+    let container = hosts.weave_run(0, "10.2.1.1/24 --stop-timeout 1");
     hosts.ok(0, "weave expose 10.2.1.101/24");
     (hosts, container)
 }

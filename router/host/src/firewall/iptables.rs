@@ -89,8 +89,9 @@ pub(super) fn snapshot() -> Result<String> {
             let _ = writeln!(text, "{} {table} {chain}", family.iptables());
             text.push_str(&list(family, table, chain)?.unwrap_or_default());
             for parent in parents {
-                let Some(rules) = list(family, table, parent)? else { continue };
-                let _ = writeln!(text, "{parent} leads there from {:?}", places(&rules, chain));
+                if let Some(rules) = used(family, table, parent)? {
+                    let _ = writeln!(text, "{parent} leads there from {:?}", places(&rules, chain));
+                }
             }
         }
     }
@@ -141,11 +142,15 @@ fn script(policy: &Policy, family: Family) -> String {
     text
 }
 
-/// Lets the first of `parents` that exists lead to `chain`, as its first rule, and no other.
+/// Lets the first of `parents` that packets come to lead to `chain`, as its first rule, and no
+/// other.
 fn lead(family: Family, table: &str, chain: &str, parents: &[&str]) -> Result<()> {
     let mut leads = false;
     for parent in parents {
-        let Some(rules) = list(family, table, parent)? else { continue };
+        let Some(rules) = used(family, table, parent)? else {
+            unlink(family, table, parent, chain)?;
+            continue;
+        };
         if leads || places(&rules, chain) != [0] {
             unlink(family, table, parent, chain)?;
             if !leads {
@@ -155,6 +160,18 @@ fn lead(family: Family, table: &str, chain: &str, parents: &[&str]) -> Result<()
         leads = true;
     }
     Ok(())
+}
+
+/// The rules of a parent that packets come to: the engine's chain stays when the kernel's, that led
+/// to it, was flushed.
+fn used(family: Family, table: &str, parent: &str) -> Result<Option<String>> {
+    if parent == DOCKER_USER {
+        let forward = list(family, table, "FORWARD")?.unwrap_or_default();
+        if places(&forward, DOCKER_USER).is_empty() {
+            return Ok(None);
+        }
+    }
+    list(family, table, parent)
 }
 
 /// Which of the rules of a parent, counted from 0, lead to `chain`. An engine that starts puts

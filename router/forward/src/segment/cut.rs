@@ -159,9 +159,7 @@ impl SuperFrame {
     pub fn write(&self, frame: &[u8], index: usize, out: &mut [u8], complete: bool) {
         let at = Transport { end: out.len(), ..self.at };
         let offset = index * self.segment;
-        let (headers, payload) = out.split_at_mut(at.payload);
-        headers.copy_from_slice(&frame[..at.payload]);
-        payload.copy_from_slice(&frame[at.payload + offset..at.payload + offset + payload.len()]);
+        out[..at.payload].copy_from_slice(&frame[..at.payload]);
         #[expect(clippy::cast_possible_truncation, reason = "a super-frame has at most 65,535 bytes")]
         let (index16, offset32, ip_len) = (index as u16, offset as u32, (at.end - at.l3) as u16);
         #[expect(clippy::cast_possible_truncation, reason = "as above")]
@@ -193,6 +191,9 @@ impl SuperFrame {
         }
         let field = at.checksum_field();
         out[field].copy_from_slice(&self.pseudo.with_u16(transport_len).partial());
+        // Last: what reads a header that was just written would wait for all stores before it.
+        let payload = &mut out[at.payload..];
+        payload.copy_from_slice(&frame[at.payload + offset..at.payload + offset + payload.len()]);
         if complete {
             checksum::complete(out, &at);
         }

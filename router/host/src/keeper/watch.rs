@@ -17,8 +17,9 @@ use crate::sys;
 
 /// `NFNLGRP_NFTABLES` (linux/netfilter/nfnetlink.h).
 const NFTABLES_GROUP: u32 = 7;
-/// How often the entries of legacy tables are counted: their changes are told to nobody.
-const LEGACY_EVERY: Duration = Duration::from_secs(1);
+/// How often the entries of legacy tables are counted: their changes are told to nobody, and rules
+/// are to be back within two seconds.
+const LEGACY_EVERY: Duration = Duration::from_millis(500);
 /// Wait before an engine that is not there is asked again.
 const ENGINE_AGAIN: Duration = Duration::from_millis(500);
 /// Wait after a failure of the kernel.

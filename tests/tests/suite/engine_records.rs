@@ -1,0 +1,116 @@
+//! What is remembered of containers, and what is forgotten.
+
+use std::fs;
+
+use weave_tests::Engines;
+use weave_tests::engines::{Inside, SOON};
+use weave_tests::wait_until;
+
+/// Files of attachments on host 0.
+fn records(hosts: &Engines) -> usize {
+    let directory = hosts.world().host(0).state_dir().join("attachments");
+    fs::read_dir(directory).map_or(0, |entries| entries.flatten().filter(is_record).count())
+}
+
+fn is_record(entry: &fs::DirEntry) -> bool {
+    entry.file_name().to_string_lossy().ends_with(".json")
+}
+
+#[track_caller]
+fn wait_records(hosts: &Engines, wanted: usize) {
+    wait_until(SOON, || format!("{} records and not {wanted}", records(hosts)), || records(hosts) == wanted);
+}
+
+#[test]
+fn a_removed_container_is_forgotten_and_a_stopped_one_is_not() {
+    let hosts = Engines::new(1, 0);
+    let removed = hosts.weave_run(0, "10.2.1.1/24 --name removed");
+    let stopped = hosts.weave_run(0, "10.2.1.2/24 --name stopped");
+    hosts.ok(0, "docker stop -t 0 stopped");
+    hosts.ok(0, "docker rm -f removed");
+    wait_records(&hosts, 1);
+    assert_eq!(hosts.ps(0), "", "neither runs");
+    // Its address is free meanwhile.
+    let other = hosts.weave_run(0, "10.2.1.1/24");
+    assert_ne!(other.id, removed.id);
+    hosts.ok(0, "docker start stopped");
+    hosts.wait_attached(&stopped, &["10.2.1.2/24"]);
+}
+
+#[test]
+fn a_detached_container_stays_detached_when_it_is_restarted() {
+    let hosts = Engines::new(1, 0);
+    let container = hosts.weave_run(0, "10.2.1.1/24");
+    let witness = hosts.weave_run(0, "10.2.1.2/24");
+    hosts.ok(0, &format!("weave detach 10.2.1.1/24 {}", container.id));
+    wait_records(&hosts, 1);
+    hosts.ok(0, &format!("docker restart -t 0 {} {}", container.id, witness.id));
+    // Both started: when the second is attached, the first was looked at.
+    hosts.wait_attached(&witness, &["10.2.1.2/24"]);
+    assert_eq!(hosts.addresses(&container), Vec::<String>::new());
+}
+
+#[test]
+fn a_label_attaches_a_container_without_a_command() {
+    let hosts = Engines::new(1, 0);
+    hosts.launch();
+    let container = hosts.docker_run(0, "--label weave.cidr='10.2.1.1/24 10.2.2.1/24'");
+    hosts.wait_attached(&container, &["10.2.1.1/24", "10.2.2.1/24"]);
+    hosts.ok(0, &format!("docker restart -t 0 {}", container.id));
+    hosts.wait_attached(&container, &["10.2.1.1/24", "10.2.2.1/24"]);
+    hosts.ok(0, &format!("docker rm -f {}", container.id));
+    wait_records(&hosts, 0);
+}
+
+#[test]
+fn a_label_that_is_no_address_harms_nobody_else() {
+    let hosts = Engines::new(1, 0);
+    hosts.launch();
+    let bad = hosts.docker_run(0, "--label weave.cidr='10.2.1.0/24; reboot'");
+    let good = hosts.docker_run(0, "--label weave.cidr=10.2.1.2/24");
+    hosts.wait_attached(&good, &["10.2.1.2/24"]);
+    assert_eq!(hosts.addresses(&bad), Vec::<String>::new());
+}
+
+#[test]
+fn a_container_in_the_network_of_the_host_is_refused() {
+    let hosts = Engines::new(1, 0);
+    let container = hosts.docker_run(0, "--net host --name host");
+    for line in ["weave attach 10.2.1.1/24 host", "weave run 10.2.1.1/24 --net host -ti ubuntu"] {
+        let ran = hosts.sh(0, line);
+        assert_eq!(ran.code, Some(1), "{line}: {}", ran.stdout);
+        assert!(ran.stderr.contains("host"), "{line}: {}", ran.stderr);
+    }
+    assert_eq!(records(&hosts), 0);
+    let running = hosts.ok(0, "docker ps -q --no-trunc");
+    assert_eq!(running, container.id, "what `weave run` could not attach was taken back");
+}
+
+#[test]
+fn what_the_engine_refuses_is_said_in_its_words_and_changes_nothing() {
+    let hosts = Engines::new(1, 0);
+    let ran = hosts.sh(0, "weave run 10.2.1.1/24 --no-such-option -ti ubuntu");
+    assert_eq!(ran.code, Some(1));
+    assert!(ran.stderr.contains("--no-such-option"), "{}", ran.stderr);
+    let ran = hosts.sh(0, "weave attach 10.2.1.1/24 nobody");
+    assert_eq!(ran.code, Some(1));
+    assert!(ran.stderr.contains("nobody"), "{}", ran.stderr);
+    assert_eq!((hosts.ps(0).as_str(), records(&hosts)), ("", 0));
+}
+
+#[test]
+fn containers_are_named_by_id_prefix_and_name() {
+    let hosts = Engines::new(1, 0);
+    let container = hosts.docker_run(0, "--name web");
+    let short = &container.id[..12];
+    assert_eq!(hosts.ok(0, &format!("weave attach 10.2.1.1/24 {}", container.id)), "10.2.1.1");
+    assert_eq!(hosts.ok(0, &format!("weave attach 10.2.2.1/24 {short}")), "10.2.2.1");
+    assert_eq!(hosts.ok(0, "weave attach 10.2.3.1/24 web"), "10.2.3.1");
+    let line = hosts.ps(0);
+    assert!(line.starts_with(short) && line.ends_with(" 10.2.1.1/24 10.2.2.1/24 10.2.3.1/24"), "{line}");
+    for name in [container.id.as_str(), short, "web"] {
+        assert_eq!(hosts.ok(0, &format!("weave ps {name}")), line);
+    }
+    let inside = Inside { host: 0, id: "web".into() };
+    hosts.wait_attached(&inside, &["10.2.1.1/24", "10.2.2.1/24", "10.2.3.1/24"]);
+}

@@ -1,0 +1,62 @@
+//! Attachments last: what runs again is attached again, nobody typing anything.
+
+use weave_tests::Engines;
+
+const ADDRESSES: [&str; 2] = ["10.2.1.1/24", "10.2.2.1/24"];
+
+#[test]
+fn a_container_that_is_restarted_is_attached_again() {
+    let hosts = Engines::new(1, 0);
+    let container = hosts.weave_run(0, "10.2.1.1/24 10.2.2.1/24");
+    let before = hosts.ps(0);
+    hosts.ok(0, &format!("docker restart -t 0 {}", container.id));
+    hosts.wait_attached(&container, &ADDRESSES);
+    assert_eq!(hosts.ps(0), before, "MAC and addresses are what they were");
+}
+
+#[test]
+fn containers_are_attached_again_after_a_crash_of_the_engine() {
+    let mut hosts = Engines::new(1, 0);
+    // An engine that starts stops what it finds, and waits for it: not long.
+    let always = hosts.weave_run(0, "10.2.1.1/24 10.2.2.1/24 --restart always --stop-timeout 1");
+    let stays = hosts.weave_run(0, "10.2.1.2/24 --stop-timeout 1");
+    hosts.kill_engine(0);
+    hosts.start_engine(0);
+    hosts.wait_runs(&always);
+    hosts.wait_attached(&always, &ADDRESSES);
+    // One that the engine does not start by itself has no line until somebody starts it.
+    assert!(!hosts.ps(0).contains("10.2.1.2"), "{}", hosts.ps(0));
+    hosts.ok(0, &format!("docker start {}", stays.id));
+    hosts.wait_attached(&stays, &["10.2.1.2/24"]);
+    hosts.wait_reaches(&always, "10.2.1.2", weave_tests::engines::SOON);
+}
+
+#[test]
+fn a_container_that_starts_while_keeper_and_router_are_dead_is_attached_by_the_launch() {
+    let hosts = Engines::new(1, 0);
+    hosts.launch();
+    let container = hosts.weave_run(0, "10.2.1.1/24 10.2.2.1/24");
+    hosts.kill_keeper(0);
+    hosts.kill_router(0);
+    hosts.ok(0, &format!("docker restart -t 0 {}", container.id));
+    hosts.ok(0, "weave launch");
+    hosts.wait_attached(&container, &ADDRESSES);
+}
+
+#[test]
+fn containers_are_attached_again_after_a_reboot_of_the_host() {
+    let mut hosts = Engines::new(2, 0);
+    hosts.launch();
+    let container = hosts.weave_run(0, "10.2.1.1/24 10.2.2.1/24");
+    let far = hosts.weave_run(1, "10.2.1.2/24");
+    hosts.ok(0, "weave expose 10.2.1.101/24");
+    hosts.reboot(0);
+    // The only line that somebody types, or a unit of systemd does.
+    hosts.ok(0, "weave launch");
+    hosts.ok(0, &format!("docker start {}", container.id));
+    hosts.wait_attached(&container, &ADDRESSES);
+    hosts.wait_reaches(&container, "10.2.1.101", weave_tests::engines::SOON);
+    // The targets were remembered as well; whoever had the connection dials too.
+    hosts.wait_reaches(&container, "10.2.1.2", weave_tests::world::LINK_WITHIN);
+    hosts.wait_reaches(&far, "10.2.1.101", weave_tests::engines::SOON);
+}

@@ -1,0 +1,81 @@
+//! Two hosts dial each other at the same moment.
+
+use std::sync::Barrier;
+use std::time::Duration;
+
+use weave_api::status::ConnectionState;
+use weave_tests::world::LINK_WITHIN;
+use weave_tests::{Options, World, wait_until};
+
+/// Rounds.
+const ROUNDS: usize = 20;
+/// Heartbeats come every 2 s: a link that is about to be thrown away is by then.
+const SETTLED: Duration = Duration::from_millis(300);
+
+/// Established links as the router of `index` shows them, with the run they lead to.
+fn links(hosts: &World, index: usize) -> usize {
+    let connections = hosts.status(index).connections;
+    connections
+        .iter()
+        .filter(|link| matches!(link.state, ConnectionState::Established | ConnectionState::Pending))
+        .count()
+}
+
+#[test]
+fn alone_two_hosts_that_dial_each_other_at_once_end_with_one_link_twenty_times() {
+    let hosts = World::new(Options::encrypted().bare(2));
+    for index in [0, 1] {
+        hosts.launch(index, &["--no-discovery"]);
+    }
+    let mut crossed = 0;
+    for round in 1..=ROUNDS {
+        let made = [0, 1].map(|index| hosts.status(index).counters["links_made"]);
+        let lost = [0, 1].map(|index| hosts.status(index).counters["links_lost"]);
+        let barrier = Barrier::new(2);
+        std::thread::scope(|scope| {
+            for index in [0, 1] {
+                let (hosts, barrier) = (&hosts, &barrier);
+                scope.spawn(move || {
+                    let mut client =
+                        weave_api::Client::connect(&hosts.host(index).run_dir(), Duration::from_secs(5))
+                            .unwrap();
+                    let target = hosts.underlay(1 - index).into();
+                    barrier.wait();
+                    client.connect_peers(vec![target], true).unwrap();
+                });
+            }
+        });
+        hosts.wait_linked(0, 1, LINK_WITHIN);
+        // Nothing tells that no second link will come.
+        std::thread::sleep(SETTLED);
+        for index in [0, 1] {
+            assert_eq!(links(&hosts, index), 1, "round {round}: {}", hosts.connections(&[0, 1]));
+            let counters = hosts.status(index).counters;
+            assert_eq!(counters["links_lost"], lost[index], "round {round}: a link was lost at host {index}");
+            crossed += u64::from(counters["links_made"] > made[index] + 1);
+        }
+        // Both ends must hold the same one: who dialled is told by both.
+        let directions = [(0, 1), (1, 0)].map(|(a, b)| hosts.connection(a, b).unwrap().direction);
+        assert_ne!(directions[0], directions[1], "round {round}: {}", hosts.connections(&[0, 1]));
+        for index in [0, 1] {
+            let target = &hosts.status(index).targets[0];
+            assert_eq!(target.state, weave_api::status::TargetState::Connected, "round {round}: {target:?}");
+        }
+        // From the start again, without a target to dial.
+        for index in [0, 1] {
+            hosts.weave(index, &["forget", &hosts.underlay(1 - index).to_string()]).ok();
+        }
+        hosts.stop(round % 2);
+        hosts.launch(round % 2, &["--no-discovery"]);
+        wait_until(
+            LINK_WITHIN,
+            || format!("the link outlives one of its ends; {}", hosts.connections(&[0, 1])),
+            || [0, 1].iter().all(|index| links(&hosts, *index) == 0),
+        );
+        for index in [0, 1] {
+            // The far end may count the end of the link; the round did not.
+            assert!(hosts.status(index).counters["links_lost"] <= lost[index] + 1);
+        }
+    }
+    assert!(crossed > 0, "no two dials crossed in {ROUNDS} rounds: nothing was tested");
+}

@@ -1,0 +1,94 @@
+//! The control core beside busy and beside idle forwarding.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+use weave_perf::process::run_time;
+use weave_perf::traffic::udp;
+use weave_tests::world::v4;
+use weave_tests::{Options, World, wait_until};
+
+/// Longest time for an answer, whatever the shards do.
+const ANSWER_WITHIN: Duration = Duration::from_millis(200);
+/// Answers measured at each host.
+const ANSWERS: usize = 50;
+/// Distance of heartbeats that are answered.
+const HEARTBEAT: Duration = Duration::from_secs(2);
+/// Share of one core that two idle routers may use together.
+const IDLE_SHARE: f64 = 0.003;
+/// How long they are watched.
+const WATCHED: Duration = Duration::from_secs(20);
+/// What a fresh link still does (lanes, addresses of containers) is over by then.
+const SETTLED: Duration = Duration::from_secs(3);
+
+#[test]
+fn alone_status_answers_and_links_live_at_more_packets_than_pass() {
+    let world = World::pair(Options::encrypted());
+    let before = [0, 1].map(|index| world.status(index).counters);
+    let (going, begun) = (AtomicBool::new(true), Instant::now());
+    let mut times = Vec::new();
+    let inboxes: Vec<_> = [0, 1]
+        .map(|index| world.inside(index, || udp::Receiver::bind((v4(index), 0).into()).unwrap()))
+        .into();
+    std::thread::scope(|scope| {
+        // Two senders, one each way, that never wait: more than two cores can carry.
+        for index in [0, 1] {
+            let target = inboxes[1 - index].address();
+            let (world, going) = (&world, &going);
+            scope.spawn(move || {
+                let socket = world.inside(index, || {
+                    let socket = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
+                    socket.connect(target).unwrap();
+                    socket
+                });
+                while going.load(Ordering::Relaxed) {
+                    let _ = socket.send(&[0; 22]);
+                }
+            });
+        }
+        std::thread::sleep(Duration::from_secs(1));
+        for _ in 0..ANSWERS {
+            for index in [0, 1] {
+                let asked = Instant::now();
+                let status = world.try_status(index);
+                times.push((asked.elapsed(), index));
+                if status.is_err() {
+                    going.store(false, Ordering::Relaxed);
+                }
+                status.expect("a status while the shards are busy");
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        going.store(false, Ordering::Relaxed);
+    });
+    times.sort_unstable();
+    let frames = [0, 1].map(|index| world.link(index).map(|link| link.rx_frames));
+    let rate = frames.iter().flatten().sum::<u64>() as f64 / begun.elapsed().as_secs_f64();
+    let slowest: Vec<_> = times.iter().rev().take(5).collect();
+    eprintln!("{rate:.0} frames/s delivered; slowest answers {slowest:?}");
+    assert!(slowest[0].0 < ANSWER_WITHIN, "{slowest:?} at {rate:.0} frames/s");
+    for index in [0, 1] {
+        let (status, before) = (world.status(index), &before[index]);
+        assert_eq!(status.counters["links_lost"], before["links_lost"], "host {index} lost its link");
+        assert_eq!(status.counters["resumptions"], before["resumptions"], "host {index} lost TCP");
+        // Answered: with a beat missing they follow each other four times a second.
+        let beats = status.counters["heartbeats_sent"] - before["heartbeats_sent"];
+        eprintln!("host {index}: {beats} heartbeats and answers in {:?}", begun.elapsed());
+        let expected = 2.0 * begun.elapsed().as_secs_f64() / HEARTBEAT.as_secs_f64();
+        assert!((beats as f64) < 2.0 * expected, "{beats} heartbeats and answers, {expected:.0} are due");
+        assert!(world.link(index).is_some());
+    }
+}
+
+#[test]
+fn alone_an_idle_pair_of_routers_uses_less_than_a_third_of_a_percent_of_a_core() {
+    let world = World::pair(Options::encrypted());
+    wait_until(SETTLED * 2, || "time".into(), || world.status(0).uptime_s >= SETTLED.as_secs());
+    let pids = [0, 1].map(|index| world.status(index).pid);
+    let used = || pids.map(|pid| run_time(pid).unwrap());
+    let (before, begun) = (used(), Instant::now());
+    std::thread::sleep(WATCHED);
+    let (after, time) = (used(), begun.elapsed());
+    let shares = [0, 1].map(|i| (after[i] - before[i]).as_secs_f64() / time.as_secs_f64());
+    eprintln!("shares of a core: {shares:?}");
+    assert!(shares.iter().sum::<f64>() < IDLE_SHARE, "shares of a core: {shares:?}");
+}

@@ -1,0 +1,100 @@
+//! Containers that move to another host with their addresses.
+
+use std::net::Ipv4Addr;
+use std::time::{Duration, Instant};
+
+use weave_api::Client;
+use weave_host::Netlink;
+use weave_host::address::cidr;
+use weave_host::attach::AttachOptions;
+use weave_host::records::Records;
+use weave_perf::lab::Container;
+use weave_tests::Pings;
+use weave_tests::world::{ANSWER_WITHIN, INTERFACE, LINK_WITHIN, Options, World, wait_until};
+use weave_wire::MacAddr;
+
+const HOSTS: usize = 4;
+const ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 32, 1, 240);
+/// From the end of the attachment until every peer reaches the container.
+const REACHED_WITHIN: Duration = Duration::from_secs(1);
+const RATE: u32 = 50;
+
+fn mac(container: &Container) -> MacAddr {
+    let mut netlink = Netlink::in_namespace(container.namespace()).unwrap();
+    netlink.expect_link(INTERFACE).unwrap().mac.unwrap()
+}
+
+/// Attaches as `weave attach` does, with a MAC that the container had before.
+fn attach_with(world: &World, host: usize, container: &Container, mac: MacAddr) {
+    world.on_host(host, || {
+        let mut records = Records::open(&world.host(host).state_dir()).unwrap();
+        let options = AttachOptions { mac: Some(mac), mtu: None, probe: None };
+        let cidrs = [cidr(ADDRESS.into(), 24).unwrap()];
+        let mut netlink = Netlink::open().unwrap();
+        records.attach(&mut netlink, container.spec(), container.namespace(), &cidrs, &options).unwrap();
+    });
+    Client::connect(&world.host(host).run_dir(), ANSWER_WITHIN).unwrap().attachments_changed().unwrap();
+}
+
+/// A container on host 1, and pings to it from the containers of all hosts.
+fn with_pings() -> (World, Container, Vec<Pings>) {
+    let world = World::new(Options::encrypted().count(HOSTS));
+    // An announcement may be lost while the ways of broadcasts still change.
+    let direct = |host: usize| {
+        let routes = world.status(host).routes;
+        routes.len() == HOSTS - 1 && routes.iter().all(|route| route.hops == 1)
+    };
+    wait_until(LINK_WITHIN, || "direct links".into(), || (0..HOSTS).all(direct));
+    let moving = world.lab().container("moving").unwrap();
+    world.weave(1, &["attach", &format!("{ADDRESS}/24"), moving.spec()]).ok();
+    let pings: Vec<_> = (0..HOSTS)
+        .map(|host| {
+            world.wait_ping(host, ADDRESS.into(), LINK_WITHIN);
+            Pings::start(world.container(host), &moving, ADDRESS.into(), RATE)
+        })
+        .collect();
+    for pings in &pings {
+        pings.wait_answer(Instant::now(), LINK_WITHIN, "a ping before the move");
+    }
+    (world, moving, pings)
+}
+
+/// Every host reaches the container, which has just been attached to host 2, and knows where it is.
+#[track_caller]
+fn reached(world: &World, moving: &Container, pings: Vec<Pings>) {
+    let attached = Instant::now();
+    for pings in &pings {
+        pings.wait_answer(attached, REACHED_WITHIN, "a ping after the move");
+    }
+    println!("reached by all {:?} after the attachment", attached.elapsed());
+    let (mac, there) = (mac(moving), world.status(2).name);
+    let known = |host: usize| {
+        let macs = world.status(host).macs.into_iter().filter(|entry| entry.mac == mac);
+        macs.map(|entry| entry.peer).collect::<Vec<_>>()
+    };
+    wait_until(
+        REACHED_WITHIN,
+        || format!("{mac} is at {there}: {:?}", (0..HOSTS).map(known).collect::<Vec<_>>()),
+        || (0..HOSTS).all(|host| !known(host).is_empty() && known(host).iter().all(|peer| *peer == there)),
+    );
+}
+
+#[test]
+fn a_container_that_moves_and_gets_another_mac_is_reached_within_a_second() {
+    let (world, moving, pings) = with_pings();
+    let before = mac(&moving);
+    world.weave(1, &["detach", &format!("{ADDRESS}/24"), moving.spec()]).ok();
+    world.weave(2, &["attach", &format!("{ADDRESS}/24"), moving.spec()]).ok();
+    assert_ne!(mac(&moving), before);
+    reached(&world, &moving, pings);
+}
+
+#[test]
+fn a_container_that_moves_with_its_mac_is_reached_within_a_second() {
+    let (world, moving, pings) = with_pings();
+    let before = mac(&moving);
+    world.weave(1, &["detach", &format!("{ADDRESS}/24"), moving.spec()]).ok();
+    attach_with(&world, 2, &moving, before);
+    assert_eq!(mac(&moving), before);
+    reached(&world, &moving, pings);
+}

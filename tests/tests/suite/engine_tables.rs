@@ -14,7 +14,7 @@ fn passes_and_comes_back(hosts: &Engines, flush: &str) {
     let plain = hosts.docker_run(0, "");
     hosts.ok(0, "weave expose 10.2.1.101/24");
     hosts.ok(1, "ip route add 10.2.1.0/24 via $HOST1");
-    let passes = || hosts.sh(1, "ping -c 1 -W 0.3 -q 10.2.1.1").code == Some(0);
+    let passes = || hosts.sh(1, "timeout 0.3 ping -c 1 -W 1 -q 10.2.1.1").code == Some(0);
     assert!(passes(), "{}", traces(hosts));
     assert!(!hosts.reaches(&plain, "10.2.1.1"), "the bridge of the engine reaches the network");
     hosts.ok(0, flush);

@@ -141,7 +141,11 @@ enum Command {
     Version,
 
     #[command(hide = true)]
-    Keeper,
+    Keeper {
+        /// Started by a router that starts: keep nothing before it runs
+        #[arg(long)]
+        for_router: bool,
+    },
     #[command(hide = true)]
     Setup,
     #[command(hide = true)]
@@ -230,7 +234,7 @@ pub fn run(arguments: &[OsString]) -> Result<()> {
         Command::Demo { hosts } => commands::demo::run(usize::from(hosts)),
         Command::Completions { shell } => commands::completions::run(shell, &mut self::description()),
         Command::Version => commands::version::run(),
-        Command::Keeper => commands::keeper::run(&environment),
+        Command::Keeper { for_router } => commands::keeper::run(&environment, for_router),
         Command::Setup => Ok(()),
         Command::CreateBridge => commands::create_bridge::run(&environment),
         Command::Prime(_) => Err(commands::former::prime()),

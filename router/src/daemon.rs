@@ -1,20 +1,19 @@
 //! Start and end of the router process; wires the parts together.
 
-use crate::config::{Config, Feature, Password, ReadyInfo};
+use crate::config::{Config, Password, PasswordFile, ReadyInfo};
 use crate::control::{self, End, Setup, Signal};
-use crate::secrets;
-use crate::state::{self, Saver, StateError};
+use crate::ground::Ground;
+use crate::state::{self, Saver, State, StateError};
+use crate::{privileges, secrets};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use std::cell::Cell;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
 use weave_crypto::{Identity, LocalPeer, Secrets, StretchError};
-use weave_forward::{Features, Group, GroupConfig, ProbeError, StartError, check_port, probe};
-use weave_host::{Netlink, bridge, tap};
+use weave_forward::{Prepared, ProbeError, SocketError, StartError};
+use weave_host::keeper_socket::{Queues, Wanted};
 use weave_wire::Uid;
 use weave_wire::link::handshake::Mode;
 
@@ -22,16 +21,8 @@ use weave_wire::link::handshake::Mode;
 const LOCKED_MEMORY: u64 = 64 << 20;
 /// Open files asked for: links, clients, handshakes.
 const OPEN_FILES: u64 = 8192;
-/// How long a port may stay taken by a router that was killed: the kernel takes
-/// its rings down, and the sockets in them, after the process has gone.
-const PORT_RELEASED: Duration = Duration::from_secs(2);
-/// How often it is tried meanwhile.
-const PORT_TRIED: Duration = Duration::from_millis(10);
 /// Signals that wait for the control core, at most.
 const SIGNALS: usize = 4;
-/// Shards where no cores are named, at most.
-const DEFAULT_SHARDS: usize = 4;
-
 /// Why a router did not start, or ended.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
@@ -41,9 +32,12 @@ pub enum RunError {
     /// The state.
     #[error("cannot start: {0}")]
     State(#[from] StateError),
-    /// Bridge or tap.
+    /// The queues of the tap.
+    #[error("{0}")]
+    Queues(String),
+    /// The UDP sockets.
     #[error("cannot start: {0}")]
-    Host(#[from] weave_host::Error),
+    Socket(#[from] SocketError),
     /// The shards.
     #[error("cannot start: {0}")]
     Forward(#[from] StartError),
@@ -73,37 +67,56 @@ pub enum RunError {
     Ended(String),
 }
 
-/// Runs a router until it is told to stop. `ready` is called once: when the
-/// router forwards, or when it could not start.
+/// Runs a router until it is told to stop. `queues` is called once, when the ports are
+/// there: it gives the queues of the tap, or says why not. `ready` is called once:
+/// when the router forwards, or when it could not start.
 ///
 /// # Errors
 /// [`RunError`], after `ready` was told if it was a matter of the start.
 pub fn run(
-    mut config: Config,
+    config: Config,
+    queues: impl FnOnce(Wanted) -> Result<Queues, String>,
     ready: impl FnOnce(Result<ReadyInfo, String>) + 'static,
 ) -> Result<(), RunError> {
     log_to_stderr(&config);
     let mut ready: Option<Ready> = Some(Box::new(ready));
-    let mut secrets = None;
-    let mut signals = None;
+    let result = run_until_stopped(config, queues, &mut ready);
+    if let (Some(ready), Err(error)) = (ready, &result) {
+        ready(Err(error.to_string()));
+    }
+    result
+}
+
+fn run_until_stopped(
+    mut config: Config,
+    queues: impl FnOnce(Wanted) -> Result<Queues, String>,
+    ready: &mut Option<Ready>,
+) -> Result<(), RunError> {
+    let passwords = std::mem::take(&mut config.passwords);
+    let encrypted = !passwords.is_empty();
+    state::check_network(&config.state_dir, encrypted, config.clear)?;
+    keep_memory_private();
+    raise_limit(Resource::RLIMIT_MEMLOCK, LOCKED_MEMORY);
+    raise_limit(Resource::RLIMIT_NOFILE, OPEN_FILES);
+    let ground = Ground::open(&config, queues)?;
+    let mut secrets = stretch(passwords)?;
+    let mut state = state::open(&config.state_dir, config.name, &config.targets)?;
+    let mut group = ground.prepare(&config, state.name, encrypted)?;
+    // Before the first thread that stays: privileges are a matter of each.
+    privileges::drop_all().map_err(|(step, cause)| RunError::Process { step, cause })?;
+    let signals = Signals::catch().map_err(|cause| RunError::Process { step: "catching signals", cause })?;
     loop {
-        let started = match start(&mut config, &mut secrets, &mut signals) {
-            Ok(started) => started,
-            Err(error) => {
-                if let Some(ready) = ready.take() {
-                    ready(Err(error.to_string()));
-                }
-                return Err(error);
-            }
-        };
+        let started = start(&config, &ground, group, state, secrets, &signals)?;
         match started.serve(ready.take())? {
             End::Stopped => return Ok(()),
-            End::Renamed(known) => {
+            End::Renamed(renamed) => {
                 let name = state::rename(&config.state_dir)?;
                 tracing::warn!(%name, "this host goes on under a new name and key");
-                secrets = Some(known);
+                secrets = renamed;
                 // Those given were written down, with those that came and went since.
                 config.targets.clear();
+                state = state::open(&config.state_dir, config.name, &config.targets)?;
+                group = ground.prepare(&config, state.name, encrypted)?;
             }
         }
     }
@@ -156,60 +169,21 @@ impl Started {
     }
 }
 
-/// Starts everything. `known`: the secrets, where they were stretched before;
-/// `signals`: caught since then.
+/// Starts the threads, with what is there.
 fn start(
-    config: &mut Config,
-    known: &mut Option<Secrets>,
-    signals: &mut Option<Signals>,
+    config: &Config,
+    ground: &Ground,
+    group: Prepared,
+    state: State,
+    secrets: Secrets,
+    signals: &Signals,
 ) -> Result<Started, RunError> {
-    let passwords = std::mem::take(&mut config.passwords);
-    let config = config.clone();
-    let encrypted = known.as_ref().map_or(!passwords.is_empty(), |known| known.mode() == Mode::Encrypted);
-    state::check_network(&config.state_dir, encrypted, config.clear)?;
-    keep_memory_private();
-    raise_limit(Resource::RLIMIT_MEMLOCK, LOCKED_MEMORY);
-    raise_limit(Resource::RLIMIT_NOFILE, OPEN_FILES);
-    let absent: Vec<&str> =
-        Feature::ALL.iter().filter(|(_, f)| config.test.absent.contains(f)).map(|(name, _)| *name).collect();
-    let features = probe(&absent)?;
-    let listener = listen(&config)?;
-    check_port(config.host, config.port).map_err(StartError::from)?;
-    let secrets = match known.take() {
-        Some(secrets) => secrets,
-        None => stretch(passwords)?,
-    };
-    let state = state::open(&config.state_dir, config.name, &config.targets)?;
-    let mut degraded = Vec::new();
-    let mut taps = open_tap(&config, &mut degraded)?;
-    let features = reduce(features, &config, &mut degraded);
-    let offloads = taps.features;
-    let group_config = GroupConfig {
-        own_name: state.name,
-        mtu: config.mtu.into(),
-        host: config.host,
-        port: config.port,
-        taps: std::mem::take(&mut taps.fds),
-        features,
-        join_tcp: offloads.tso,
-        join_udp: offloads.uso,
-        clear: !encrypted,
-        cores: config.cores.as_ref().map(|cores| cores.as_slice().to_vec()).unwrap_or_default(),
-        completions: None,
-    };
-    let (group, sockets) = Group::start(group_config)?;
-    if !group.large_buffers() {
-        let reason = "the kernel gives smaller socket buffers than asked for: raise sysctl net.core.rmem_max and wmem_max";
-        degraded.push(("small_buffers", reason.into()));
-    }
     let process = |step| move |cause| RunError::Process { step, cause };
-    let caught = match signals {
-        Some(caught) => caught,
-        None => signals.insert(Signals::catch().map_err(process("catching signals"))?),
-    };
+    let listener = ground.listener.try_clone().map_err(process("sharing the listening socket"))?;
+    let (group, sockets) = group.start()?;
     let (saver, saver_thread) =
         Saver::start(&config.state_dir).map_err(process("starting the thread for the state"))?;
-    state.commit(encrypted)?;
+    state.commit(secrets.mode() == Mode::Encrypted)?;
     #[expect(clippy::cast_possible_truncation, reason = "at most 64 shards")]
     let shards = group.shards() as u8;
     let local = Arc::new(LocalPeer {
@@ -223,15 +197,15 @@ fn start(
         features: 0,
     });
     let mut warnings = state.warnings;
-    warnings.extend(degraded.iter().map(|(name, reason)| format!("{name}: {reason}")));
+    warnings.extend(ground.degraded.iter().map(|(name, reason)| format!("{name}: {reason}")));
+    warnings.extend(unreadable(config));
     let info = ReadyInfo { name: state.name, nickname: config.nickname.clone(), warnings };
     let control_socket = weave_api::socket::path(&config.run_dir);
-    let config = Arc::new(config);
     let setup = Setup {
         local,
         nickname: config.nickname.clone(),
         run: state.run,
-        config,
+        config: Arc::new(config.clone()),
         targets: state.targets,
         recent: state.recent,
         group,
@@ -239,10 +213,19 @@ fn start(
         listener,
         control_socket: control_socket.clone(),
         saver,
-        degraded,
-        signals: caught.receive(),
+        degraded: ground.degraded.clone(),
+        signals: signals.receive(),
     };
     Ok(Started { setup, info, saver_thread, control_socket })
+}
+
+/// Says so if the password file can be read with privileges only: `weave reload` has
+/// the router read it, which has none any more.
+fn unreadable(config: &Config) -> Option<String> {
+    let path = config.password_file.as_ref()?;
+    let error = PasswordFile::read(path).err()?;
+    let path = path.display();
+    Some(format!("`weave reload` cannot read {path} again: {error}: give file and directories to root"))
 }
 
 /// The UID of run number `run`: unlike that of every other run anywhere, and larger
@@ -275,86 +258,10 @@ fn raise_limit(resource: Resource, wanted: u64) {
     }
 }
 
-/// Binds the TCP port; with it the port is ours.
-fn listen(config: &Config) -> Result<TcpListener, RunError> {
-    let bind = |ip: IpAddr| TcpListener::bind(SocketAddr::new(ip, config.port));
-    let in_use = |error: &io::Error| error.kind() == io::ErrorKind::AddrInUse;
-    let deadline = Instant::now() + PORT_RELEASED;
-    loop {
-        let result = match config.host {
-            Some(ip) => bind(ip),
-            // On a host without IPv6 the family is missing; any other error is the
-            // same for both.
-            None => match bind(Ipv6Addr::UNSPECIFIED.into()) {
-                Err(error) if !in_use(&error) => bind(Ipv4Addr::UNSPECIFIED.into()),
-                other => other,
-            },
-        };
-        match result {
-            Err(error) if in_use(&error) && Instant::now() < deadline => std::thread::sleep(PORT_TRIED),
-            result => return result.map_err(|cause| RunError::Listen { port: config.port, cause }),
-        }
-    }
-}
-
 /// Stretches the passwords on a thread of their own, whose memory goes with it.
 fn stretch(passwords: Vec<Password>) -> Result<Secrets, RunError> {
     let stretched = std::thread::spawn(move || secrets::stretch(&passwords));
     Ok(stretched.join().map_err(|_| RunError::Ended("stretching the password failed".into()))??)
-}
-
-fn open_tap(config: &Config, degraded: &mut Vec<(&'static str, String)>) -> Result<tap::TapQueues, RunError> {
-    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let shards = match (&config.cores, config.shards) {
-        (Some(cores), _) => cores.as_slice().len(),
-        (None, Some(shards)) => shards,
-        (None, None) => cores.min(DEFAULT_SHARDS),
-    };
-    let absent = |feature| config.test.absent.contains(&feature);
-    let wanted = tap::Offloads {
-        tso: config.offload.tso && !absent(Feature::Tso),
-        uso: config.offload.uso && !absent(Feature::Uso),
-    };
-    let mut netlink = Netlink::open()?;
-    let mtu = u32::from(config.mtu);
-    bridge::ensure(&mut netlink, mtu)?;
-    let queues = tap::open_queues(&mut netlink, tap::TAP, shards, mtu, wanted)?;
-    let mut missing = |name, has: bool, by_hand: bool, reason: &str| {
-        if !has {
-            let cause = if by_hand { "switched off by --offload" } else { reason };
-            degraded.push((name, cause.to_owned()));
-        }
-    };
-    missing(
-        "no_tso",
-        queues.features.tso,
-        !config.offload.tso,
-        "this kernel gives no TCP super-frames over a tap",
-    );
-    missing("no_uso", queues.features.uso, !config.offload.uso, "UDP super-frames over a tap need Linux 6.2");
-    Ok(queues)
-}
-
-/// Takes away what was switched off, and names what is missing.
-fn reduce(mut features: Features, config: &Config, degraded: &mut Vec<(&'static str, String)>) -> Features {
-    let mut check = |name, has: bool, wanted: bool, reason: &str| {
-        if !(has && wanted) {
-            degraded
-                .push((name, if wanted { reason.to_owned() } else { "switched off by --offload".into() }));
-        }
-        has && wanted
-    };
-    features.segmentation = check(
-        "no_gso",
-        features.segmentation,
-        config.offload.gso,
-        "this kernel sends no segmented datagrams",
-    );
-    features.merging =
-        check("no_gro", features.merging, config.offload.gro, "this kernel receives no merged datagrams");
-    features.read_multishot =
-        check("plain_reads", features.read_multishot, true, "reading many frames at once needs Linux 6.7");
-    features
 }
 
 /// The signals of this process, for one control core after the other.

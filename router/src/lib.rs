@@ -1,6 +1,6 @@
 //! The router daemon: what joins forwarding shards, mesh and control socket.
 //!
-//! `daemon` starts and ends the process, `control` is the core that owns all
+//! `daemon` starts and ends the process with what `ground` opens, `control` is the core that owns all
 //! links, `state` what outlives a run, `rt` the runtime behind it. The layers
 //! below are crates of their own: `weave-forward`, `weave-mesh`,
 //! `weave-crypto`, `weave-wire`.
@@ -8,6 +8,8 @@
 pub mod config;
 mod control;
 mod daemon;
+mod ground;
+mod privileges;
 mod rt;
 mod secrets;
 mod state;

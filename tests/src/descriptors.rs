@@ -3,43 +3,8 @@
 use std::fs;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
-use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use nix::sys::socket::{SockType, getsockopt, sockopt};
-
-/// A router gives the descriptors of its data sockets to its rings and closes them. With this
-/// library preloaded a copy of each stays open, so that [`udp_sockets`] finds it.
-const KEEPER: &str = r#"
-#define _GNU_SOURCE
-#include <fcntl.h>
-#include <sys/socket.h>
-#include <sys/syscall.h>
-#include <unistd.h>
-
-int setsockopt(int fd, int level, int name, const void *value, socklen_t length) {
-    if (level == SOL_SOCKET && name == SO_RCVBUFFORCE)
-        fcntl(fd, F_DUPFD_CLOEXEC, 500);
-    return syscall(SYS_setsockopt, fd, level, name, value, length);
-}
-"#;
-
-/// Compiles that library into `directory`, for `LD_PRELOAD`.
-///
-/// # Panics
-/// When there is no C compiler.
-#[must_use]
-pub fn keeper(directory: &Path) -> PathBuf {
-    let (source, library) = (directory.join("keeper.c"), directory.join("keeper.so"));
-    fs::write(&source, KEEPER).unwrap();
-    let compiled = Command::new("cc")
-        .args(["-shared", "-fPIC", "-O1", "-o"])
-        .args([&library, &source])
-        .output()
-        .expect("a C compiler");
-    assert!(compiled.status.success(), "{}", String::from_utf8_lossy(&compiled.stderr));
-    library
-}
 
 /// Copies of all UDP sockets of process `pid`.
 ///

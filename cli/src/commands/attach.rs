@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use weave_api::{Client, ClientError};
-use weave_host::Netlink;
 use weave_host::attach::{AttachOptions, Attachment, PROBE_WAIT};
 use weave_host::records::Records;
+use weave_host::{Netlink, failpoint};
 
 use super::container::{self, Opened};
 use super::keeper;
@@ -53,6 +53,7 @@ pub fn attach(
     let attached = records.attach(&mut host, &opened.name, &opened.namespace, cidrs, options);
     drop(records);
     if attached.is_ok() {
+        failpoint("tell the router");
         tell_router(&environment.run_dir()?);
         if opened.is_of_engine {
             keeper::ensure(environment);

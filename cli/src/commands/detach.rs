@@ -1,6 +1,6 @@
 //! `weave detach`: takes addresses from a container.
 
-use weave_host::Netlink;
+use weave_host::{Netlink, failpoint};
 
 use super::attach::{open_records, print_addresses, tell_router};
 use super::container;
@@ -19,6 +19,7 @@ pub fn run(arguments: &AddressArguments, environment: &Environment) -> Result<()
     let mut records = open_records(environment)?;
     records.detach(&mut host, &opened.name, &opened.namespace, &addressed.cidrs).map_err(failed)?;
     drop(records);
+    failpoint("tell the router");
     tell_router(&environment.run_dir()?);
     print_addresses(&addressed.cidrs)
 }

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 
 use ipnet::IpNet;
 use weave_host::exposed::{Exposed, ExposedAddresses, HostPolicy};
-use weave_host::{Netlink, bridge};
+use weave_host::{Netlink, failpoint};
 use weave_wire::HostName;
 
 use super::attach::print_addresses;
@@ -12,7 +12,6 @@ use super::keeper;
 use super::run::parse;
 use crate::environment::Environment;
 use crate::failure::{Failure, Result};
-use crate::output;
 use crate::root;
 
 /// Gives the host addresses on the network and prints them.
@@ -32,6 +31,7 @@ pub fn expose(
     let mut exposed = ExposedAddresses::open(&environment.state_dir()?).map_err(failed)?;
     exposed.expose(&mut host, &new.collect::<Vec<_>>(), &policy).map_err(failed)?;
     drop(exposed);
+    failpoint("have it kept");
     keeper::ensure(environment);
     print_addresses(&cidrs)
 }
@@ -46,22 +46,6 @@ pub fn hide(texts: &[OsString], environment: &Environment) -> Result<()> {
     let mut exposed = ExposedAddresses::open(&environment.state_dir()?).map_err(failed)?;
     exposed.hide(&mut host, &cidrs, &policy).map_err(failed)?;
     print_addresses(&cidrs)
-}
-
-/// Puts the host's addresses and rules in place beside a router on `port`. What cannot be done is
-/// said and does not keep the router.
-pub fn prepare(environment: &Environment, port: u16, mtu: u16) {
-    let prepared = policy(environment, port).and_then(|policy| {
-        let failed = |error: weave_host::Error| Failure::because("cannot set the rules of this host", error);
-        let mut host = Netlink::open().map_err(failed)?;
-        let link = bridge::ensure(&mut host, mtu.into()).map_err(failed)?;
-        policy.write(&environment.state_dir()?).map_err(failed)?;
-        let exposed = ExposedAddresses::open(&environment.state_dir()?).map_err(failed)?;
-        exposed.restore(&mut host, &link, &policy).map_err(failed)
-    });
-    if let Err(failure) = prepared {
-        output::warn(failure);
-    }
 }
 
 /// That of the router that was launched last.

@@ -4,15 +4,17 @@
 use std::fs::OpenOptions;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::sync_channel;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::OFlags;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
-use weave_host::keeper::{KeeperConfig, News, run as keep, watch};
-use weave_host::{exposed, records};
+use weave_host::exposed::HostPolicy;
+use weave_host::keeper::{KeeperConfig, News, has_work, run as keep, serve_routers, watch};
+use weave_host::keeper_socket::{KeeperClient, KeeperError, KeeperListener, Queues, Wanted};
 
 use super::attach::tell_router;
 use super::expose;
@@ -26,16 +28,38 @@ use crate::running::{Claim, Daemon, KEEPER_LOG, Running};
 const NEWS: usize = 16;
 /// Time a keeper has to end.
 const ENDS_WITHIN: Duration = Duration::from_secs(10);
+/// Time a router waits for the queues of the tap.
+const QUEUES_WITHIN: Duration = Duration::from_secs(15);
+/// Time a keeper that runs has to listen: after it, it is replaced.
+const SOCKET_WITHIN: Duration = Duration::from_secs(5);
+/// How often a keeper is started that another one is in the way of.
+const STARTS_MAX: usize = 5;
+/// How often a keeper that does not listen is tried.
+const ASKED_AGAIN: Duration = Duration::from_millis(10);
+/// Time to set the host up around a router, or to undo that.
+const SET_UP_WITHIN: Duration = Duration::from_secs(20);
 
-/// Keeps until it is asked to end; ends at once where another keeps already.
-pub fn run(environment: &Environment) -> Result<()> {
+/// Keeps until it is asked to end; ends at once where another keeps already. `for_router`: a
+/// router that starts waits for it, and nothing is kept before that one runs.
+pub fn run(environment: &Environment, for_router: bool) -> Result<()> {
     root::require("keeper")?;
     let run_dir = environment.run_dir()?;
     let _ = rustix::process::setsid();
     let Ok(_claim) = Claim::take(&run_dir, Daemon::Keeper) else { return Ok(()) };
-    let _ = std::env::set_current_dir("/");
     log_to_stderr();
     let failed = |error: std::io::Error| Failure::because("cannot keep this host", error);
+    let refused = |error: weave_host::Error| Failure::because("cannot keep this host", error);
+    let config = KeeperConfig {
+        state_dir: environment.state_dir()?,
+        engine_host: environment.engine_host()?,
+        policy: expose::policy(environment, environment.port()?)?,
+        for_router,
+    };
+    let _ = std::env::set_current_dir("/");
+    weave_api::socket::prepare(&run_dir).map_err(|error| {
+        Failure::new("cannot make the keeper's socket", error, "correct it or name another WEAVE_RUN_DIR")
+    })?;
+    let listener = KeeperListener::bind(&weave_api::socket::directory(&run_dir)).map_err(failed)?;
     let (sender, news) = sync_channel(NEWS);
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).map_err(failed)?;
     let stop = sender.clone();
@@ -49,15 +73,17 @@ pub fn run(environment: &Environment) -> Result<()> {
             }
         })
         .map_err(failed)?;
-    let config = KeeperConfig {
-        state_dir: environment.state_dir()?,
-        engine_host: environment.engine_host()?,
-        policy: expose::policy(environment, environment.port()?)?,
-    };
-    watch(config.engine_host.clone(), &sender)
-        .map_err(|error| Failure::because("cannot keep this host", error))?;
+    watch(config.engine_host.clone(), &sender).map_err(refused)?;
+    serve_routers(listener, config.state_dir.clone(), sender).map_err(refused)?;
+    close_stdout().map_err(failed)?;
     keep(config, &news, || tell_router(&run_dir));
     Ok(())
+}
+
+/// Whoever started it and reads from it learns by this that it listens.
+fn close_stdout() -> std::io::Result<()> {
+    let null = OpenOptions::new().write(true).open("/dev/null")?;
+    Ok(rustix::stdio::dup2_stdout(&null)?)
 }
 
 fn log_to_stderr() {
@@ -69,27 +95,101 @@ fn log_to_stderr() {
         .try_init();
 }
 
-/// Sets the host up around a router that was started, and has that kept.
-pub fn take_up(environment: &Environment, port: u16, mtu: u16) {
-    expose::prepare(environment, port, mtu);
-    ensure(environment);
-}
-
 /// Starts the keeper of this host unless it runs. What the caller did stays done without it.
 pub fn ensure(environment: &Environment) {
     let started = environment.run_dir().and_then(|run_dir| {
         if Running::find(&run_dir, Daemon::Keeper)?.is_some() {
             return Ok(());
         }
-        start(&run_dir)
+        let mut child = start(environment, false, Stdio::null())?;
+        // No zombie stays where the caller does.
+        std::thread::spawn(move || child.wait());
+        Ok(())
     });
     if let Err(failure) = started {
         output::warn(format_args!("nobody keeps what was set up: {failure}"));
     }
 }
 
-fn start(run_dir: &Path) -> Result<()> {
-    crate::launch::make_run_dir(run_dir)?;
+/// The queues of the tap for a router that starts, and what it ends the start by.
+pub fn queues(environment: &Environment, wanted: Wanted) -> Result<(Queues, Start)> {
+    let run_dir = environment.run_dir()?;
+    let directory = weave_api::socket::directory(&run_dir);
+    let failed = |why: &dyn std::fmt::Display| {
+        let log = run_dir.join(KEEPER_LOG);
+        let remedy = format!("look into {}; end a `weave keeper` that hangs by hand", log.display());
+        Failure::new("cannot start: no queues of the tap", why, remedy)
+    };
+    let begin = Instant::now();
+    let mut started = Vec::new();
+    loop {
+        let left = QUEUES_WITHIN.saturating_sub(begin.elapsed());
+        let asked = KeeperClient::connect(&directory)
+            .and_then(|client| client.queues(wanted, left).map(|queues| (queues, client)));
+        match asked {
+            Ok((queues, client)) => return Ok((queues, Start { client, keepers: started })),
+            Err(KeeperError::Refused(why)) => {
+                return Err(Failure::verbatim(format_args!("cannot start: {why}")));
+            }
+            Err(error) if begin.elapsed() >= QUEUES_WITHIN => return Err(failed(&error)),
+            // That of an earlier version of this program.
+            Err(KeeperError::Version(_)) => end(&run_dir)?,
+            // It ends just now, or begins.
+            Err(KeeperError::Broken(_) | KeeperError::Silent(_)) => std::thread::sleep(ASKED_AGAIN),
+            Err(KeeperError::Absent) if Running::find(&run_dir, Daemon::Keeper)?.is_none() => {
+                if started.len() >= STARTS_MAX {
+                    return Err(failed(&"the keeper ends as soon as it is started"));
+                }
+                started.push(start_and_wait(environment, left)?);
+            }
+            Err(KeeperError::Absent) if begin.elapsed() >= SOCKET_WITHIN => end(&run_dir)?,
+            Err(KeeperError::Absent) => std::thread::sleep(ASKED_AGAIN),
+        }
+    }
+}
+
+/// The start of a router that has its queues.
+pub struct Start {
+    client: KeeperClient,
+    /// Keepers that were started for this; all but the last have ended.
+    keepers: Vec<Child>,
+}
+
+impl Start {
+    /// The router runs: has the host set up around it.
+    pub fn runs(self, policy: HostPolicy) -> std::result::Result<(), String> {
+        let done = self.client.runs(policy, SET_UP_WITHIN);
+        // A router outlives its keeper, perhaps: no zombie stays.
+        if !self.keepers.is_empty() {
+            std::thread::spawn(move || self.keepers.into_iter().for_each(|mut keeper| drop(keeper.wait())));
+        }
+        done.map_err(|error| format!("this host is not set up around the router: {error}"))
+    }
+
+    /// The router does not run: the host is to be as it was.
+    pub fn failed(self) {
+        if let Err(error) = self.client.failed(SET_UP_WITHIN) {
+            output::warn(format_args!("this host is not as it was before: {error}"));
+        }
+    }
+}
+
+/// Starts a keeper for a router and waits until it listens, or has ended.
+fn start_and_wait(environment: &Environment, limit: Duration) -> Result<Child> {
+    let mut child = start(environment, true, Stdio::piped())?;
+    if let Some(stdout) = &child.stdout {
+        let mut ready = [PollFd::new(stdout, PollFlags::IN)];
+        let timeout = limit.try_into().unwrap_or_default();
+        // One that is not ready is found so by the next try.
+        let _ = poll(&mut ready, Some(&timeout));
+    }
+    child.stdout = None;
+    Ok(child)
+}
+
+fn start(environment: &Environment, for_router: bool, stdout: Stdio) -> Result<Child> {
+    let (run_dir, state_dir) = (environment.run_dir()?, environment.state_dir()?);
+    crate::launch::make_run_dir(&run_dir)?;
     let failed =
         |error: std::io::Error| Failure::new("cannot start the keeper", error, "check WEAVE_RUN_DIR");
     let log = OpenOptions::new()
@@ -101,17 +201,17 @@ fn start(run_dir: &Path) -> Result<()> {
         .open(run_dir.join(KEEPER_LOG))
         .map_err(failed)?;
     let executable = std::env::current_exe().map_err(failed)?;
-    let mut child = Command::new(executable)
+    Command::new(executable)
         .arg("keeper")
+        .args(for_router.then_some("--for-router"))
         .env_remove("WEAVE_PASSWORD")
+        .env("WEAVE_RUN_DIR", run_dir)
+        .env("WEAVE_STATE_DIR", state_dir)
         .stdin(Stdio::null())
-        .stdout(Stdio::null())
+        .stdout(stdout)
         .stderr(log)
         .spawn()
-        .map_err(failed)?;
-    // A router that starts it outlives it, perhaps: no zombie stays.
-    std::thread::spawn(move || child.wait());
-    Ok(())
+        .map_err(failed)
 }
 
 /// Ends the keeper of `run_dir`, if one runs.
@@ -126,12 +226,7 @@ pub fn end(run_dir: &Path) -> Result<()> {
     Err(Failure::new("cannot stop the keeper", "it does not end", "end the process `weave keeper` by hand"))
 }
 
-/// Ends the keeper unless there is something to keep without a router: containers that may run
-/// again, and exposed addresses.
+/// Ends the keeper unless there is something to keep without a router.
 pub fn end_if_idle(environment: &Environment) -> Result<()> {
-    let state_dir = environment.state_dir()?;
-    let exposed = exposed::read_all(&state_dir).is_ok_and(|all| all.is_empty());
-    let attached =
-        records::read_all(&state_dir).is_ok_and(|(all, _)| all.iter().all(|record| !record.is_of_engine()));
-    if exposed && attached { end(&environment.run_dir()?) } else { Ok(()) }
+    if has_work(&environment.state_dir()?) { Ok(()) } else { end(&environment.run_dir()?) }
 }

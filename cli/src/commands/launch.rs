@@ -24,8 +24,6 @@ pub fn run(options: LaunchOptions, environment: &Environment, tokens: &[Token]) 
     warnings.iter().for_each(output::warn);
     let info = spawn(&config, router_arguments(tokens))?;
     info.warnings.iter().for_each(output::warn);
-    // Now that it runs: a launch that fails changes nothing.
-    super::keeper::take_up(environment, config.port, config.mtu);
     Ok(())
 }
 

@@ -9,7 +9,7 @@ use weave_api::Client;
 use weave_host::firewall::Firewall;
 use weave_host::store::StateDir;
 use weave_host::{Netlink, reset::remove_interfaces};
-use weave_host::{exposed, records};
+use weave_host::{exposed, failpoint, keeper_socket, records};
 
 use super::keeper;
 use super::stop::stop;
@@ -26,7 +26,9 @@ const FILE_MAX: u64 = 1 << 20;
 pub fn run(environment: &Environment) -> Result<()> {
     let (run_dir, state_dir) = (environment.run_dir()?, environment.state_dir()?);
     root::require("reset")?;
+    failpoint("stop the router");
     stop(&run_dir, Client::leave)?;
+    failpoint("end the keeper");
     keeper::end(&run_dir)?;
     let interfaces = Netlink::open()
         .and_then(|mut host| remove_interfaces(&mut host))
@@ -71,6 +73,7 @@ fn remove_state_files(directory: &Path) -> io::Result<()> {
         };
         let left_over = name.ends_with(".json.bad") || (name.starts_with('.') && name.ends_with(".json.tmp"));
         if left_over || (name.ends_with(".json") && is_state_file(&entry.path())) {
+            failpoint("remove a file of the state");
             fs::remove_file(entry.path())?;
         }
     }
@@ -91,6 +94,7 @@ fn is_state_file(path: &Path) -> bool {
 }
 
 fn remove_empty(directory: &Path) -> io::Result<()> {
+    failpoint("remove a directory");
     match fs::remove_dir(directory) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         // A mount point, as a service manager makes it.
@@ -106,7 +110,8 @@ fn remove_empty(directory: &Path) -> io::Result<()> {
 fn remove_run(run_dir: &Path) -> io::Result<()> {
     let control = weave_api::socket::directory(run_dir);
     let files = running::FILES.iter().map(|name| run_dir.join(name));
-    for file in files.chain([weave_api::socket::path(run_dir)]) {
+    for file in files.chain([weave_api::socket::path(run_dir), control.join(keeper_socket::SOCKET)]) {
+        failpoint("remove a file of the run directory");
         match fs::remove_file(&file) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) if error.kind() == io::ErrorKind::NotADirectory => {}

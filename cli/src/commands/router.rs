@@ -1,5 +1,13 @@
 //! `weave router`: the router itself, in this process.
 
+use std::cell::Cell;
+use std::rc::Rc;
+
+use weave_host::exposed::HostPolicy;
+use weave_router::config::ReadyInfo;
+
+use super::keeper::Start;
+use super::{expose, keeper};
 use crate::environment::Environment;
 use crate::failure::{Failure, Result};
 use crate::launch::{LaunchOptions, Readiness, Resolved, Role, read_secrets, resolve};
@@ -17,7 +25,7 @@ pub fn run(options: LaunchOptions, environment: &Environment, launched: bool) ->
     let readiness = Readiness::Launched;
     let outcome = read_secrets()
         .and_then(|passwords| resolve(options, environment, Role::Launched(passwords)))
-        .and_then(|resolved| serve(resolved, readiness));
+        .and_then(|resolved| serve(resolved, readiness, environment));
     if let Err(failure) = &outcome {
         readiness.failed(failure.to_string());
     }
@@ -35,10 +43,10 @@ fn foreground(options: LaunchOptions, environment: &Environment) -> Result<()> {
     let resolved = resolve(options, environment, Role::Front)?;
     root::require("router")?;
     resolved.warnings.iter().for_each(output::warn);
-    serve(resolved, Readiness::Foreground)
+    serve(resolved, Readiness::Foreground, environment)
 }
 
-fn serve(Resolved { config, .. }: Resolved, readiness: Readiness) -> Result<()> {
+fn serve(Resolved { config, .. }: Resolved, readiness: Readiness, environment: &Environment) -> Result<()> {
     weave_api::socket::prepare(&config.run_dir).map_err(|error| {
         Failure::new(
             "cannot make the control socket's place",
@@ -47,17 +55,37 @@ fn serve(Resolved { config, .. }: Resolved, readiness: Readiness) -> Result<()> 
         )
     })?;
     let _claim = Claim::take(&config.run_dir, Daemon::Router)?;
-    let (port, mtu) = (config.port, config.mtu);
-    let _ = std::env::set_current_dir("/");
-    weave_router::run(config, move |outcome| match outcome {
-        Ok(info) => {
-            readiness.ready(info);
-            // `launch` does it itself; here the router must not wait for it.
-            if matches!(readiness, Readiness::Foreground) {
-                std::thread::spawn(move || super::keeper::take_up(&Environment::of_process(), port, mtu));
-            }
+    let policy = expose::policy(environment, config.port)?;
+    let start: Rc<Cell<Option<Start>>> = Rc::default();
+    let started = Rc::clone(&start);
+    let queues = |wanted| {
+        let (queues, start) = keeper::queues(environment, wanted).map_err(|failure| failure.to_string())?;
+        started.set(Some(start));
+        // Every path in the configuration is absolute.
+        let _ = std::env::set_current_dir("/");
+        Ok(queues)
+    };
+    weave_router::run(config, queues, move |outcome| match (outcome, start.take()) {
+        (Ok(info), start) => {
+            // The router does not wait until the host is set up around it; who launched it does.
+            std::thread::spawn(move || announce(info, start, policy, readiness));
         }
-        Err(reason) => readiness.failed(reason),
+        (Err(reason), start) => {
+            if let Some(start) = start {
+                start.failed();
+            }
+            readiness.failed(reason);
+        }
     })
     .map_err(Failure::verbatim)
+}
+
+fn announce(mut info: ReadyInfo, start: Option<Start>, policy: HostPolicy, readiness: Readiness) {
+    if let Some(Err(why)) = start.map(|start| start.runs(policy)) {
+        if matches!(readiness, Readiness::Foreground) {
+            output::warn(&why);
+        }
+        info.warnings.push(why);
+    }
+    readiness.ready(info);
 }

@@ -3,11 +3,11 @@
 use crate::command::{Command, CommandQueue, REPORT_QUEUE, Report};
 use crate::counters::Counters;
 use crate::handover::Inbox;
+use crate::io::address::Family;
 use crate::io::buffers::Buffers;
 use crate::io::ring::{COMPLETIONS, Ring};
 use crate::io::sends::Sends;
 use crate::io::socket::SocketSet;
-use crate::io::{address::Family, socket};
 use crate::probe::Features;
 use crate::shard::{
     BUFFER_LEN, Door, Parts, READ_BUFFERS, READ_GROUP, RECEIVE_BUFFERS, RECEIVE_GROUP, Shard,
@@ -18,7 +18,6 @@ use crate::{ControlSockets, MAX_SHARDS};
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
 use std::io;
-use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -32,10 +31,8 @@ pub struct GroupConfig {
     pub own_name: PeerName,
     /// MTU of the network, bytes.
     pub mtu: usize,
-    /// Address to bind, if not all.
-    pub host: Option<IpAddr>,
-    /// The mesh port; 0: any.
-    pub port: u16,
+    /// The sockets, for as many shards as there are tap queues.
+    pub sockets: SocketSet,
     /// One tap queue a shard; their number is the number of shards.
     pub taps: Vec<OwnedFd>,
     /// What the kernel can do and no switch turned off.
@@ -58,9 +55,6 @@ pub enum StartError {
     /// No tap queue, or more than there are lanes.
     #[error("{0} shards: 1 to {MAX_SHARDS} are possible")]
     Count(usize),
-    /// A socket.
-    #[error(transparent)]
-    Socket(#[from] socket::SocketError),
     /// Ring, buffers or thread.
     #[error("{step} of shard {shard} failed: {cause}")]
     Shard {
@@ -71,6 +65,16 @@ pub enum StartError {
         /// The kernel's answer.
         cause: io::Error,
     },
+}
+
+/// Shards with all they need, before their threads start: what is left needs no
+/// privilege.
+pub struct Prepared {
+    shards: Vec<Shard>,
+    cores: Vec<usize>,
+    reporter: async_channel::Sender<Report>,
+    group: Group,
+    control: ControlSockets,
 }
 
 /// The shards at work.
@@ -85,17 +89,42 @@ pub struct Group {
     large_buffers: bool,
 }
 
-impl Group {
-    /// Opens the sockets and starts one thread for each tap queue.
+impl Prepared {
+    /// Starts one thread for each shard.
     ///
     /// # Errors
-    /// [`StartError`]; nothing goes on running.
-    pub fn start(config: GroupConfig) -> Result<(Self, ControlSockets), StartError> {
+    /// [`StartError::Shard`]; nothing goes on running.
+    pub fn start(self) -> Result<(Group, ControlSockets), StartError> {
+        let Self { shards, cores, reporter, mut group, control } = self;
+        for (shard, built) in shards.into_iter().enumerate() {
+            let core = cores.get(shard % cores.len().max(1)).copied();
+            let reporter = reporter.clone();
+            let thread = std::thread::Builder::new()
+                .name(format!("weave-shard-{shard}"))
+                .spawn(move || run(built, shard, core, &reporter))
+                .map_err(|cause| StartError::Shard { step: "the thread", shard, cause });
+            match thread {
+                Ok(thread) => group.threads.push(thread),
+                Err(error) => {
+                    group.stop();
+                    return Err(error);
+                }
+            }
+        }
+        Ok((group, control))
+    }
+}
+
+impl Group {
+    /// Makes a ring and its memory for each tap queue.
+    ///
+    /// # Errors
+    /// [`StartError`].
+    pub fn prepare(config: GroupConfig) -> Result<Prepared, StartError> {
         let shards = config.taps.len();
         if !(1..=MAX_SHARDS).contains(&shards) {
             return Err(StartError::Count(shards));
         }
-        let sockets = socket::open(config.host, config.port, shards, config.features.merging)?;
         let door = |shard: usize| -> Result<Door, StartError> {
             let commands = CommandQueue::new().map_err(|cause| StartError::Shard {
                 step: "the eventfd",
@@ -114,33 +143,18 @@ impl Group {
         let counters: Vec<Arc<Counters>> = (0..shards).map(|_| Arc::default()).collect();
         let storm = Arc::default();
         let built: Vec<Shard> = (0..shards)
-            .map(|shard| build(&config, &sockets, shard, &doors, &storm, &counters, &reporter))
+            .map(|shard| build(&config, shard, &doors, &storm, &counters, &reporter))
             .collect::<Result<_, _>>()?;
-        let mut group = Self {
+        let group = Self {
             doors,
             counters,
             reports,
             threads: Vec::with_capacity(shards),
-            family: sockets.family,
-            port: sockets.port,
-            large_buffers: sockets.large_buffers,
+            family: config.sockets.family,
+            port: config.sockets.port,
+            large_buffers: config.sockets.large_buffers,
         };
-        for (shard, built) in built.into_iter().enumerate() {
-            let core = config.cores.get(shard % config.cores.len().max(1)).copied();
-            let reporter = reporter.clone();
-            let thread = std::thread::Builder::new()
-                .name(format!("weave-shard-{shard}"))
-                .spawn(move || run(built, shard, core, &reporter))
-                .map_err(|cause| StartError::Shard { step: "the thread", shard, cause });
-            match thread {
-                Ok(thread) => group.threads.push(thread),
-                Err(error) => {
-                    group.stop();
-                    return Err(error);
-                }
-            }
-        }
-        Ok((group, sockets.control))
+        Ok(Prepared { shards: built, cores: config.cores, reporter, group, control: config.sockets.control })
     }
 
     /// Number of shards.
@@ -213,7 +227,6 @@ impl Drop for Group {
 
 pub(crate) fn build(
     config: &GroupConfig,
-    sockets: &SocketSet,
     shard: usize,
     doors: &Arc<[Door]>,
     storm: &Arc<StormControl>,
@@ -225,8 +238,8 @@ pub(crate) fn build(
     let ring = Ring::new(config.completions.unwrap_or(COMPLETIONS), config.features.read_multishot)
         .map_err(failed("io_uring_setup"))?;
     let tap = config.taps.get(shard).ok_or_else(missing)?;
-    let receive_socket = sockets.receive.get(shard).ok_or_else(missing)?;
-    let send_socket = sockets.send.get(shard).ok_or_else(missing)?;
+    let receive_socket = config.sockets.receive.get(shard).ok_or_else(missing)?;
+    let send_socket = config.sockets.send.get(shard).ok_or_else(missing)?;
     let door = doors.get(shard).ok_or_else(missing)?;
     ring.register(tap.as_fd(), receive_socket.as_fd(), send_socket.as_fd(), door.commands.wake_fd())
         .map_err(failed("registering files"))?;
@@ -246,7 +259,7 @@ pub(crate) fn build(
         doors: Arc::clone(doors),
         reports: reports.clone(),
         shard,
-        family: sockets.family,
+        family: config.sockets.family,
         segmentation: config.features.segmentation,
         join_udp: config.join_udp,
         join_tcp: config.join_tcp,

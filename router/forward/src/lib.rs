@@ -26,8 +26,8 @@ pub use command::{
     Command, CommandQueue, LinkId, MacChange, Mode, PeerRoute, ReceiveSession, Report, Routes, SendSession,
 };
 pub use counters::{Counters, DropReason, LinkCounters, Snapshot};
-pub use group::{Group, GroupConfig, StartError};
-pub use io::socket::{ControlSockets, SocketError, check_port};
+pub use group::{Group, GroupConfig, Prepared, StartError};
+pub use io::socket::{ControlSockets, SocketError, SocketSet, open as open_sockets};
 pub use probe::{Features, ProbeError, probe};
 
 /// Shards of one router, at most: one data lane each.

@@ -254,7 +254,9 @@ impl ExposedAddresses {
     pub fn apply(&self, policy: &HostPolicy) -> Result<()> {
         let exposed = self.all.iter();
         let exposed = exposed.map(|one| ExposedNet { cidr: one.cidr, masquerade: one.masquerade });
-        let exposed: Vec<_> = exposed.collect();
+        let mut exposed: Vec<_> = exposed.collect();
+        // Whoever puts them in place, they come in one order.
+        exposed.sort_by_key(|one| one.cidr);
         let policy = Policy { port: policy.port, engine_bridge: policy.engine_bridge.clone(), exposed };
         match Firewall::find() {
             Some(firewall) => firewall.apply(&policy),

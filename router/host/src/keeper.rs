@@ -4,24 +4,28 @@
 //! bridge, ports, exposed addresses and firewall rules that somebody took or changed are put back.
 //! One thread does all of it, one thing after the other; three others only wait for news. What
 //! news there is does not matter: each time the whole state is looked at, and once in
-//! [`EVERYTHING_EVERY`] without any.
+//! [`EVERYTHING_EVERY`] without any. A fifth thread gives routers that start the queues of the
+//! tap, so that none waits for an engine.
 
 mod containers;
+mod routers;
 mod watch;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use crate::attach::is_host_interface;
 use crate::bridge::{self, BRIDGE};
 use crate::error::Result;
-use crate::exposed::{ExposedAddresses, HostPolicy};
+use crate::exposed::{self, ExposedAddresses, HostPolicy};
 use crate::firewall::Firewall;
 use crate::mtu::DEFAULT_MTU;
 use crate::netlink::{Link, Netlink};
+use crate::records::{self, Record};
 use crate::tap::TAP;
 use containers::Containers;
+pub use routers::serve_routers;
 pub use watch::watch;
 
 /// How often everything is looked at without any news.
@@ -32,6 +36,8 @@ const TOGETHER: Duration = Duration::from_millis(50);
 
 /// How often rules are put in place that are changed again at once, until the next news.
 const APPLIED_MAX: usize = 5;
+/// How long a keeper that was started for a router waits for it.
+const ROUTER_WITHIN: Duration = Duration::from_secs(60);
 
 /// What a keeper is started with.
 #[derive(Debug, Clone)]
@@ -42,6 +48,8 @@ pub struct KeeperConfig {
     pub engine_host: String,
     /// What the rules need to know, until a router that is launched writes it down.
     pub policy: HostPolicy,
+    /// It is started for a router that starts: until that one runs the host stays as it is.
+    pub for_router: bool,
 }
 
 /// Something may have changed.
@@ -53,13 +61,28 @@ pub enum News {
     Links,
     /// The firewall's tables changed.
     Firewall,
+    /// A router runs that was given its queues.
+    Router,
+    /// One did not start.
+    NoRouter,
     /// The keeper is to end.
     Stop,
+}
+
+/// Whether there is something to keep without a router: containers that may run again, and
+/// exposed addresses.
+#[must_use]
+pub fn has_work(state_dir: &Path) -> bool {
+    let exposed = exposed::read_all(state_dir).map_or(true, |all| !all.is_empty());
+    exposed || records::read_all(state_dir).map_or(true, |(all, _)| all.iter().any(Record::is_of_engine))
 }
 
 /// Keeps until told to stop; `attachments_changed` is called after each change of an attachment.
 /// What cannot be done now is logged and tried again.
 pub fn run(config: KeeperConfig, news: &Receiver<News>, attachments_changed: impl Fn()) {
+    if config.for_router && !await_router(&config.state_dir, news) {
+        return;
+    }
     let mut keeper = Keeper {
         containers: Containers::new(config.state_dir.clone(), config.engine_host.clone()),
         config,
@@ -83,9 +106,23 @@ pub fn run(config: KeeperConfig, news: &Receiver<News>, attachments_changed: imp
         }
         due = match next(news, begin + EVERYTHING_EVERY) {
             Some(due) if due.contains(&News::Stop) => return,
-            Some(due) => due,
-            None => vec![News::Engine, News::Links, News::Firewall],
+            Some(due) if !due.contains(&News::Router) => due,
+            Some(_) | None => vec![News::Engine, News::Links, News::Firewall],
         };
+    }
+}
+
+/// Waits until a router runs. False when the keeper is to end: when it is told to, or when no
+/// router runs and there is nothing to keep without one.
+fn await_router(state_dir: &Path, news: &Receiver<News>) -> bool {
+    let deadline = Instant::now() + ROUTER_WITHIN;
+    loop {
+        match news.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+            Ok(News::Router) => return true,
+            Ok(News::Stop) | Err(RecvTimeoutError::Disconnected) => return false,
+            Ok(News::NoRouter) | Err(RecvTimeoutError::Timeout) => return has_work(state_dir),
+            Ok(News::Engine | News::Links | News::Firewall) => {}
+        }
     }
 }
 

@@ -13,9 +13,11 @@ pub mod engine;
 mod error;
 pub mod ethtool;
 pub mod exposed;
+mod failpoint;
 pub mod firewall;
 #[cfg(feature = "engine")]
 pub mod keeper;
+pub mod keeper_socket;
 pub mod mtu;
 pub mod named;
 pub mod namespace;
@@ -32,6 +34,7 @@ pub mod tap;
 pub mod unprivileged;
 
 pub use error::{Error, Result};
+pub use failpoint::failpoint;
 pub use namespace::{Namespace, NamespaceId, NamespaceSpec};
 pub use netlink::{Link, Netlink};
 pub use pidfd::PidFd;

@@ -6,6 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
+use crate::failpoint::failpoint;
 
 /// What a router advertisement or redirect from the network could change.
 const IPV6_PORT: &[(&str, &str)] = &[
@@ -84,5 +85,6 @@ fn write(path: &Path, value: &str) -> io::Result<()> {
     if fs::read_to_string(path)?.trim() == value {
         return Ok(());
     }
+    failpoint("write a setting");
     fs::write(path, value)
 }

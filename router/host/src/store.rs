@@ -14,6 +14,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+use crate::failpoint::failpoint;
 
 /// Longest file of the state directory, bytes.
 pub const FILE_MAX: u64 = 1 << 20;
@@ -208,6 +209,7 @@ impl StateDir {
         }
         // One name for each file, so that crashes leave at most one behind.
         let temporary = self.path.join(format!(".{name}.tmp"));
+        failpoint("write a file");
         let written = OpenOptions::new()
             .write(true)
             .create(true)
@@ -215,11 +217,15 @@ impl StateDir {
             .mode(0o600)
             .open(&temporary)
             .and_then(|mut file| file.write_all(&text).and_then(|()| file.sync_all()))
-            .and_then(|()| fs::rename(&temporary, &path));
+            .and_then(|()| {
+                failpoint("rename a file");
+                fs::rename(&temporary, &path)
+            });
         if let Err(error) = written {
             let _ = fs::remove_file(&temporary);
             return Err(failed(&error));
         }
+        failpoint("go on after a file was written");
         self.sync()
     }
 
@@ -229,6 +235,7 @@ impl StateDir {
     /// [`Error::State`] when it cannot be removed.
     pub fn remove(&self, name: &str) -> Result<bool> {
         let path = self.path.join(name);
+        failpoint("remove a file");
         match fs::remove_file(&path) {
             Ok(()) => self.sync().map(|()| true),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),

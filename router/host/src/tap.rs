@@ -10,6 +10,7 @@ use std::fmt;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
+use serde::{Deserialize, Serialize};
 use tun_rs::{DeviceBuilder, Layer, SyncDevice};
 
 use crate::bridge::{BRIDGE, describe, random_mac};
@@ -41,7 +42,7 @@ const RELEASE_LIMIT: Duration = Duration::from_secs(3);
 const DEVICE: &str = "/dev/net/tun";
 
 /// What the router is willing to take from, and give to, the tap.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Offloads {
     /// TCP super-frames.
     pub tso: bool,
@@ -56,7 +57,7 @@ impl Default for Offloads {
 }
 
 /// What the tap does for the router.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TapFeatures {
     /// Frames come without finished checksums and may be given so.
     pub checksum: bool,

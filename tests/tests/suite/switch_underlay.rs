@@ -2,7 +2,6 @@
 
 use std::time::{Duration, Instant};
 
-use tempfile::TempDir;
 use weave_host::ethtool;
 use weave_perf::lab::{UNDERLAY, Underlay};
 use weave_tests::world::{Family, v4};
@@ -16,15 +15,6 @@ const TRIED_AGAIN_WITHIN: Duration = Duration::from_secs(60);
 const STATE: &str = "no_segmentation";
 /// The device's share of checksums, by its name in the kernel.
 const CHECKSUMS: &str = "tx-checksum-ip-generic";
-
-/// A world whose routers' sockets can be made to refuse segmented sends; the directory holds what
-/// is needed for it and must outlive the world's launches.
-fn refusable() -> (World, TempDir) {
-    let directory = tempfile::tempdir().unwrap();
-    let library = descriptors::keeper(directory.path());
-    let world = World::pair(Options::encrypted().env("LD_PRELOAD", library.to_str().unwrap()));
-    (world, directory)
-}
 
 /// Makes the kernel refuse segmented sends of host `end`, or no more. A device without checksum
 /// offload does the same up to Linux 6.10; later kernels cut in software there.
@@ -77,7 +67,7 @@ fn a_device_without_checksums_carries_everything() {
 
 #[test]
 fn a_route_that_suddenly_refuses_loses_nothing_and_is_named() {
-    let (world, _library) = refusable();
+    let world = World::pair(Options::encrypted());
     traffic::everything(&world, STREAM);
     for end in [0, 1] {
         assert_eq!(world.degraded(end), Vec::<String>::new());
@@ -110,7 +100,7 @@ fn refused(world: &World) {
 
 #[test]
 fn long_a_device_that_cuts_again_is_used_again_within_a_minute() {
-    let (world, _library) = refusable();
+    let world = World::pair(Options::encrypted());
     for end in [0, 1] {
         refuse(&world, end, true);
     }

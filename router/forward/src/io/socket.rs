@@ -5,6 +5,7 @@ use nix::errno::Errno;
 use nix::sys::socket::{
     AddressFamily, SockFlag, SockType, SockaddrStorage, bind, getsockname, setsockopt, socket, sockopt,
 };
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};
@@ -68,13 +69,20 @@ pub struct SocketSet {
     pub large_buffers: bool,
 }
 
-/// Says whether the port is free, before anything is built for it.
-///
-/// # Errors
-/// As [`open`].
-pub fn check_port(host: Option<IpAddr>, port: u16) -> Result<(), SocketError> {
-    let (family, address) = place(host, port);
-    await_port(family, address).map(drop)
+impl SocketSet {
+    /// The same sockets once more: a port below 1024, and buffers past the host's
+    /// limits, are given to the privileged only.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn try_clone(&self) -> io::Result<Self> {
+        let all = |sockets: &[OwnedFd]| sockets.iter().map(OwnedFd::try_clone).collect::<io::Result<_>>();
+        let control = ControlSockets {
+            receive: self.control.receive.try_clone()?,
+            send: self.control.send.try_clone()?,
+        };
+        Ok(Self { receive: all(&self.receive)?, send: all(&self.send)?, control, ..*self })
+    }
 }
 
 /// Family and address to bind.

@@ -43,8 +43,7 @@ impl Bench {
         let config = GroupConfig {
             own_name: PeerName::new([2, 0, 0, 0, 0, 1]).unwrap(),
             mtu: 1376,
-            host: Some(Ipv4Addr::LOCALHOST.into()),
-            port: 0,
+            sockets: socket::open(Some(Ipv4Addr::LOCALHOST.into()), 0, 1, true).unwrap(),
             taps: vec![OwnedFd::from(inner)],
             features: probe(&[]).unwrap(),
             join_tcp: true,
@@ -53,7 +52,6 @@ impl Bench {
             cores: Vec::new(),
             completions: None,
         };
-        let sockets = socket::open(config.host, config.port, 1, true).unwrap();
         let commands = CommandQueue::new().unwrap();
         let doors = [Door {
             commands,
@@ -65,8 +63,7 @@ impl Bench {
         let counters = Arc::new(Counters::default());
         let (reporter, reports) = async_channel::bounded(100);
         let mut shard =
-            build(&config, &sockets, 0, &doors, &Arc::default(), &[Arc::clone(&counters)], &reporter)
-                .unwrap();
+            build(&config, 0, &doors, &Arc::default(), &[Arc::clone(&counters)], &reporter).unwrap();
         shard.ring.enable().unwrap();
         let far = UdpSocket::bind("127.0.0.1:0").unwrap();
         far.set_read_timeout(Some(WITHIN)).unwrap();

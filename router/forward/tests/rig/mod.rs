@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 use weave_crypto::{Key, SendKey};
 use weave_forward::{
     Command, ControlSockets, DropReason, Features, Group, GroupConfig, LinkCounters, LinkId, MacChange, Mode,
-    PeerRoute, ReceiveSession, Report, Routes, SendSession, boot_time, probe,
+    PeerRoute, ReceiveSession, Report, Routes, SendSession, boot_time, open_sockets, probe,
 };
 use weave_host::Netlink;
 use weave_wire::vnet::{VNET_LEN, VnetHeader};
@@ -184,12 +184,12 @@ impl Side {
             outer.set_write_timeout(Some(WITHIN)).unwrap();
             (OwnedFd::from(inner), outer)
         });
-        let (inner, taps) = pairs.unzip();
+        let (inner, taps): (Vec<OwnedFd>, _) = pairs.unzip();
+        let (host, gro) = (Some(Ipv4Addr::LOCALHOST.into()), options.features.merging);
         let config = GroupConfig {
             own_name: name(number),
             mtu: MTU,
-            host: Some(Ipv4Addr::LOCALHOST.into()),
-            port: 0,
+            sockets: open_sockets(host, 0, inner.len(), gro).unwrap(),
             taps: inner,
             features: options.features,
             join_tcp: true,
@@ -198,7 +198,7 @@ impl Side {
             cores: Vec::new(),
             completions: options.completions,
         };
-        let (group, control) = Group::start(config).unwrap();
+        let (group, control) = Group::prepare(config).unwrap().start().unwrap();
         let reports = group.reports();
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, group.port()));
         Self { group, taps, reports, address, mode: options.mode, rig, _control: control }

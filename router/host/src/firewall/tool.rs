@@ -10,6 +10,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::error::{Error, Result};
+use crate::failpoint::failpoint;
 
 /// Time a program has; it may wait for another that changes the tables.
 const WITHIN: Duration = Duration::from_secs(10);
@@ -35,7 +36,9 @@ pub(super) fn ask(program: &str, arguments: &[&str]) -> Result<Output> {
 
 /// Runs a program with this input; its words if it refuses.
 pub(super) fn tell(program: &str, arguments: &[&str], input: &str) -> Result<()> {
+    failpoint("change the firewall");
     let output = run(program, arguments, input)?;
+    failpoint("go on after the firewall was changed");
     if output.status.success() {
         return Ok(());
     }
@@ -66,6 +69,7 @@ fn run(program: &str, arguments: &[&str], input: &str) -> Result<Output> {
         // One that refuses its input says so by its status.
         let _ = stdin.write_all(input.as_bytes());
     }
+    failpoint("wait for a program");
     let pid = i32::try_from(child.id()).ok().map(Pid::from_raw);
     let (done, waiting) = channel::<()>();
     let watchdog = std::thread::spawn(move || {

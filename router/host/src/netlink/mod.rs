@@ -22,6 +22,7 @@ use netlink_sys::protocols::NETLINK_ROUTE;
 use netlink_sys::{AsyncSocket, Socket};
 
 use crate::error::{Error, Result};
+use crate::failpoint::failpoint;
 use crate::namespace::Namespace;
 use crate::sys;
 use socket::DirectSocket;
@@ -71,6 +72,9 @@ impl Netlink {
         object: impl Display,
         request: impl Future<Output = Result<T, rtnetlink::Error>>,
     ) -> Result<T> {
+        if !matches!(step, "list" | "look up") {
+            failpoint(step);
+        }
         self.call_within(CALL_LIMIT, step, object, request)
     }
 

@@ -72,5 +72,10 @@ fn trouble(seconds: u64) {
 
 #[test]
 fn alone_a_bad_network_doubles_and_damages_nothing() {
+    trouble(6);
+}
+
+#[test]
+fn long_a_bad_network_doubles_and_damages_nothing() {
     trouble(20);
 }

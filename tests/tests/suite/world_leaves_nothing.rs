@@ -44,7 +44,7 @@ fn end(ending: &str, world: &World) {
 #[expect(clippy::zombie_processes, reason = "the caller waits for it")]
 fn start(ending: &str) -> (Child, BufReader<impl Read>, PathBuf) {
     let mut child = Command::new(std::env::current_exe().unwrap())
-        .args(["--ignored", "--exact", "a_test_that_ends", "--nocapture"])
+        .args(["--ignored", "--exact", "world_leaves_nothing::a_test_that_ends", "--nocapture"])
         .env(ENDING, ending)
         .stdout(Stdio::piped())
         .stderr(Stdio::null())

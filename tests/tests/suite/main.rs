@@ -1,5 +1,5 @@
 //! Tests with real hosts, in one executable: each more would link all crates once again.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, clippy::print_stderr)]
 
 mod attach_many;
 mod engine_many;

@@ -127,7 +127,8 @@ struct Started {
     setup: Setup,
     info: ReadyInfo,
     saver_thread: std::thread::JoinHandle<()>,
-    control_socket: std::path::PathBuf,
+    /// Removed when it ends.
+    unix_sockets: [std::path::PathBuf; 2],
 }
 
 impl Started {
@@ -147,10 +148,12 @@ impl Started {
         if self.saver_thread.join().is_err() {
             tracing::error!("the thread that writes the state panicked");
         }
-        if let Err(error) = std::fs::remove_file(&self.control_socket)
-            && error.kind() != io::ErrorKind::NotFound
-        {
-            tracing::warn!("removing the control socket: {error}");
+        for socket in self.unix_sockets {
+            if let Err(error) = std::fs::remove_file(&socket)
+                && error.kind() != io::ErrorKind::NotFound
+            {
+                tracing::warn!("removing {}: {error}", socket.display());
+            }
         }
         result
     }
@@ -226,6 +229,9 @@ fn start(
     warnings.extend(degraded.iter().map(|(name, reason)| format!("{name}: {reason}")));
     let info = ReadyInfo { name: state.name, nickname: config.nickname.clone(), warnings };
     let control_socket = weave_api::socket::path(&config.run_dir);
+    let names_socket = weave_api::names::names_socket(&config.run_dir);
+    weave_api::names::prepare(&config.run_dir).map_err(process("making the directory of the names' socket"))?;
+    let unix_sockets = [control_socket.clone(), names_socket.clone()];
     let config = Arc::new(config);
     let setup = Setup {
         local,
@@ -237,12 +243,13 @@ fn start(
         group,
         sockets,
         listener,
-        control_socket: control_socket.clone(),
+        control_socket,
+        names_socket,
         saver,
         degraded,
         signals: caught.receive(),
     };
-    Ok(Started { setup, info, saver_thread, control_socket })
+    Ok(Started { setup, info, saver_thread, unix_sockets })
 }
 
 /// The UID of run number `run`: unlike that of every other run anywhere, and larger

@@ -15,7 +15,7 @@ use weave_host::keeper::{KeeperConfig, News, run as keep, watch};
 use weave_host::{exposed, records};
 
 use super::attach::tell_router;
-use super::expose;
+use super::{dns, expose};
 use crate::environment::Environment;
 use crate::failure::{Failure, Result};
 use crate::output;
@@ -56,7 +56,12 @@ pub fn run(environment: &Environment) -> Result<()> {
     };
     watch(config.engine_host.clone(), &sender)
         .map_err(|error| Failure::because("cannot keep this host", error))?;
-    keep(config, &news, || tell_router(&run_dir));
+    dns::guard::watch(run_dir.clone(), config.state_dir.clone()).map_err(failed)?;
+    let state_dir = config.state_dir.clone();
+    keep(config, &news, || {
+        dns::publish::write(&run_dir, &state_dir);
+        tell_router(&run_dir);
+    });
     Ok(())
 }
 
@@ -70,8 +75,11 @@ fn log_to_stderr() {
 }
 
 /// Sets the host up around a router that was started, and has that kept.
-pub fn take_up(environment: &Environment, port: u16, mtu: u16) {
+pub fn take_up(environment: &Environment, port: u16, mtu: u16, with_dns: bool) {
     expose::prepare(environment, port, mtu);
+    if with_dns {
+        dns::launch::beside_router(environment);
+    }
     ensure(environment);
 }
 
@@ -127,11 +135,12 @@ pub fn end(run_dir: &Path) -> Result<()> {
 }
 
 /// Ends the keeper unless there is something to keep without a router: containers that may run
-/// again, and exposed addresses.
+/// again, exposed addresses, and the DNS.
 pub fn end_if_idle(environment: &Environment) -> Result<()> {
     let state_dir = environment.state_dir()?;
     let exposed = exposed::read_all(&state_dir).is_ok_and(|all| all.is_empty());
     let attached =
         records::read_all(&state_dir).is_ok_and(|(all, _)| all.iter().all(|record| !record.is_of_engine()));
-    if exposed && attached { end(&environment.run_dir()?) } else { Ok(()) }
+    let dns = dns::settings(environment)?.enabled;
+    if exposed && attached && !dns { end(&environment.run_dir()?) } else { Ok(()) }
 }

@@ -5,13 +5,13 @@ use std::io;
 use std::path::Path;
 
 use serde::Deserialize;
-use weave_api::Client;
+use weave_api::{Client, names};
 use weave_host::firewall::Firewall;
 use weave_host::store::StateDir;
 use weave_host::{Netlink, reset::remove_interfaces};
 use weave_host::{exposed, records};
 
-use super::keeper;
+use super::{dns, keeper};
 use super::stop::stop;
 use crate::environment::Environment;
 use crate::failure::{Failure, Result};
@@ -27,6 +27,7 @@ pub fn run(environment: &Environment) -> Result<()> {
     let (run_dir, state_dir) = (environment.run_dir()?, environment.state_dir()?);
     root::require("reset")?;
     stop(&run_dir, Client::leave)?;
+    dns::launch::end(environment)?;
     keeper::end(&run_dir)?;
     let interfaces = Netlink::open()
         .and_then(|mut host| remove_interfaces(&mut host))
@@ -104,9 +105,17 @@ fn remove_empty(directory: &Path) -> io::Result<()> {
 }
 
 fn remove_run(run_dir: &Path) -> io::Result<()> {
-    let control = weave_api::socket::directory(run_dir);
+    let (control, names) = (weave_api::socket::directory(run_dir), names::directory(run_dir));
     let files = running::FILES.iter().map(|name| run_dir.join(name));
-    for file in files.chain([weave_api::socket::path(run_dir)]) {
+    let own = names::own_file(run_dir);
+    let others = [
+        weave_api::socket::path(run_dir),
+        names::names_socket(run_dir),
+        names::sidecar_socket(run_dir),
+        own.with_extension("tmp"),
+        own,
+    ];
+    for file in files.chain(others) {
         match fs::remove_file(&file) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) if error.kind() == io::ErrorKind::NotADirectory => {}
@@ -114,6 +123,7 @@ fn remove_run(run_dir: &Path) -> io::Result<()> {
         }
     }
     remove_empty(&control)?;
+    remove_empty(&names)?;
     remove_empty(run_dir)
 }
 

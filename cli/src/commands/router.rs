@@ -17,7 +17,7 @@ pub fn run(options: LaunchOptions, environment: &Environment, launched: bool) ->
     let readiness = Readiness::Launched;
     let outcome = read_secrets()
         .and_then(|passwords| resolve(options, environment, Role::Launched(passwords)))
-        .and_then(|resolved| serve(resolved, readiness));
+        .and_then(|resolved| serve(resolved, readiness, false));
     if let Err(failure) = &outcome {
         readiness.failed(failure.to_string());
     }
@@ -32,13 +32,14 @@ fn foreground(options: LaunchOptions, environment: &Environment) -> Result<()> {
             "use --password-file or WEAVE_PASSWORD",
         ));
     }
+    let with_dns = !options.no_dns;
     let resolved = resolve(options, environment, Role::Front)?;
     root::require("router")?;
     resolved.warnings.iter().for_each(output::warn);
-    serve(resolved, Readiness::Foreground)
+    serve(resolved, Readiness::Foreground, with_dns)
 }
 
-fn serve(Resolved { config, .. }: Resolved, readiness: Readiness) -> Result<()> {
+fn serve(Resolved { config, .. }: Resolved, readiness: Readiness, with_dns: bool) -> Result<()> {
     weave_api::socket::prepare(&config.run_dir).map_err(|error| {
         Failure::new(
             "cannot make the control socket's place",
@@ -54,7 +55,9 @@ fn serve(Resolved { config, .. }: Resolved, readiness: Readiness) -> Result<()> 
             readiness.ready(info);
             // `launch` does it itself; here the router must not wait for it.
             if matches!(readiness, Readiness::Foreground) {
-                std::thread::spawn(move || super::keeper::take_up(&Environment::of_process(), port, mtu));
+                std::thread::spawn(move || {
+                    super::keeper::take_up(&Environment::of_process(), port, mtu, with_dns);
+                });
             }
         }
         Err(reason) => readiness.failed(reason),

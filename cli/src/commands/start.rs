@@ -74,7 +74,7 @@ fn take_others(opened: &Opened, cidrs: &[IpNet], environment: &Environment) -> R
     if !others.is_empty() {
         records.detach(&mut host, &opened.name, &opened.namespace, &others).map_err(failed)?;
         drop(records);
-        super::attach::tell_router(&environment.run_dir()?);
+        super::dns::publish::tell(environment)?;
     }
     Ok(())
 }

@@ -18,6 +18,7 @@ pub mod firewall;
 pub mod keeper;
 pub mod mtu;
 pub mod named;
+pub mod names;
 pub mod namespace;
 mod neighbour;
 pub mod netlink;

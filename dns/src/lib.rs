@@ -78,6 +78,6 @@ pub fn run(config: SidecarConfig, ready: impl FnOnce()) -> std::io::Result<()> {
         commands::serve(&server, config.commands)?;
         tokio::task::spawn_local(router::follow(Rc::clone(&server)));
         ready();
-        own::follow(server, watch).await
+        own::follow(server, watch).await;
     })
 }

@@ -4,9 +4,11 @@ use std::fs;
 use std::io;
 use std::path::Path;
 use std::rc::Rc;
+use std::sync::Arc;
+use std::thread;
 
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
-use tokio::io::unix::AsyncFd;
+use tokio::sync::Notify;
 use tokio::time::timeout;
 use weave_api::names::{OwnNames, directory, own_file};
 
@@ -17,36 +19,30 @@ use crate::server::Server;
 const FILE_MAX: u64 = 4 << 20;
 
 /// News of the file.
-pub(crate) struct Watch(AsyncFd<Inotify>);
+pub(crate) struct Watch(Arc<Notify>);
 
 impl Watch {
+    /// The kernel is asked on a thread of its own.
     pub(crate) fn new(run_dir: &Path) -> io::Result<Self> {
-        let inotify = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)?;
+        let inotify = Inotify::init(InitFlags::IN_CLOEXEC)?;
         inotify.add_watch(&directory(run_dir), AddWatchFlags::IN_MOVED_TO)?;
-        Ok(Self(AsyncFd::new(inotify)?))
-    }
-
-    /// Waits until something was put into the directory.
-    async fn changed(&self) -> io::Result<()> {
-        let mut ready = self.0.readable().await?;
-        let read = ready.try_io(|inotify| Ok(inotify.get_ref().read_events()?));
-        match read {
-            Ok(Err(error)) if error.kind() != io::ErrorKind::WouldBlock => Err(error),
-            _ => Ok(()),
-        }
+        let news = Arc::new(Notify::new());
+        let told = Arc::clone(&news);
+        thread::Builder::new().name("weave-dns-names".into()).spawn(move || {
+            while inotify.read_events().is_ok() {
+                told.notify_one();
+            }
+        })?;
+        Ok(Self(news))
     }
 }
 
 /// Follows the file, and the addresses of this host, for ever.
-pub(crate) async fn follow(server: Rc<Server>, watch: Watch) -> io::Result<()> {
+pub(crate) async fn follow(server: Rc<Server>, watch: Watch) -> ! {
     loop {
-        match timeout(listen::LOOK_EVERY, watch.changed()).await {
-            Ok(changed) => {
-                changed?;
-                read(&server);
-            }
-            Err(_) => {}
-        }
+        // Without news it may have been changed all the same: the thread can end.
+        let _ = timeout(listen::LOOK_EVERY, watch.0.notified()).await;
+        read(&server);
         listen::keep_up(&server).await;
     }
 }

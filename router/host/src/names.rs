@@ -142,6 +142,7 @@ impl ContainerNames {
     /// [`Error::Invalid`] when it has too many.
     pub fn add(&mut self, name: &HostName, addresses: &[IpAddr]) -> Result<()> {
         self.removed.retain(|removed| removed != name);
+        let is_full = self.given.len() >= GIVEN_MAX;
         match self.given.iter_mut().find(|given| given.name == *name) {
             Some(given) if addresses.is_empty() || given.addresses.is_empty() => given.addresses.clear(),
             Some(given) => {
@@ -149,7 +150,7 @@ impl ContainerNames {
                 given.addresses.sort_unstable();
                 given.addresses.dedup();
             }
-            None if self.given.len() >= GIVEN_MAX => return Err(too_many(name, GIVEN_MAX)),
+            None if is_full => return Err(too_many(name, GIVEN_MAX)),
             None => self.given.push(GivenName { name: name.clone(), addresses: addresses.to_vec() }),
         }
         Ok(())

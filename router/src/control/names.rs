@@ -66,7 +66,8 @@ pub(super) async fn serve(listener: UnixListener, events: rt::Sender<Event>) {
 async fn tell(mut stream: UnixStream, events: rt::Sender<Event>) -> io::Result<()> {
     write(&mut stream, &hello_frame()).await?;
     let (sender, changes) = rt::bounded(CHANGES);
-    events.send(Event::ReadsNames(sender)).await.map_err(io::Error::other)?;
+    let gone = |_| io::Error::other("the control core has ended");
+    events.send(Event::ReadsNames(sender)).await.map_err(gone)?;
     let mut complete = false;
     while let Ok(names) = changes.recv().await {
         for frame in frames(names) {

@@ -90,7 +90,6 @@ fn what_is_not_there_is_said_with_how_long_that_holds() {
         ("web.weave.local.", RecordType::MX, ResponseCode::NoError),
         ("b.weave.local.", RecordType::A, ResponseCode::NoError),
         ("weave.local.", RecordType::A, ResponseCode::NoError),
-        ("no host!.weave.local.", RecordType::A, ResponseCode::NXDomain),
         ("3.1.2.10.in-addr.arpa.", RecordType::PTR, ResponseCode::NXDomain),
         ("1.1.2.10.in-addr.arpa.", RecordType::A, ResponseCode::NoError),
     ] {
@@ -113,6 +112,15 @@ fn addresses_are_looked_up_backwards() {
         let RData::PTR(PTR(name)) = &answer.answers[0].data else { panic!("{answer:?}") };
         assert_eq!(name.to_ascii(), "web.weave.local.");
     }
+}
+
+#[test]
+fn what_no_container_can_be_called_is_not_asked_for_elsewhere() {
+    let server = server();
+    let name = Name::from_labels(["a!b", "weave", "local"].map(str::as_bytes)).unwrap();
+    let mut message = Message::new(7, MessageType::Query, OpCode::Query);
+    message.add_query(Query::query(name, RecordType::A));
+    assert_eq!(code(&server, &message), ResponseCode::NXDomain);
 }
 
 #[test]
@@ -214,7 +222,8 @@ fn hostile_messages_get_their_code_or_none() {
     let mut edns = Edns::new();
     edns.set_version(9);
     newer.edns = Some(edns);
-    assert_eq!(code(&server, &newer), ResponseCode::BADVERS);
+    // Two names of one number.
+    assert_eq!(u16::from(code(&server, &newer)), u16::from(ResponseCode::BADVERS));
 }
 
 #[test]

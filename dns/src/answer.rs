@@ -177,7 +177,8 @@ impl Server {
         }
         shuffle(&mut names);
         names.truncate(ADDRESSES_MAX);
-        let pointers = names.iter().filter_map(|name| name_of(name.as_str())).map(|name| RData::PTR(PTR(name)));
+        let pointers =
+            names.iter().filter_map(|name| name_of(name.as_str())).map(|name| RData::PTR(PTR(name)));
         let records = pointers.map(|data| self.record(asked, data)).collect();
         Answer { code: ResponseCode::NoError, authoritative: true, records, soa: Vec::new() }
     }

@@ -89,7 +89,8 @@ impl Forwarder {
         }
         state.read = version;
         ours.clone_into(&mut state.ours);
-        let text = version.filter(|(.., len)| *len <= FILE_MAX).and_then(|_| fs::read(&self.resolv_conf).ok());
+        let text =
+            version.filter(|(.., len)| *len <= FILE_MAX).and_then(|_| fs::read(&self.resolv_conf).ok());
         let servers = servers(&String::from_utf8_lossy(&text.unwrap_or_default()), ours);
         if servers != state.servers || state.resolver.is_none() {
             tracing::info!(?servers, "resolvers of other names");

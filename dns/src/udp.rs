@@ -22,7 +22,9 @@ const AGAIN: Duration = Duration::from_millis(100);
 pub(crate) async fn serve(server: Rc<Server>, socket: Rc<UdpSocket>) {
     let mut buffer = vec![0; QUESTION_MAX];
     loop {
-        if let Err(error) = socket.readable().await.and_then(|()| answer_waiting(&server, &socket, &mut buffer)) {
+        if let Err(error) =
+            socket.readable().await.and_then(|()| answer_waiting(&server, &socket, &mut buffer))
+        {
             tracing::debug!("receiving a question: {error}");
             tokio::time::sleep(AGAIN).await;
         }

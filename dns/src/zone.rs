@@ -213,7 +213,11 @@ mod tests {
     }
 
     fn says(address: &str) -> Says {
-        Says { origin: "02:00:00:00:00:01".parse().unwrap(), address: ip(address), container: Default::default() }
+        Says {
+            origin: "02:00:00:00:00:01".parse().unwrap(),
+            address: ip(address),
+            container: Default::default(),
+        }
     }
 
     fn addresses(zone: &Zone, name: &str) -> Vec<IpAddr> {
@@ -253,7 +257,9 @@ mod tests {
     #[test]
     fn what_a_new_router_does_not_say_again_is_forgotten_later() {
         let mut zone = zone();
-        zone.set_others(["a", "b"].map(|host| (name(&format!("{host}.weave.local")), vec![says("10.2.1.1")])));
+        zone.set_others(
+            ["a", "b"].map(|host| (name(&format!("{host}.weave.local")), vec![says("10.2.1.1")])),
+        );
         zone.set_own([(name("b.weave.local"), ip("10.2.1.9"))]);
         zone.mark_stale();
         zone.set_others([(name("a.weave.local"), vec![says("10.2.1.1")])]);
@@ -275,7 +281,10 @@ mod tests {
     #[test]
     fn the_domains_of_names_exist() {
         let mut zone = zone();
-        zone.set_own([(name("a.b.c.weave.local"), ip("10.2.1.1")), (name("d.c.weave.local"), ip("10.2.1.1"))]);
+        zone.set_own([
+            (name("a.b.c.weave.local"), ip("10.2.1.1")),
+            (name("d.c.weave.local"), ip("10.2.1.1")),
+        ]);
         for domain in ["b.c.weave.local", "c.weave.local", "weave.local"] {
             assert_eq!(zone.find(domain), Found::Domain, "{domain}");
         }

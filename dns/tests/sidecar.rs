@@ -16,7 +16,9 @@ use hickory_server::proto::rr::{Name, RData, Record, RecordType};
 use hickory_server::proto::serialize::binary::BinEncodable;
 use weave_api::REPLY_MAX;
 use weave_api::frame::encode;
-use weave_api::names::{NamesUpdate, OwnName, OwnNames, Says, SidecarStatus, names_socket, own_file, prepare};
+use weave_api::names::{
+    NamesUpdate, OwnName, OwnNames, Says, SidecarStatus, names_socket, own_file, prepare,
+};
 use weave_api::server::hello_frame;
 use weave_dns::SidecarConfig;
 use weave_wire::HostName;
@@ -149,9 +151,9 @@ impl Router {
             address: address.parse().unwrap(),
             container: Default::default(),
         };
-        let names = names.iter().map(|(name, addresses)| {
-            (name.parse().unwrap(), addresses.iter().map(says).collect())
-        });
+        let names = names
+            .iter()
+            .map(|(name, addresses)| (name.parse().unwrap(), addresses.iter().map(says).collect()));
         self.send(&NamesUpdate::Set(names.collect()));
     }
 }

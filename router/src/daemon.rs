@@ -230,7 +230,8 @@ fn start(
     let info = ReadyInfo { name: state.name, nickname: config.nickname.clone(), warnings };
     let control_socket = weave_api::socket::path(&config.run_dir);
     let names_socket = weave_api::names::names_socket(&config.run_dir);
-    weave_api::names::prepare(&config.run_dir).map_err(process("making the directory of the names' socket"))?;
+    weave_api::names::prepare(&config.run_dir)
+        .map_err(process("making the directory of the names' socket"))?;
     let unix_sockets = [control_socket.clone(), names_socket.clone()];
     let config = Arc::new(config);
     let setup = Setup {

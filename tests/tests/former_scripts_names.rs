@@ -11,9 +11,10 @@ struct Script {
 
 impl Script {
     fn new(hosts: usize) -> Self {
-        let hosts = Engines::new(hosts, 0);
+        // A second one, for a network that the first has its address on.
+        let hosts = Engines::new(hosts, 2 - hosts);
         let script = Self { hosts };
-        for host in 0..script.hosts.count() {
+        for host in 0..script.hosts.with_engine() {
             // Nothing runs yet: `|| true` in the scripts.
             script.hosts.sh(host, "weave stop");
             script.hosts.sh(host, "weave stop-dns");

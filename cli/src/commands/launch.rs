@@ -11,7 +11,12 @@ use crate::root;
 use crate::running::{Daemon, Running, already};
 
 /// Checks everything, starts the router and waits until it is ready.
-pub fn run(options: LaunchOptions, environment: &Environment, tokens: &[Token], with_dns: bool) -> Result<()> {
+pub fn run(
+    options: LaunchOptions,
+    environment: &Environment,
+    tokens: &[Token],
+    with_dns: bool,
+) -> Result<()> {
     let with_dns = with_dns && !options.no_dns;
     let Resolved { config, warnings } = resolve(options, environment, Role::Front)?;
     root::require("launch")?;

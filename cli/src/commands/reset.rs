@@ -11,8 +11,8 @@ use weave_host::store::StateDir;
 use weave_host::{Netlink, reset::remove_interfaces};
 use weave_host::{exposed, records};
 
-use super::{dns, keeper};
 use super::stop::stop;
+use super::{dns, keeper};
 use crate::environment::Environment;
 use crate::failure::{Failure, Result};
 use crate::output;

@@ -81,8 +81,10 @@ mod tests {
             origin: "02:00:00:00:00:01".parse().unwrap(),
             nickname: Some("host1".parse().unwrap()),
         };
-        let list =
-            [entry("a.weave.local", "10.2.1.1", [1, 2, 3, 4, 5, 6]), entry("longer.weave.local", "fd00::1", [0; 6])];
+        let list = [
+            entry("a.weave.local", "10.2.1.1", [1, 2, 3, 4, 5, 6]),
+            entry("longer.weave.local", "fd00::1", [0; 6]),
+        ];
         assert_eq!(
             names(&list),
             "a.weave.local.      10.2.1.1 010203040506 02:00:00:00:00:01(host1)\n\

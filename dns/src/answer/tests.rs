@@ -34,8 +34,10 @@ fn server() -> Server {
         commands: UnixListener::bind(directory.path().join("commands")).unwrap(),
     };
     let server = Server::new(&config);
-    server.access.borrow_mut().attached = ["10.2.1.0/24", "fd00:2::/64"].map(|net| net.parse().unwrap()).into();
-    let own = [("web.weave.local", "10.2.1.1"), ("web.weave.local", "fd00:2::1"), ("a.b.weave.local", "10.2.1.2")];
+    server.access.borrow_mut().attached =
+        ["10.2.1.0/24", "fd00:2::/64"].map(|net| net.parse().unwrap()).into();
+    let own =
+        [("web.weave.local", "10.2.1.1"), ("web.weave.local", "fd00:2::1"), ("a.b.weave.local", "10.2.1.2")];
     server.zone.borrow_mut().set_own(own.map(|(name, address)| (host(name), ip(address))));
     server
 }
@@ -171,7 +173,9 @@ fn all_addresses_come_shuffled_if_they_fit() {
 fn who_is_no_container_is_refused() {
     let server = server();
     let bytes = question("web.weave.local.", RecordType::A).to_bytes().unwrap();
-    let Outcome::Send(answer) = server.answer(&bytes, "192.0.2.7:53".parse().unwrap(), Protocol::Udp) else { panic!() };
+    let Outcome::Send(answer) = server.answer(&bytes, "192.0.2.7:53".parse().unwrap(), Protocol::Udp) else {
+        panic!()
+    };
     assert_eq!(Message::from_vec(&answer).unwrap().metadata.response_code, ResponseCode::Refused);
     assert_eq!(answer.len(), HEADER, "no longer than what was asked");
 }
@@ -260,7 +264,14 @@ fn names_of_networks_are_read_backwards() {
     assert_eq!(net("1.2.2.10.in-addr.arpa."), "10.2.2.1/32".parse().ok());
     assert_eq!(net("2.10.in-addr.arpa."), "10.2.0.0/16".parse().ok());
     assert_eq!(net("d.f.ip6.arpa."), "fd00::/8".parse().ok());
-    for bad in ["5.1.2.2.10.in-addr.arpa.", "256.in-addr.arpa.", "01.in-addr.arpa.", "in-addr.arpa.", "fd.ip6.arpa.", "x.in-addr.arpa."] {
+    for bad in [
+        "5.1.2.2.10.in-addr.arpa.",
+        "256.in-addr.arpa.",
+        "01.in-addr.arpa.",
+        "in-addr.arpa.",
+        "fd.ip6.arpa.",
+        "x.in-addr.arpa.",
+    ] {
         assert_eq!(net(bad), None, "{bad}");
     }
 }

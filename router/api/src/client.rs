@@ -117,9 +117,7 @@ impl Client {
                 names.extend(page);
                 Ok(())
             }
-            Reply::Done | Reply::Status(_) => {
-                Err(ClientError::Nonsense("no names in the answer".into()))
-            }
+            Reply::Done | Reply::Status(_) => Err(ClientError::Nonsense("no names in the answer".into())),
         })?;
         Ok(names)
     }

@@ -160,7 +160,13 @@ impl ContainerNames {
     ///
     /// # Errors
     /// [`Error::Invalid`] when too many were taken.
-    pub fn remove(&mut self, name: &HostName, addresses: &[IpAddr], all: &[IpAddr], domain: &HostName) -> Result<()> {
+    pub fn remove(
+        &mut self,
+        name: &HostName,
+        addresses: &[IpAddr],
+        all: &[IpAddr],
+        domain: &HostName,
+    ) -> Result<()> {
         let stays: Vec<IpAddr> = self
             .addresses_of(name, all, domain)
             .into_iter()

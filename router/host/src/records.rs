@@ -255,11 +255,34 @@ impl Records {
         Ok(detached)
     }
 
+    /// A container of an engine that does not run gets exactly these addresses, in this order, when
+    /// it runs again. Returns those it would have got; `None`: it runs, or nothing is remembered.
+    ///
+    /// # Errors
+    /// When the kernel or the file system refuses.
+    pub fn remember(
+        &mut self,
+        host: &mut Netlink,
+        container: &str,
+        cidrs: &[IpNet],
+    ) -> Result<Option<Vec<IpNet>>> {
+        self.prune(host)?;
+        let ended =
+            self.records.iter().find(|record| record.container == container && self.has_ended(record));
+        let Some(record) = ended.cloned() else { return Ok(None) };
+        self.put(Record { cidrs: check_cidrs(cidrs)?, ..record.clone() })?;
+        Ok(Some(record.cidrs))
+    }
+
     /// Changes what a container is called. False if it is not attached.
     ///
     /// # Errors
     /// [`Error::State`].
-    pub fn change_names(&mut self, container: &str, change: impl FnOnce(&mut ContainerNames)) -> Result<bool> {
+    pub fn change_names(
+        &mut self,
+        container: &str,
+        change: impl FnOnce(&mut ContainerNames),
+    ) -> Result<bool> {
         let Some(record) = self.records.iter().find(|record| record.container == container) else {
             return Ok(false);
         };

@@ -118,7 +118,8 @@ mod tests {
     fn many_names_are_cut_into_frames_that_hold_all_of_them() {
         let name = |n: usize| format!("name-{n}.weave.local").parse::<HostName>().unwrap();
         let full: Vec<Says> = (0..64).map(says).collect();
-        let all: Names = (0..500).map(|n| (name(n), if n == 7 { Vec::new() } else { full.clone() })).collect();
+        let all: Names =
+            (0..500).map(|n| (name(n), if n == 7 { Vec::new() } else { full.clone() })).collect();
         let mut decoder = Decoder::new(REPLY_MAX);
         let mut told = Names::new();
         for frame in frames(all.clone()) {

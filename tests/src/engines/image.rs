@@ -12,8 +12,7 @@ const BUSYBOX: &str = "busybox";
 /// Programs and what they are called in the image.
 const PROGRAMS: [(&str, &str); 2] = [("nc.openbsd", "nc"), ("dash", "sh")];
 /// The same of the image that asks for names, beside the others.
-const NAME_PROGRAMS: [(&str, &str); 4] =
-    [PROGRAMS[0], PROGRAMS[1], ("dig", "dig"), ("getent", "getent")];
+const NAME_PROGRAMS: [(&str, &str); 4] = [PROGRAMS[0], PROGRAMS[1], ("dig", "dig"), ("getent", "getent")];
 
 /// Makes the image, as an archive in `directory`.
 #[track_caller]

@@ -71,7 +71,8 @@ mod tests {
     #[test]
     fn the_domain_of_the_host_name_is_found() {
         let of = |line: &str| host_name(&line.split(' ').map(OsString::from).collect::<Vec<_>>());
-        for line in ["-t -h a.weave.local ubuntu", "--hostname=A.weave.local ubuntu", "--hostname a.weave.local. x"]
+        for line in
+            ["-t -h a.weave.local ubuntu", "--hostname=A.weave.local ubuntu", "--hostname a.weave.local. x"]
         {
             assert_eq!(of(line).map(|name| name.to_string()).as_deref(), Some("a.weave.local"), "{line}");
         }

@@ -84,7 +84,8 @@ pub fn add(arguments: &Arguments, environment: &Environment) -> Result<()> {
             let (mut records, record) = find("dns-add", container, environment)?;
             let mut changed = record.names.clone();
             let own = ContainerNames { given: Vec::new(), removed: Vec::new(), ..changed.clone() };
-            let names = if arguments.names.is_empty() { own.names(&meant.domain) } else { arguments.names.clone() };
+            let names =
+                if arguments.names.is_empty() { own.names(&meant.domain) } else { arguments.names.clone() };
             if names.is_empty() {
                 return Err(Failure::new(
                     format_args!("cannot add a name of {container}"),
@@ -116,8 +117,11 @@ pub fn remove(arguments: &Arguments, environment: &Environment) -> Result<()> {
             let (mut records, record) = find("dns-remove", container, environment)?;
             let mut changed = record.names.clone();
             let all: Vec<IpAddr> = record.cidrs.iter().map(IpNet::addr).collect();
-            let names =
-                if arguments.names.is_empty() { changed.names(&meant.domain) } else { arguments.names.clone() };
+            let names = if arguments.names.is_empty() {
+                changed.names(&meant.domain)
+            } else {
+                arguments.names.clone()
+            };
             for name in &names {
                 changed.remove(name, &meant.addresses, &all, &meant.domain).map_err(failed)?;
             }
@@ -161,7 +165,11 @@ pub fn lookup(name: &HostName, environment: &Environment) -> Result<()> {
     let full = if bare { HostName::typed(&format!("{name}.{domain}")) } else { Ok(name.clone()) };
     let full = full.map_err(|error| Failure::usage(&what, error, ""))?;
     let found = ask::lookup(&environment.run_dir()?, &full).map_err(|error| {
-        Failure::new(&what, format_args!("the DNS does not answer ({error})"), "start it with `weave launch-dns`")
+        Failure::new(
+            &what,
+            format_args!("the DNS does not answer ({error})"),
+            "start it with `weave launch-dns`",
+        )
     })?;
     if found.addresses.is_empty() {
         return Err(Failure::new(what, format_args!("nobody has the name {full}"), "see `weave status dns`"));

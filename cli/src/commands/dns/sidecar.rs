@@ -108,9 +108,10 @@ fn own_sockets(cidr: IpNet, environment: &Environment) -> Result<(UdpSocket, Tcp
     let options = AttachOptions { mac: None, mtu, probe: Some(PROBE_WAIT) };
     records.attach(&mut host, SIDECAR, &namespace, &[cidr], &options).map_err(failed)?;
     let address = SocketAddr::new(cidr.addr(), PORT);
-    namespace.run(|| weave_dns::bind(address)).map_err(failed)?.map_err(|error| {
-        Failure::because(format_args!("cannot give the DNS {address}"), error)
-    })
+    namespace
+        .run(|| weave_dns::bind(address))
+        .map_err(failed)?
+        .map_err(|error| Failure::because(format_args!("cannot give the DNS {address}"), error))
 }
 
 /// Becomes a user who owns nothing and may bind port 53. Where there is no such user (a user

@@ -47,11 +47,10 @@ pub fn directory(run_dir: &Path) -> PathBuf {
 pub fn prepare(run_dir: &Path) -> io::Result<PathBuf> {
     let directory = directory(run_dir);
     for (path, mode) in [(run_dir, 0o711), (directory.as_path(), 0o750)] {
-        match std::fs::DirBuilder::new().mode(mode).create(path) {
-            Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => continue,
-            Err(error) => return Err(error),
+        if path.is_dir() {
+            continue;
         }
+        std::fs::DirBuilder::new().recursive(true).mode(mode).create(path)?;
         // The mode of a new directory is narrowed by the umask.
         std::fs::set_permissions(path, Permissions::from_mode(mode))?;
     }

@@ -142,11 +142,9 @@ impl Server {
             Found::Domain => Vec::new(),
             Found::Nothing => return self.nothing(ResponseCode::NXDomain),
         };
-        addresses.retain(|address| match kind {
-            RecordType::A => address.is_ipv4(),
-            RecordType::AAAA => address.is_ipv6(),
-            RecordType::ANY => true,
-            _ => false,
+        addresses.retain(|address| {
+            let own = if address.is_ipv4() { RecordType::A } else { RecordType::AAAA };
+            kind == own || kind == RecordType::ANY
         });
         shuffle(&mut addresses);
         addresses.truncate(ADDRESSES_MAX);
@@ -155,14 +153,11 @@ impl Server {
             IpAddr::V6(v6) => RData::AAAA(AAAA(v6)),
         });
         let mut records: Vec<Record> = records.map(|data| self.record(asked, data)).collect();
-        if name == zone.domain().as_str() {
-            match kind {
-                RecordType::SOA => records.extend(self.soa()),
-                RecordType::NS => records.extend(
-                    name_of(&format!("ns.{name}")).map(|server| self.record(asked, RData::NS(NS(server)))),
-                ),
-                _ => {}
-            }
+        if name == zone.domain().as_str() && kind == RecordType::SOA {
+            records.extend(self.soa());
+        } else if name == zone.domain().as_str() && kind == RecordType::NS {
+            let server = name_of(&format!("ns.{name}"));
+            records.extend(server.map(|server| self.record(asked, RData::NS(NS(server)))));
         }
         if records.is_empty() {
             return self.nothing(ResponseCode::NoError);
@@ -216,10 +211,12 @@ impl Server {
         edns.set_max_payload(DATAGRAM_MAX);
         edns.set_rcode_high(answer.code.high());
         let has_edns = request.edns.is_some();
-        let limit = match request.protocol() {
-            Protocol::Udp if has_edns => request.max_payload().clamp(DATAGRAM_PLAIN, DATAGRAM_MAX),
-            Protocol::Udp => DATAGRAM_PLAIN,
-            _ => u16::MAX,
+        let limit = if request.protocol() != Protocol::Udp {
+            u16::MAX
+        } else if has_edns {
+            request.max_payload().clamp(DATAGRAM_PLAIN, DATAGRAM_MAX)
+        } else {
+            DATAGRAM_PLAIN
         };
         let builder = MessageResponseBuilder::new(&request.queries, has_edns.then_some(&edns));
         let response = builder.build(metadata, &answer.records, [], &answer.soa, []);
@@ -255,7 +252,7 @@ fn bare(asked: &[u8; HEADER], code: ResponseCode) -> Vec<u8> {
 /// A name as text in lower case, without the last dot; `None` if it is no host name.
 fn text_of(name: &LowerName) -> Option<String> {
     let mut text = String::with_capacity(name.len());
-    for label in Name::from(name).iter() {
+    for label in name.iter() {
         if !text.is_empty() {
             text.push('.');
         }

@@ -1,4 +1,5 @@
 //! Names across a mesh: how soon a name of one host is answered on the others.
+#![allow(clippy::unwrap_used, clippy::print_stderr)]
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};

@@ -57,7 +57,7 @@ fn wrong_usage_is_exit_code_2_and_changes_nothing() {
         ("dns-add -h a.weave.local", &["neither a container nor an address"]),
         ("dns-add a b -h a.weave.local", &["two containers"]),
         ("dns-add 192.0.2.1 -h a.elsewhere", &["not in the domain weave.local"]),
-        ("dns-add 192.0.2.1 -h -a.weave.local", &["-a.weave.local"]),
+        ("dns-add 192.0.2.1 -h a-.weave.local", &["a-.weave.local"]),
         ("dns-add 192.0.2.1 -h weave.local", &["not in the domain"]),
         ("dns-remove", &["neither a container nor an address"]),
         ("dns-lookup", &["NAME"]),

@@ -38,7 +38,7 @@ pub(crate) enum Outcome {
 }
 
 /// What answers a question.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Answer {
     pub(crate) code: ResponseCode,
     pub(crate) authoritative: bool,
@@ -99,7 +99,13 @@ impl Server {
                 count(if refused { &self.counters.refused } else { &self.counters.answered });
                 Outcome::Send(self.encode(&request, &answer))
             }
-            None => Outcome::Forward(Box::new(request)),
+            None => match self.forwarder.remembered(query) {
+                Some(answer) => {
+                    count(&self.counters.remembered);
+                    Outcome::Send(self.encode(&request, &answer))
+                }
+                None => Outcome::Forward(Box::new(request)),
+            },
         }
     }
 

@@ -23,7 +23,8 @@ macro_rules! counters {
 counters! {
     queries: "Questions read.",
     answered: "Questions answered from memory.",
-    forwarded: "Questions that the resolvers were asked, or their answers' memory.",
+    remembered: "Questions answered as the resolvers did before.",
+    forwarded: "Questions that the resolvers were asked.",
     forward_failed: "Those without an answer.",
     forward_full: "Those refused because too many waited.",
     refused: "Questions of those who may not ask, or that nobody answers.",

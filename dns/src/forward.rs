@@ -1,6 +1,7 @@
 //! Names outside the domain: the host's resolvers are asked, and their answers remembered.
 
 use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::MetadataExt;
@@ -9,7 +10,8 @@ use std::time::{Duration, Instant};
 
 use hickory_server::net::runtime::TokioRuntimeProvider;
 use hickory_server::net::{DnsError, NetError};
-use hickory_server::proto::op::ResponseCode;
+use hickory_server::proto::op::{LowerQuery, ResponseCode};
+use hickory_server::proto::rr::{LowerName, RecordType};
 use hickory_server::resolver::config::{NameServerConfig, ResolveHosts, ResolverConfig, ResolverOpts};
 use hickory_server::resolver::{Resolver, TokioResolver};
 use hickory_server::server::Request;
@@ -21,7 +23,7 @@ use crate::server::Server;
 /// Questions that wait for resolvers, at most.
 const IN_FLIGHT_MAX: usize = 512;
 /// Answers remembered, at most.
-const CACHE_MAX: u64 = 10_000;
+const CACHE_MAX: usize = 10_000;
 /// How long one is remembered at most.
 const CACHE_TIME: Duration = Duration::from_secs(300);
 /// Time a resolver has for an answer.
@@ -56,6 +58,34 @@ struct State {
     /// Where we are asked ourselves.
     ours: Vec<SocketAddr>,
     looked: Option<Instant>,
+    /// What they answered.
+    remembered: HashMap<Key, Remembered>,
+}
+
+/// What was asked.
+type Key = (LowerName, RecordType);
+
+#[derive(Debug)]
+struct Remembered {
+    answer: Answer,
+    at: Instant,
+    lasts: Duration,
+}
+
+impl Remembered {
+    /// The answer with what is left of its time; `None`: it is over.
+    fn now(&self) -> Option<Answer> {
+        let age = self.at.elapsed();
+        if age >= self.lasts {
+            return None;
+        }
+        let seconds = u32::try_from(age.as_secs()).unwrap_or(u32::MAX);
+        let mut answer = self.answer.clone();
+        for record in answer.records.iter_mut().chain(&mut answer.soa) {
+            record.ttl = record.ttl.saturating_sub(seconds);
+        }
+        Some(answer)
+    }
 }
 
 impl Forwarder {
@@ -96,6 +126,31 @@ impl Forwarder {
             tracing::info!(?servers, "resolvers of other names");
             state.resolver = self.build(&servers);
             state.servers = servers;
+            state.remembered.clear();
+        }
+    }
+
+    /// What the resolvers answered to the same question, if that still holds.
+    pub(crate) fn remembered(&self, query: &LowerQuery) -> Option<Answer> {
+        let state = self.state.borrow();
+        state.remembered.get(&(query.name().clone(), query.query_type()))?.now()
+    }
+
+    fn remember(&self, query: &LowerQuery, answer: &Answer) {
+        let records = answer.records.iter().chain(&answer.soa);
+        let lasts = records.map(|record| record.ttl).min().unwrap_or(0);
+        let is_answer = matches!(answer.code, ResponseCode::NoError | ResponseCode::NXDomain);
+        if !self.cache || !is_answer || lasts == 0 {
+            return;
+        }
+        let mut state = self.state.borrow_mut();
+        if state.remembered.len() >= CACHE_MAX {
+            state.remembered.retain(|_, remembered| remembered.at.elapsed() < remembered.lasts);
+        }
+        if state.remembered.len() < CACHE_MAX {
+            let lasts = Duration::from_secs(lasts.into()).min(CACHE_TIME);
+            let new = Remembered { answer: answer.clone(), at: Instant::now(), lasts };
+            state.remembered.insert((query.name().clone(), query.query_type()), new);
         }
     }
 
@@ -109,10 +164,9 @@ impl Forwarder {
         let options: &mut ResolverOpts = builder.options_mut();
         options.timeout = SERVER_WITHIN;
         options.attempts = 1;
-        options.cache_size = if self.cache { CACHE_MAX } else { 0 };
+        // Ours is asked first, and needs no task.
+        options.cache_size = 0;
         options.use_hosts_file = ResolveHosts::Never;
-        options.positive_max_ttl = Some(CACHE_TIME);
-        options.negative_max_ttl = Some(CACHE_TIME);
         options.preserve_intermediates = true;
         options.max_active_requests = IN_FLIGHT_MAX;
         options.edns_payload_len = DATAGRAM_MAX;
@@ -155,6 +209,9 @@ impl Server {
         if answer.code == ResponseCode::ServFail {
             count(&self.counters.forward_failed);
         }
+        if let Some(query) = request.queries.queries().first() {
+            self.forwarder.remember(query, &answer);
+        }
         self.encode(request, &answer)
     }
 
@@ -173,7 +230,12 @@ impl Server {
         match tokio::time::timeout(ANSWER_WITHIN, resolver.lookup(name, query.query_type())).await {
             Ok(Ok(lookup)) => Answer { records: lookup.answers().to_vec(), ..Answer::default() },
             Ok(Err(NetError::Dns(DnsError::NoRecordsFound(none)))) => {
-                let soa = none.soa.map(|soa| soa.into_record_of_rdata());
+                let negative_ttl = none.negative_ttl.unwrap_or(0);
+                let soa = none.soa.map(|soa| {
+                    let mut soa = soa.into_record_of_rdata();
+                    soa.ttl = negative_ttl;
+                    soa
+                });
                 Answer { code: none.response_code, soa: soa.into_iter().collect(), ..Answer::default() }
             }
             Ok(Err(NetError::Dns(DnsError::ResponseCode(code)))) => Answer::code(code),

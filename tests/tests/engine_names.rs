@@ -183,3 +183,36 @@ fn the_dns_is_no_resolver_of_strangers_and_has_no_privileges() {
         assert!(status.contains(line), "{line}: {status}");
     }
 }
+
+#[test]
+fn long_names_of_three_hosts_survive_five_rounds_of_killing_all_containers() {
+    let (hosts, c1) = hosts(3);
+    let name = |host: usize, number: usize| (format!("n{host}{number}"), format!("10.2.9.{host}{number}"));
+    let all: Vec<(usize, (String, String))> =
+        (0..3).flat_map(|host| (1..4).map(move |number| (host, name(host + 1, number)))).collect();
+    for (host, (name, address)) in &all {
+        hosts.ok(*host, &format!("weave run {address}/24 -t --name {name} ubuntu"));
+    }
+    for _ in 0..5 {
+        for (_, (name, address)) in &all {
+            wait_found(&hosts, &c1, &format!("{name}.weave.local"), address, TOLD_WITHIN);
+        }
+        for host in 0..3 {
+            hosts.ok(host, "docker kill $(docker ps -q --filter name=^n)");
+        }
+        for (_, (name, _)) in &all {
+            wait_found(&hosts, &c1, &format!("{name}.weave.local"), "", TOLD_WITHIN);
+        }
+        for host in 0..3 {
+            hosts.ok(host, "docker start $(docker ps -a -q --filter name=^n)");
+        }
+    }
+    // An address that goes from container to container has the name of the one that lives.
+    for (host, name) in [(0, "one"), (1, "two"), (2, "three")] {
+        hosts.ok(host, &format!("weave run 10.2.9.200/24 -t --name {name} ubuntu"));
+        let backwards = || hosts.inside(&c1, "dig +short -x 10.2.9.200").stdout.trim().to_owned();
+        wait_until(TOLD_WITHIN, backwards, || backwards() == format!("{name}.weave.local."));
+        hosts.ok(host, &format!("docker rm -f {name}"));
+        wait_until(TOLD_WITHIN, backwards, || backwards().is_empty());
+    }
+}

@@ -63,7 +63,7 @@ pub fn run(options: &Options) -> Result<i32> {
     let bench = Bench { host, seconds: options.seconds };
     let (own, other) = (Names::new(options.names, "weave.local", 3), Names::new(FORWARDED, "other.test", 4));
     let files = [own.write(host.directory())?, other.write(host.directory())?];
-    let mut resolver = bench.dnsmasq(RESOLVER, &["-h", "-H", &files[1].hosts])?;
+    let mut resolver = bench.dnsmasq(RESOLVER, &["-h", "-T", "300", "-H", &files[1].hosts])?;
     play_router(host.run_dir(), own)?;
     bench.launch(&weave)?;
     let mut theirs = bench.dnsmasq(THEIRS, &["-h", "-c", "10000", "-H", &files[0].hosts, "-S", RESOLVER])?;
@@ -111,7 +111,7 @@ impl Names {
             let _ = writeln!(hosts, "{address} {name}");
             let _ = writeln!(queries, "{name} A");
         }
-        let write = |end: &str, text: &str| {
+        let write = |end: &str, text: &str| -> Result<String> {
             let path = directory.join(format!("{}.{end}", self.domain));
             std::fs::write(&path, text).map_err(|error| Error::file("write", &path, error))?;
             Ok(path.display().to_string())

@@ -8,7 +8,7 @@ use weave_api::Target;
 use weave_wire::{HostName, PeerName};
 
 use crate::argv;
-use crate::commands::{self, demo, status};
+use crate::commands::{self, demo, dns, status};
 use crate::environment::Environment;
 use crate::failure::{Failure, Result};
 use crate::ignored::IgnoredOptions;
@@ -47,15 +47,19 @@ enum Command {
         #[arg(long, hide = true)]
         launched: bool,
     },
-    /// Stop the router; traffic between local containers goes on
-    Stop,
+    /// Stop the router and the DNS; traffic between local containers goes on
+    Stop {
+        /// Let the DNS answer on
+        #[arg(long)]
+        keep_dns: bool,
+    },
     /// Stop and remove every trace: bridge, tap, interfaces of containers, state
     Reset,
     /// Start a container with addresses on the network: `docker run -d`, then `attach`
     #[command(after_help = commands::run::HELP)]
     Run {
-        /// Have the container ask the network's DNS (this version has none)
-        #[arg(long, hide = true)]
+        /// Have the container ask the DNS of the network
+        #[arg(long)]
         with_dns: bool,
         /// Addresses with the length of their network, then what `docker run` takes
         #[arg(
@@ -83,8 +87,8 @@ enum Command {
         /// Addresses with the length of their network
         #[arg(value_name = "CIDR", required = true)]
         cidrs: Vec<OsString>,
-        /// Name for these addresses (this version has no DNS)
-        #[arg(short = 'h', value_name = "FQDN")]
+        /// Name for these addresses
+        #[arg(short = 'h', value_name = "FQDN", value_parser = HostName::typed)]
         names: Vec<HostName>,
         /// Let packets from elsewhere keep their source
         #[arg(long)]
@@ -95,6 +99,22 @@ enum Command {
         /// Addresses with the length of their network
         #[arg(value_name = "CIDR", required = true)]
         cidrs: Vec<OsString>,
+    },
+    /// Start the DNS of the network, or give the one that runs these settings
+    LaunchDns(dns::launch::Arguments),
+    /// Stop the DNS
+    StopDns,
+    /// Give a container, or an address outside the network, a name
+    #[command(after_help = dns::names::HELP)]
+    DnsAdd(dns::names::Arguments),
+    /// Take names from a container, or from an address outside the network
+    #[command(after_help = dns::names::HELP)]
+    DnsRemove(dns::names::Arguments),
+    /// Print the addresses that a name stands for
+    DnsLookup {
+        /// In the domain; one word is taken for a name of it
+        #[arg(value_parser = HostName::typed)]
+        name: HostName,
     },
     /// Add peers to connect to
     Connect {
@@ -145,6 +165,13 @@ enum Command {
         /// Started by a router that starts: keep nothing before it runs
         #[arg(long)]
         for_router: bool,
+    },
+    #[command(hide = true)]
+    Dns,
+    #[command(hide = true)]
+    DnsArgs {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
     },
     #[command(hide = true)]
     Setup,
@@ -206,17 +233,19 @@ pub fn run(arguments: &[OsString]) -> Result<()> {
     };
     app.ignored.tell(&environment);
     match app.command {
-        Command::Launch(options) | Command::LaunchRouter(options) => {
-            commands::launch::run(*options, &environment, &tokens)
-        }
+        Command::Launch(options) => commands::launch::run(*options, &environment, &tokens, true),
+        Command::LaunchRouter(options) => commands::launch::run(*options, &environment, &tokens, false),
+        Command::LaunchDns(arguments) => dns::launch::run(&arguments, &environment),
+        Command::StopDns => dns::launch::stop(&environment),
+        Command::DnsAdd(arguments) => dns::names::add(&arguments, &environment),
+        Command::DnsRemove(arguments) => dns::names::remove(&arguments, &environment),
+        Command::DnsLookup { name } => dns::names::lookup(&name, &environment),
+        Command::DnsArgs { arguments } => dns::arguments::run(&arguments, &environment),
+        Command::Dns => dns::sidecar::run(&environment),
         Command::Router { options, launched } => commands::router::run(*options, &environment, launched),
-        Command::Stop | Command::StopRouter => commands::stop::run(&environment),
-        Command::Run { arguments, with_dns } => {
-            if with_dns {
-                output::note(format_args!("--with-dns has no effect: this version has no DNS"));
-            }
-            commands::run::run(&arguments, &environment)
-        }
+        Command::Stop { keep_dns } => commands::stop::run(keep_dns, &environment),
+        Command::StopRouter => commands::stop::run(true, &environment),
+        Command::Run { arguments, with_dns } => commands::run::run(&arguments, with_dns, &environment),
         Command::Start { arguments } => commands::start::run(&arguments, &environment),
         Command::Attach(arguments) => commands::attach::run(&arguments, &environment),
         Command::Detach(arguments) => commands::detach::run(&arguments, &environment),

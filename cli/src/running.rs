@@ -24,6 +24,8 @@ pub enum Daemon {
     Router,
     /// The keeper.
     Keeper,
+    /// The DNS sidecar.
+    Dns,
 }
 
 impl Daemon {
@@ -32,6 +34,7 @@ impl Daemon {
         match self {
             Self::Router => "router.pid",
             Self::Keeper => "keeper.pid",
+            Self::Dns => "dns.pid",
         }
     }
 }
@@ -42,8 +45,21 @@ pub const LOG: &str = "router.log";
 pub const LOG_OLD: &str = "router.log.1";
 /// Name of the log of a keeper in the run directory.
 pub const KEEPER_LOG: &str = "keeper.log";
-/// All files of daemons in the run directory, but the control socket.
-pub const FILES: [&str; 5] = [Daemon::Router.pid_file(), Daemon::Keeper.pid_file(), LOG, LOG_OLD, KEEPER_LOG];
+/// Name of the log of a sidecar in the run directory.
+pub const DNS_LOG: &str = "dns.log";
+/// Name of the lock of whoever starts or ends it.
+pub const DNS_LOCK: &str = "dns.lock";
+/// All files of daemons in the run directory, but sockets and the sidecar's names.
+pub const FILES: [&str; 8] = [
+    Daemon::Router.pid_file(),
+    Daemon::Keeper.pid_file(),
+    Daemon::Dns.pid_file(),
+    LOG,
+    LOG_OLD,
+    KEEPER_LOG,
+    DNS_LOG,
+    DNS_LOCK,
+];
 /// Longest content of a pid file that is read, bytes.
 const PID_FILE_MAX: u64 = 32;
 /// How long a lock without a process to be seen is waited for.

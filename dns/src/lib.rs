@@ -1,6 +1,83 @@
-//! The DNS sidecar's place; nothing is promised until it does something.
+//! The DNS sidecar: answers names of containers from memory, and all others by asking the host's
+//! resolvers.
 //!
-//! It will answer the names of containers (`weave.local`) with hickory-server on
-//! tokio, in a process of its own that speaks to the router over a socket of
-//! names and to nobody else. The issue that brings names fills this crate; the
-//! executable does not link it yet.
+//! What it knows comes from two sides. The names of this host stand in a file that commands and
+//! keeper write ([`own`]); the router tells those of all other hosts over its socket of names
+//! ([`router`]). Without a router this host's names hold, and of the others' those that were told
+//! last. One thread does everything: the names need no lock.
+//!
+//! The sockets are ours, since each limit is: datagrams ([`udp`]) and connections ([`tcp`]) end in
+//! [`answer`], which reads and writes messages with hickory-server's types.
+#![forbid(unsafe_code)]
+
+mod access;
+mod answer;
+mod commands;
+mod counters;
+mod forward;
+mod listen;
+mod own;
+mod router;
+mod server;
+mod tcp;
+mod udp;
+mod zone;
+
+use std::net::{IpAddr, TcpListener, UdpSocket};
+use std::os::unix::net::UnixListener;
+use std::path::PathBuf;
+use std::rc::Rc;
+
+use tokio::runtime::Builder;
+use tokio::task::LocalSet;
+use weave_wire::HostName;
+
+pub use listen::bind;
+use server::Server;
+
+/// What a sidecar is started with.
+#[derive(Debug)]
+pub struct SidecarConfig {
+    /// Where the socket of names and the file of this host's names are.
+    pub run_dir: PathBuf,
+    /// The domain of all names.
+    pub domain: HostName,
+    /// Time a name may be remembered by who asked, seconds.
+    pub ttl_s: u32,
+    /// Answers for names outside the domain are remembered.
+    pub cache: bool,
+    /// Bridge of the engine: it is asked on its address.
+    pub engine_bridge: String,
+    /// The one address of this host where it is asked, instead of all.
+    pub listen: Option<IpAddr>,
+    /// Port on addresses of this host.
+    pub port: u16,
+    /// Names the host's resolvers.
+    pub resolv_conf: PathBuf,
+    /// Bound sockets of its own address on the network.
+    pub own_sockets: Vec<(UdpSocket, TcpListener)>,
+    /// Where commands ask it.
+    pub commands: UnixListener,
+}
+
+/// Runs until the process ends. `ready` is called when it is asked.
+///
+/// # Errors
+/// When there is no runtime, or a socket is not fit for use.
+pub fn run(config: SidecarConfig, ready: impl FnOnce()) -> std::io::Result<()> {
+    let runtime = Builder::new_current_thread().enable_io().enable_time().build()?;
+    let tasks = LocalSet::new();
+    tasks.block_on(&runtime, async move {
+        let server = Rc::new(Server::new(&config));
+        own::read(&server);
+        let watch = own::Watch::new(&config.run_dir)?;
+        for (datagrams, connections) in config.own_sockets {
+            listen::serve(&server, datagrams, connections)?;
+        }
+        listen::keep_up(&server).await;
+        commands::serve(&server, config.commands)?;
+        tokio::task::spawn_local(router::follow(Rc::clone(&server)));
+        ready();
+        own::follow(server, watch).await;
+    })
+}

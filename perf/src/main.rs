@@ -2,9 +2,10 @@
 //!
 //! `weave-perf ab` builds the same two hosts for every tunnel, one after the other in a fresh
 //! order each round, and prints medians, spread and ratios. `weave-perf relay` does the same with
-//! a link and a way over a third host.
+//! a link and a way over a third host, `weave-perf dns` with names and dnsmasq.
 
 mod ab;
+mod dns;
 mod relay;
 
 use std::io::Write;
@@ -26,12 +27,15 @@ enum Command {
     Ab(ab::Options),
     /// Compare a way over a relay with a direct link (needs root).
     Relay(relay::Options),
+    /// Compare the DNS with dnsmasq (needs root, dnsmasq and dnsperf).
+    Dns(dns::Options),
 }
 
 fn main() -> ExitCode {
     let ended = match Arguments::parse().command {
         Command::Ab(options) => ab::run(&options),
         Command::Relay(options) => relay::run(&options),
+        Command::Dns(options) => dns::run(&options),
     };
     match ended {
         Ok(code) => u8::try_from(code).map_or(ExitCode::FAILURE, ExitCode::from),

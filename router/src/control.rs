@@ -6,6 +6,7 @@
 mod core;
 mod greeting;
 mod link;
+mod names;
 mod ports;
 mod server;
 mod status;
@@ -15,6 +16,7 @@ use crate::state::Saver;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
+use weave_api::names::{READERS_MAX, SIDECAR_ID};
 use weave_api::target::Target;
 use weave_crypto::LocalPeer;
 use weave_forward::{ControlSockets, Group};
@@ -35,6 +37,7 @@ pub(crate) struct Setup {
     pub(crate) sockets: ControlSockets,
     pub(crate) listener: std::net::TcpListener,
     pub(crate) control_socket: PathBuf,
+    pub(crate) names_socket: PathBuf,
     pub(crate) saver: Saver,
     pub(crate) degraded: Vec<(&'static str, String)>,
     pub(crate) signals: rt::Receiver<Signal>,
@@ -57,9 +60,11 @@ pub(crate) enum Signal {
 pub(crate) fn run(setup: Setup, ready: impl FnOnce() + 'static) -> Result<End, String> {
     rt::run(async move {
         let (events, told, inbox) = core::inbox();
-        let Setup { sockets, listener, control_socket, signals, .. } = setup;
-        let server = rt::UnixListener::bind(&control_socket, weave_api::server::CLIENTS_MAX)
+        let Setup { sockets, listener, control_socket, names_socket, signals, .. } = setup;
+        let server = rt::UnixListener::bind(&control_socket, weave_api::server::CLIENTS_MAX, None)
             .map_err(|error| format!("cannot listen on {}: {error}", control_socket.display()))?;
+        let names = rt::UnixListener::bind(&names_socket, READERS_MAX, Some(SIDECAR_ID))
+            .map_err(|error| format!("cannot listen on {}: {error}", names_socket.display()))?;
         sockets
             .send
             .set_nonblocking(true)
@@ -89,6 +94,7 @@ pub(crate) fn run(setup: Setup, ready: impl FnOnce() + 'static) -> Result<End, S
         rt::spawn(core::receive(rt::UdpReceiver::new(sockets.receive), events.clone()));
         rt::spawn(core::reports(core.reports(), events.clone()));
         rt::spawn(core::signals(signals, events.clone()));
+        rt::spawn(names::serve(names, events.clone()));
         rt::spawn(server::serve(server, events));
         ready();
         let result = core.run(inbox).await;

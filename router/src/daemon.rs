@@ -140,7 +140,8 @@ struct Started {
     setup: Setup,
     info: ReadyInfo,
     saver_thread: std::thread::JoinHandle<()>,
-    control_socket: std::path::PathBuf,
+    /// Removed when it ends.
+    unix_sockets: [std::path::PathBuf; 2],
 }
 
 impl Started {
@@ -160,10 +161,12 @@ impl Started {
         if self.saver_thread.join().is_err() {
             tracing::error!("the thread that writes the state panicked");
         }
-        if let Err(error) = std::fs::remove_file(&self.control_socket)
-            && error.kind() != io::ErrorKind::NotFound
-        {
-            tracing::warn!("removing the control socket: {error}");
+        for socket in self.unix_sockets {
+            if let Err(error) = std::fs::remove_file(&socket)
+                && error.kind() != io::ErrorKind::NotFound
+            {
+                tracing::warn!("removing {}: {error}", socket.display());
+            }
         }
         result
     }
@@ -201,6 +204,8 @@ fn start(
     warnings.extend(unreadable(config));
     let info = ReadyInfo { name: state.name, nickname: config.nickname.clone(), warnings };
     let control_socket = weave_api::socket::path(&config.run_dir);
+    let names_socket = weave_api::names::names_socket(&config.run_dir);
+    let unix_sockets = [control_socket.clone(), names_socket.clone()];
     let setup = Setup {
         local,
         nickname: config.nickname.clone(),
@@ -211,12 +216,13 @@ fn start(
         group,
         sockets,
         listener,
-        control_socket: control_socket.clone(),
+        control_socket,
+        names_socket,
         saver,
         degraded: ground.degraded.clone(),
         signals: signals.receive(),
     };
-    Ok(Started { setup, info, saver_thread, control_socket })
+    Ok(Started { setup, info, saver_thread, unix_sockets })
 }
 
 /// Says so if the password file can be read with privileges only: `weave reload` has

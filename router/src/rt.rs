@@ -14,6 +14,7 @@ use std::future::Future;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -270,18 +271,23 @@ pub(crate) struct UnixListener(Receiver<std::os::unix::net::UnixStream>);
 
 impl UnixListener {
     /// Binds `path`, in place of a socket that nobody listens on any more, for
-    /// clients that run as this user or root. `waiting` of them wait at most.
-    pub(crate) fn bind(path: &Path, waiting: usize) -> io::Result<Self> {
+    /// clients that run as this user, as root or as `other`, whose group may use the
+    /// socket then. `waiting` of them wait at most.
+    pub(crate) fn bind(path: &Path, waiting: usize, other: Option<u32>) -> io::Result<Self> {
         match std::fs::remove_file(path) {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(error),
         }
         let listener = std::os::unix::net::UnixListener::bind(path)?;
+        if other.is_some() {
+            std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660))?;
+            weave_api::names::give(path);
+        }
         let (sender, receiver) = bounded(waiting);
         std::thread::Builder::new().name("weave-clients".into()).spawn(move || {
             for stream in listener.incoming() {
-                match stream.and_then(check_client) {
+                match stream.and_then(|stream| check_client(stream, other)) {
                     Ok(stream) => {
                         // With no place left the client is closed, by the drop.
                         if let Err(error) = sender.try_send(stream)
@@ -308,9 +314,12 @@ impl UnixListener {
     }
 }
 
-fn check_client(stream: std::os::unix::net::UnixStream) -> io::Result<std::os::unix::net::UnixStream> {
+fn check_client(
+    stream: std::os::unix::net::UnixStream,
+    other: Option<u32>,
+) -> io::Result<std::os::unix::net::UnixStream> {
     let uid = getsockopt(&stream, sockopt::PeerCredentials)?.uid();
-    if uid == 0 || uid == nix::unistd::geteuid().as_raw() {
+    if uid == 0 || uid == nix::unistd::geteuid().as_raw() || Some(uid) == other {
         return Ok(stream);
     }
     Err(io::ErrorKind::PermissionDenied.into())

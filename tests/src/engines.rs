@@ -26,6 +26,8 @@ use host::EngineHost;
 
 /// Name of the image of all containers.
 pub const IMAGE: &str = "ubuntu";
+/// Name of the image whose containers ask for names, as the original's scripts call it.
+pub const DNSUTILS: &str = "aanand/docker-dnsutils";
 /// How soon what changed by itself is as it should be: attached again, rules put back.
 pub const SOON: Duration = Duration::from_secs(2);
 /// Time an engine has to come up on a busy machine.
@@ -65,6 +67,13 @@ impl Engines {
             hosts.ok(index, &format!("docker import -c 'CMD [\"/bin/sh\"]' {} {IMAGE}", image.display()));
         }
         hosts
+    }
+
+    /// Gives a host the image [`DNSUTILS`].
+    #[track_caller]
+    pub fn import_dnsutils(&self, index: usize) {
+        let image = image::make_dnsutils(self.world.host(index).directory());
+        self.ok(index, &format!("docker import -c 'CMD [\"/bin/sh\"]' {} {DNSUTILS}", image.display()));
     }
 
     /// The hosts without their engines.

@@ -26,7 +26,7 @@ pub mod relay;
 pub mod traffic;
 pub mod world;
 
-pub use engines::Engines;
+pub use engines::{DNSUTILS, Engines};
 pub use packets::PacketSocket;
 pub use pings::Pings;
 pub use world::{Options, Ran, World, wait_until};

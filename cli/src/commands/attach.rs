@@ -11,6 +11,7 @@ use weave_host::records::Records;
 use weave_host::{Netlink, failpoint};
 
 use super::container::{self, Opened};
+use super::dns::publish;
 use super::keeper;
 use crate::app::AddressArguments;
 use crate::environment::Environment;
@@ -50,12 +51,16 @@ pub fn attach(
         Err(error) => return Ok(Err(error)),
     };
     let mut records = open_records(environment)?;
-    let attached = records.attach(&mut host, &opened.name, &opened.namespace, cidrs, options);
+    let mut attached = records.attach(&mut host, &opened.name, &opened.namespace, cidrs, options);
+    if let (Ok(attachment), Some(called)) = (&attached, &opened.called) {
+        let named = records.change_names(&opened.name, |names| names.refresh(called.clone()));
+        attached = named.map(|_| attachment.clone());
+    }
     drop(records);
     if attached.is_ok() {
         failpoint("tell the router");
-        tell_router(&environment.run_dir()?);
-        if opened.is_of_engine {
+        publish::tell(environment)?;
+        if opened.called.is_some() {
             keeper::ensure(environment);
         }
     }

@@ -5,6 +5,7 @@ use std::fmt;
 use ipnet::IpNet;
 use weave_host::address::check_cidrs;
 use weave_host::engine::{Engine, check_name};
+use weave_host::names::ContainerNames;
 use weave_host::{Namespace, NamespaceSpec};
 
 use crate::cidr;
@@ -27,8 +28,8 @@ pub struct Opened {
     pub name: String,
     /// Its namespace.
     pub namespace: Namespace,
-    /// An engine knows it: it may run again.
-    pub is_of_engine: bool,
+    /// What it is called, if an engine knows it: it may run again.
+    pub called: Option<ContainerNames>,
 }
 
 impl Container {
@@ -46,13 +47,13 @@ impl Container {
     pub fn open(&self, engine_host: &str) -> weave_host::Result<Opened> {
         let opened = match self {
             Self::Namespace(spec) => {
-                Opened { name: spec.to_string(), namespace: Namespace::open(spec)?, is_of_engine: false }
+                Opened { name: spec.to_string(), namespace: Namespace::open(spec)?, called: None }
             }
             Self::Engine(name) => {
                 let engine = Engine::new(engine_host)?;
                 let container = engine.find(name)?;
                 let namespace = engine.namespace(&container)?;
-                Opened { name: container.id.to_string(), namespace, is_of_engine: true }
+                Opened { name: container.id.to_string(), namespace, called: Some(container.called()) }
             }
         };
         opened.namespace.refuse_own()?;

@@ -2,8 +2,9 @@
 
 use weave_host::{Netlink, failpoint};
 
-use super::attach::{open_records, print_addresses, tell_router};
+use super::attach::{open_records, print_addresses};
 use super::container;
+use super::dns::publish;
 use crate::app::AddressArguments;
 use crate::environment::Environment;
 use crate::failure::Result;
@@ -20,6 +21,6 @@ pub fn run(arguments: &AddressArguments, environment: &Environment) -> Result<()
     records.detach(&mut host, &opened.name, &opened.namespace, &addressed.cidrs).map_err(failed)?;
     drop(records);
     failpoint("tell the router");
-    tell_router(&environment.run_dir()?);
+    publish::tell(environment)?;
     print_addresses(&addressed.cidrs)
 }

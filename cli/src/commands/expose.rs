@@ -8,11 +8,12 @@ use weave_host::{Netlink, failpoint};
 use weave_wire::HostName;
 
 use super::attach::print_addresses;
+use super::dns::publish;
 use super::keeper;
 use super::run::parse;
 use crate::environment::Environment;
 use crate::failure::{Failure, Result};
-use crate::root;
+use crate::{output, root};
 
 /// Gives the host addresses on the network and prints them.
 pub fn expose(
@@ -32,7 +33,12 @@ pub fn expose(
     exposed.expose(&mut host, &new.collect::<Vec<_>>(), &policy).map_err(failed)?;
     drop(exposed);
     failpoint("have it kept");
+    publish::tell(environment)?;
     keeper::ensure(environment);
+    let domain = super::dns::settings(environment)?.domain;
+    for outside in names.iter().filter(|name| HostName::typed(name).is_ok_and(|name| !name.is_in(&domain))) {
+        output::warn(format_args!("{outside} is not in the domain {domain}: nobody finds it there"));
+    }
     print_addresses(&cidrs)
 }
 
@@ -45,6 +51,8 @@ pub fn hide(texts: &[OsString], environment: &Environment) -> Result<()> {
     let mut host = Netlink::open().map_err(failed)?;
     let mut exposed = ExposedAddresses::open(&environment.state_dir()?).map_err(failed)?;
     exposed.hide(&mut host, &cidrs, &policy).map_err(failed)?;
+    drop(exposed);
+    publish::tell(environment)?;
     print_addresses(&cidrs)
 }
 

@@ -17,7 +17,7 @@ use weave_host::keeper::{KeeperConfig, News, has_work, run as keep, serve_router
 use weave_host::keeper_socket::{KeeperClient, KeeperError, KeeperListener, Queues, Wanted};
 
 use super::attach::tell_router;
-use super::expose;
+use super::{dns, expose};
 use crate::environment::Environment;
 use crate::failure::{Failure, Result};
 use crate::output;
@@ -75,8 +75,13 @@ pub fn run(environment: &Environment, for_router: bool) -> Result<()> {
         .map_err(failed)?;
     watch(config.engine_host.clone(), &sender).map_err(refused)?;
     serve_routers(listener, config.state_dir.clone(), sender).map_err(refused)?;
+    dns::guard::watch(run_dir.clone(), config.state_dir.clone()).map_err(failed)?;
     close_stdout().map_err(failed)?;
-    keep(config, &news, || tell_router(&run_dir));
+    let state_dir = config.state_dir.clone();
+    keep(config, &news, || {
+        dns::publish::write(&run_dir, &state_dir);
+        tell_router(&run_dir);
+    });
     Ok(())
 }
 

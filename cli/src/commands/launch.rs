@@ -11,7 +11,13 @@ use crate::root;
 use crate::running::{Daemon, Running, already};
 
 /// Checks everything, starts the router and waits until it is ready.
-pub fn run(options: LaunchOptions, environment: &Environment, tokens: &[Token]) -> Result<()> {
+pub fn run(
+    options: LaunchOptions,
+    environment: &Environment,
+    tokens: &[Token],
+    with_dns: bool,
+) -> Result<()> {
+    let with_dns = with_dns && !options.no_dns;
     let Resolved { config, warnings } = resolve(options, environment, Role::Front)?;
     root::require("launch")?;
     // A router that was just killed holds its lock until the kernel has taken
@@ -24,6 +30,10 @@ pub fn run(options: LaunchOptions, environment: &Environment, tokens: &[Token]) 
     warnings.iter().for_each(output::warn);
     let info = spawn(&config, router_arguments(tokens))?;
     info.warnings.iter().for_each(output::warn);
+    // Now that it runs: a launch that fails changes nothing.
+    if with_dns {
+        super::dns::launch::beside_router(environment);
+    }
     Ok(())
 }
 

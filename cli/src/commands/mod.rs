@@ -7,6 +7,7 @@ mod container;
 pub mod create_bridge;
 pub mod demo;
 pub mod detach;
+pub mod dns;
 pub mod expose;
 pub mod forget;
 pub mod former;

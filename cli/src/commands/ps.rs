@@ -58,7 +58,7 @@ fn exposed_line(state_dir: &Path, links: &[Link]) -> Result<String> {
 }
 
 /// What the container called `name` is remembered as.
-fn full_name(name: &str, records: &[&Record], environment: &Environment) -> Result<String> {
+pub fn full_name(name: &str, records: &[&Record], environment: &Environment) -> Result<String> {
     if records.iter().any(|record| record.container == name) {
         return Ok(name.to_owned());
     }

@@ -5,14 +5,14 @@ use std::io;
 use std::path::Path;
 
 use serde::Deserialize;
-use weave_api::Client;
+use weave_api::{Client, names};
 use weave_host::firewall::Firewall;
 use weave_host::store::StateDir;
 use weave_host::{Netlink, reset::remove_interfaces};
 use weave_host::{exposed, failpoint, keeper_socket, records};
 
-use super::keeper;
 use super::stop::stop;
+use super::{dns, keeper};
 use crate::environment::Environment;
 use crate::failure::{Failure, Result};
 use crate::output;
@@ -28,6 +28,7 @@ pub fn run(environment: &Environment) -> Result<()> {
     root::require("reset")?;
     failpoint("stop the router");
     stop(&run_dir, Client::leave)?;
+    dns::launch::end(environment)?;
     failpoint("end the keeper");
     keeper::end(&run_dir)?;
     let interfaces = Netlink::open()
@@ -108,9 +109,18 @@ fn remove_empty(directory: &Path) -> io::Result<()> {
 }
 
 fn remove_run(run_dir: &Path) -> io::Result<()> {
-    let control = weave_api::socket::directory(run_dir);
+    let (control, names) = (weave_api::socket::directory(run_dir), names::directory(run_dir));
     let files = running::FILES.iter().map(|name| run_dir.join(name));
-    for file in files.chain([weave_api::socket::path(run_dir), control.join(keeper_socket::SOCKET)]) {
+    let own = names::own_file(run_dir);
+    let others = [
+        weave_api::socket::path(run_dir),
+        control.join(keeper_socket::SOCKET),
+        names::names_socket(run_dir),
+        names::sidecar_socket(run_dir),
+        own.with_extension("tmp"),
+        own,
+    ];
+    for file in files.chain(others) {
         failpoint("remove a file of the run directory");
         match fs::remove_file(&file) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -119,6 +129,7 @@ fn remove_run(run_dir: &Path) -> io::Result<()> {
         }
     }
     remove_empty(&control)?;
+    remove_empty(&names)?;
     remove_empty(run_dir)
 }
 

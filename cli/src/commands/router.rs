@@ -7,7 +7,7 @@ use weave_host::exposed::HostPolicy;
 use weave_router::config::ReadyInfo;
 
 use super::keeper::Start;
-use super::{expose, keeper};
+use super::{dns, expose, keeper};
 use crate::environment::Environment;
 use crate::failure::{Failure, Result};
 use crate::launch::{LaunchOptions, Readiness, Resolved, Role, read_secrets, resolve};
@@ -25,7 +25,7 @@ pub fn run(options: LaunchOptions, environment: &Environment, launched: bool) ->
     let readiness = Readiness::Launched;
     let outcome = read_secrets()
         .and_then(|passwords| resolve(options, environment, Role::Launched(passwords)))
-        .and_then(|resolved| serve(resolved, readiness, environment));
+        .and_then(|resolved| serve(resolved, readiness, environment, false));
     if let Err(failure) = &outcome {
         readiness.failed(failure.to_string());
     }
@@ -40,19 +40,30 @@ fn foreground(options: LaunchOptions, environment: &Environment) -> Result<()> {
             "use --password-file or WEAVE_PASSWORD",
         ));
     }
+    let with_dns = !options.no_dns;
     let resolved = resolve(options, environment, Role::Front)?;
     root::require("router")?;
     resolved.warnings.iter().for_each(output::warn);
-    serve(resolved, Readiness::Foreground, environment)
+    serve(resolved, Readiness::Foreground, environment, with_dns)
 }
 
-fn serve(Resolved { config, .. }: Resolved, readiness: Readiness, environment: &Environment) -> Result<()> {
+/// `with_dns`: the keeper is to have the DNS run.
+fn serve(
+    Resolved { config, .. }: Resolved,
+    readiness: Readiness,
+    environment: &Environment,
+    with_dns: bool,
+) -> Result<()> {
     weave_api::socket::prepare(&config.run_dir).map_err(|error| {
         Failure::new(
             "cannot make the control socket's place",
             error,
             "correct it or name another WEAVE_RUN_DIR",
         )
+    })?;
+    // Its group is not the router's to give once that has no privileges.
+    weave_api::names::prepare(&config.run_dir).map_err(|error| {
+        Failure::new("cannot make the place of the names' socket", error, "check WEAVE_RUN_DIR")
     })?;
     let _claim = Claim::take(&config.run_dir, Daemon::Router)?;
     let policy = expose::policy(environment, config.port)?;
@@ -68,7 +79,12 @@ fn serve(Resolved { config, .. }: Resolved, readiness: Readiness, environment: &
     weave_router::run(config, queues, move |outcome| match (outcome, start.take()) {
         (Ok(info), start) => {
             // The router does not wait until the host is set up around it; who launched it does.
-            std::thread::spawn(move || announce(info, start, policy, readiness));
+            std::thread::spawn(move || {
+                announce(info, start, policy, readiness);
+                if with_dns {
+                    dns::launch::have_kept(&Environment::of_process());
+                }
+            });
         }
         (Err(reason), start) => {
             if let Some(start) = start {

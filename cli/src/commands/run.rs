@@ -10,6 +10,7 @@ use weave_host::engine::{ContainerId, Engine};
 
 use super::attach::attach;
 use super::container::{self, Container};
+use super::dns;
 use crate::cidr;
 use crate::environment::Environment;
 use crate::failure::{Failure, Result};
@@ -20,8 +21,8 @@ use crate::root;
 pub const HELP: &str = "What follows the addresses goes to `docker run -d` unchanged. Prints the container's id.\n\
     CIDR is an address with the length of its network: 10.2.1.1/24, ip:10.2.1.1/24, fd00:2::1/64.";
 
-/// Runs, attaches, prints the id. `with_dns` has no effect yet.
-pub fn run(arguments: &[OsString], environment: &Environment) -> Result<()> {
+/// Runs, attaches, prints the id.
+pub fn run(arguments: &[OsString], with_dns: bool, environment: &Environment) -> Result<()> {
     let (cidrs, rest) = split(arguments)?;
     let mtu = environment.mtu_if_set()?.map(u32::from);
     root::require("run")?;
@@ -29,9 +30,9 @@ pub fn run(arguments: &[OsString], environment: &Environment) -> Result<()> {
     let host = environment.engine_host()?;
     let failed = |error: weave_host::Error| Failure::because("cannot run a container", error);
     Engine::new(&host).and_then(|engine| engine.list()).map_err(failed)?;
-    let id = start(docker(
-        ["run", "-d"].map(OsStr::new).into_iter().chain(rest.iter().map(OsString::as_os_str)),
-    )?)?;
+    let dns = if with_dns { dns::arguments::arguments(rest, environment)? } else { Vec::new() };
+    let ours = ["run", "-d"].map(OsStr::new).into_iter().chain(dns.iter().map(OsString::as_os_str));
+    let id = start(docker(ours.chain(rest.iter().map(OsString::as_os_str)))?)?;
     let container = Container::Engine(id.to_string());
     let options = AttachOptions { mac: None, mtu, probe: Some(PROBE_WAIT) };
     let early = |error| if has_ended(&host, &id) { Ended::Early(error) } else { Ended::Kernel(error) };

@@ -37,8 +37,13 @@ pub fn run(arguments: &[OsString], environment: &Environment) -> Result<()> {
     let known = Engine::new(&host).and_then(|engine| engine.find(&name)).map_err(failed)?;
     let cidrs =
         if given.is_empty() { remembered(known.id.as_str(), &container, environment)? } else { given };
+    // The keeper may be the first to attach it.
+    let before = remember(known.id.as_str(), &cidrs, environment)?;
     let ran = docker(["start", name.as_str()].map(OsStr::new).into_iter())?;
     if !ran.status.success() {
+        if let Some(before) = before {
+            remember(known.id.as_str(), &before, environment)?;
+        }
         let why = format_args!("the engine refused ({})", ran.status).to_string();
         return Err(Failure::new(format_args!("cannot start {name}"), why, "its own words stand above"));
     }
@@ -47,6 +52,13 @@ pub fn run(arguments: &[OsString], environment: &Environment) -> Result<()> {
     attach(&opened, &cidrs, &options, environment)?.map_err(failed)?;
     take_others(&opened, &cidrs, environment)?;
     output::print(String::from_utf8_lossy(&ran.stdout))
+}
+
+/// Has a container that does not run come up with these addresses; returns those it had.
+fn remember(id: &str, cidrs: &[IpNet], environment: &Environment) -> Result<Option<Vec<IpNet>>> {
+    let failed = |error: weave_host::Error| Failure::because("cannot remember addresses", error);
+    let mut host = weave_host::Netlink::open().map_err(failed)?;
+    open_records(environment)?.remember(&mut host, id, cidrs).map_err(failed)
 }
 
 /// The addresses that a container had when it ran last.
@@ -74,7 +86,7 @@ fn take_others(opened: &Opened, cidrs: &[IpNet], environment: &Environment) -> R
     if !others.is_empty() {
         records.detach(&mut host, &opened.name, &opened.namespace, &others).map_err(failed)?;
         drop(records);
-        super::attach::tell_router(&environment.run_dir()?);
+        super::dns::publish::tell(environment)?;
     }
     Ok(())
 }

@@ -3,6 +3,7 @@
 use clap::{Args, ValueEnum};
 use weave_api::{Client, Status, client::TIME_LIMIT};
 
+use super::dns;
 use crate::environment::Environment;
 use crate::failure::{Failure, Result};
 use crate::output;
@@ -31,6 +32,8 @@ enum Part {
     Routes,
     /// Stations and the peers they are at
     Macs,
+    /// All names: address, container, the host that says so
+    Dns,
 }
 
 /// How to print it.
@@ -44,9 +47,15 @@ enum Format {
 
 /// Prints what is asked.
 pub fn run(arguments: &Arguments, environment: &Environment) -> Result<()> {
+    if let Some(Part::Dns) = arguments.part {
+        return names(arguments.output, environment);
+    }
     let status = fetch(environment)?;
     match (arguments.part, arguments.output) {
-        (None, Format::Text) => output::print(text::summary(&status)),
+        (None, Format::Text) => {
+            output::print(text::summary(&status))?;
+            output::print(dns_summary(environment)?)
+        }
         (None, Format::Json) => output::print_json(&status),
         (Some(Part::Peers), Format::Text) => output::print(text::peers(&status.peers)),
         (Some(Part::Peers), Format::Json) => output::print_json(&status.peers),
@@ -58,7 +67,30 @@ pub fn run(arguments: &Arguments, environment: &Environment) -> Result<()> {
         (Some(Part::Routes), Format::Json) => output::print_json(&status.routes),
         (Some(Part::Macs), Format::Text) => output::print(text::macs(&status.macs)),
         (Some(Part::Macs), Format::Json) => output::print_json(&status.macs),
+        (Some(Part::Dns), _) => Ok(()),
     }
+}
+
+/// All names of the mesh.
+fn names(format: Format, environment: &Environment) -> Result<()> {
+    let run_dir = environment.run_dir()?;
+    let names = Client::connect(&run_dir, TIME_LIMIT)
+        .and_then(|mut client| client.names())
+        .map_err(|error| Failure::of_client("cannot get the names", &run_dir, &error))?;
+    match format {
+        Format::Text => output::print(text::names(&names)),
+        Format::Json => output::print_json(&names),
+    }
+}
+
+/// The sidecar and the names of this host.
+fn dns_summary(environment: &Environment) -> Result<String> {
+    let run_dir = environment.run_dir()?;
+    let sidecar = match dns::ask::status(&run_dir) {
+        Ok(status) => Some(Ok(status)),
+        Err(error) => dns::settings(environment)?.enabled.then_some(Err(error)),
+    };
+    Ok(text::dns(sidecar, &dns::own_names(environment)?))
 }
 
 /// The state of the router.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use weave_api::client::{Client, ClientError};
 
-use super::keeper;
+use super::{dns, keeper};
 use crate::environment::Environment;
 use crate::failure::{Failure, Result};
 use crate::output;
@@ -17,12 +17,15 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(3);
 /// Time a router has to end after it was asked, and again after the signal.
 const GONE_WITHIN: Duration = Duration::from_secs(10);
 
-/// Ends the router, if one runs.
-pub fn run(environment: &Environment) -> Result<()> {
+/// Ends the router, if one runs, and the DNS beside it.
+pub fn run(keep_dns: bool, environment: &Environment) -> Result<()> {
     let run_dir = environment.run_dir()?;
     root::require("stop")?;
     if !stop(&run_dir, Client::stop)? {
         output::note(format_args!("no router runs here ({}): nothing to stop", run_dir.display()));
+    }
+    if !keep_dns {
+        dns::launch::end(environment)?;
     }
     keeper::end_if_idle(environment)
 }

@@ -63,8 +63,8 @@ pub struct LaunchOptions {
     /// Leave an encrypted network on purpose: start in clear
     #[arg(long)]
     pub clear: bool,
-    /// Start no DNS (this version has none)
-    #[arg(long, hide = true)]
+    /// Start no DNS
+    #[arg(long)]
     pub no_dns: bool,
     /// How much to log: error, warn, info, debug, trace
     #[arg(long, value_name = "LEVEL", value_parser = log_level)]

@@ -1,11 +1,13 @@
 //! The state as people read it.
 
 mod connections;
+mod names;
 mod peers;
 mod summary;
 mod tables;
 
 pub use connections::connections;
+pub use names::{dns, names};
 pub use peers::peers;
 pub use summary::summary;
 pub use tables::{macs, routes, targets};

@@ -9,7 +9,7 @@ use super::connections::state;
 use super::peer;
 
 /// Width of the names, characters.
-const NAME_WIDTH: usize = 15;
+pub(super) const NAME_WIDTH: usize = 15;
 
 /// Version, then the router.
 pub fn summary(status: &Status) -> String {

@@ -106,7 +106,7 @@ impl World {
         std::fs::write(&file, PASSWORD).map_err(|e| Error::file("write", &file, e))?;
         let file = file.to_string_lossy().into_owned();
         let target = target.map(|target| self.lab.host(target).v4().to_string());
-        let line = ["launch", "--no-discovery", "--password-file", &file];
+        let line = ["launch", "--no-dns", "--no-discovery", "--password-file", &file];
         let line: Vec<&str> = line.into_iter().chain(target.as_deref()).collect();
         self.weave(host, &line).map(drop)
     }

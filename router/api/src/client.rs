@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use serde::de::DeserializeOwned;
 
 use crate::frame::{Decoder, FrameError, encode};
+use crate::names::NameEntry;
 use crate::problem::Problem;
 use crate::request::{Hello, Outcome, Reply, Request, Response};
 use crate::socket::{self, SocketError};
@@ -98,9 +99,27 @@ impl Client {
                 whole.append(*page);
                 Ok(())
             }
-            (Reply::Done, _) => Err(ClientError::Nonsense("no status in the answer".into())),
+            (Reply::Done | Reply::Names(_), _) => {
+                Err(ClientError::Nonsense("no status in the answer".into()))
+            }
         })?;
         whole.ok_or(ClientError::Closed)
+    }
+
+    /// All names of the mesh.
+    ///
+    /// # Errors
+    /// When the router cannot be asked or refuses.
+    pub fn names(&mut self) -> Result<Vec<NameEntry>, ClientError> {
+        let mut names = Vec::new();
+        self.ask(&Request::Names, |reply| match reply {
+            Reply::Names(page) => {
+                names.extend(page);
+                Ok(())
+            }
+            Reply::Done | Reply::Status(_) => Err(ClientError::Nonsense("no names in the answer".into())),
+        })?;
+        Ok(names)
     }
 
     /// Adds targets, or with `replace` dials exactly these.

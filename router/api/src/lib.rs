@@ -14,6 +14,7 @@
 
 pub mod client;
 pub mod frame;
+pub mod names;
 pub mod problem;
 pub mod request;
 pub mod server;

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::PROTOCOL_VERSION;
+use crate::names::NameEntry;
 use crate::problem::{Code, Problem};
 use crate::status::Status;
 use crate::target::Target;
@@ -81,6 +82,8 @@ pub enum Request {
     AttachmentsChanged,
     /// Read the password file again.
     Reload,
+    /// All names of the mesh; answered with [`Reply::Names`] in one or more pages.
+    Names,
     /// Reserved: events as they happen, many responses to one id.
     Subscribe,
 }
@@ -127,6 +130,7 @@ impl Request {
             Self::Leave => "leave",
             Self::AttachmentsChanged => "attachments-changed",
             Self::Reload => "reload",
+            Self::Names => "names",
             Self::Subscribe => "subscribe",
         }
     }
@@ -152,6 +156,7 @@ impl Request {
             | Self::Leave
             | Self::AttachmentsChanged
             | Self::Reload
+            | Self::Names
             | Self::Subscribe => None,
         };
         Ok(Envelope { id, command: self.command().into(), arguments })
@@ -180,6 +185,7 @@ impl Request {
             "leave" => Ok(Self::Leave),
             "attachments-changed" => Ok(Self::AttachmentsChanged),
             "reload" => Ok(Self::Reload),
+            "names" => Ok(Self::Names),
             "subscribe" => Ok(Self::Subscribe),
             other => Err(Problem::new(
                 Code::UnknownCommand,
@@ -246,6 +252,8 @@ pub enum Reply {
     Done,
     /// The state, or a page of it.
     Status(Box<Status>),
+    /// The names of the mesh, or a page of them.
+    Names(Vec<NameEntry>),
 }
 
 #[cfg(test)]
@@ -276,6 +284,7 @@ mod tests {
             Request::Leave,
             Request::AttachmentsChanged,
             Request::Reload,
+            Request::Names,
             Request::Subscribe,
         ] {
             assert_eq!(through_a_frame(&request), request);

@@ -11,6 +11,7 @@ use std::time::Duration;
 use crate::frame::{Decoder, FrameError, encode};
 use crate::problem::{Code, Problem};
 use crate::request::{Envelope, Hello, Outcome, Reply, Request, Response};
+use crate::status::PAGE_ENTRIES;
 use crate::{REPLY_MAX, REQUEST_MAX};
 
 /// Most clients at once.
@@ -108,6 +109,10 @@ pub fn response_frames(id: u64, outcome: Result<Reply, Problem>) -> Vec<Vec<u8>>
         Err(problem) => return vec![problem_frame(id, problem)],
         Ok(Reply::Status(status)) => {
             status.into_pages().into_iter().map(|page| Reply::Status(Box::new(page))).collect()
+        }
+        Ok(Reply::Names(names)) if names.is_empty() => vec![Reply::Names(names)],
+        Ok(Reply::Names(names)) => {
+            names.chunks(PAGE_ENTRIES).map(|page| Reply::Names(page.to_vec())).collect()
         }
         Ok(Reply::Done) => vec![Reply::Done],
     };

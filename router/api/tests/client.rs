@@ -90,6 +90,7 @@ fn requests_follow_each_other_and_a_refusal_is_a_typed_error() {
         | Request::AttachmentsChanged
         | Request::Reload
         | Request::Leave
+        | Request::Names
         | Request::ForgetIdentity { .. }
         | Request::Subscribe => Ok(Reply::Done),
     });

@@ -21,6 +21,7 @@ use crate::error::Result;
 use crate::exposed::{self, ExposedAddresses, HostPolicy};
 use crate::firewall::Firewall;
 use crate::mtu::DEFAULT_MTU;
+use crate::names;
 use crate::netlink::{Link, Netlink};
 use crate::records::{self, Record};
 use crate::tap::TAP;
@@ -69,15 +70,19 @@ pub enum News {
     Stop,
 }
 
-/// Whether there is something to keep without a router: containers that may run again, and
-/// exposed addresses.
+/// Whether there is something to keep without a router: containers that may run again, exposed
+/// addresses, and the DNS.
 #[must_use]
 pub fn has_work(state_dir: &Path) -> bool {
     let exposed = exposed::read_all(state_dir).map_or(true, |all| !all.is_empty());
-    exposed || records::read_all(state_dir).map_or(true, |(all, _)| all.iter().any(Record::is_of_engine))
+    let dns = names::DnsSettings::read(state_dir).map_or(true, |dns| dns.is_some_and(|dns| dns.enabled));
+    exposed
+        || dns
+        || records::read_all(state_dir).map_or(true, |(all, _)| all.iter().any(Record::is_of_engine))
 }
 
-/// Keeps until told to stop; `attachments_changed` is called after each change of an attachment.
+/// Keeps until told to stop; `attachments_changed` is called after each change of an attachment
+/// or of a name.
 /// What cannot be done now is logged and tried again.
 pub fn run(config: KeeperConfig, news: &Receiver<News>, attachments_changed: impl Fn()) {
     if config.for_router && !await_router(&config.state_dir, news) {
@@ -87,6 +92,7 @@ pub fn run(config: KeeperConfig, news: &Receiver<News>, attachments_changed: imp
         containers: Containers::new(config.state_dir.clone(), config.engine_host.clone()),
         config,
         rules: None,
+        names: None,
     };
     let mut due = vec![News::Engine, News::Links, News::Firewall];
     loop {
@@ -97,12 +103,16 @@ pub fn run(config: KeeperConfig, news: &Receiver<News>, attachments_changed: imp
         if due.contains(&News::Firewall) {
             keeper.report("firewall rules", |keeper| keeper.keep_rules());
         }
+        let mut changed = false;
         if due.contains(&News::Engine) {
             match keeper.containers.keep() {
-                Ok(true) => attachments_changed(),
-                Ok(false) => {}
+                Ok(attached) => changed = attached,
                 Err(error) => tracing::debug!("looking after containers: {error}"),
             }
+        }
+        // Names go with their containers.
+        if keeper.names_changed() || changed {
+            attachments_changed();
         }
         due = match next(news, begin + EVERYTHING_EVERY) {
             Some(due) if due.contains(&News::Stop) => return,
@@ -148,9 +158,26 @@ struct Keeper {
     containers: Containers,
     /// The rules as they were when they were put in place last.
     rules: Option<String>,
+    /// The names of this host as they were when they were told last.
+    names: Option<names::Own>,
 }
 
 impl Keeper {
+    /// Whether this host has other names, networks or addresses than at the last call.
+    fn names_changed(&mut self) -> bool {
+        match names::own(&self.config.state_dir) {
+            Ok(own) if self.names.as_ref() == Some(&own) => false,
+            Ok(own) => {
+                self.names = Some(own);
+                true
+            }
+            Err(error) => {
+                tracing::warn!("reading the names of this host: {error}");
+                false
+            }
+        }
+    }
+
     fn report(&mut self, what: &str, keep: impl FnOnce(&mut Self) -> Result<()>) {
         if let Err(error) = keep(self) {
             tracing::warn!("keeping the {what}: {error}");

@@ -20,6 +20,7 @@ pub mod keeper;
 pub mod keeper_socket;
 pub mod mtu;
 pub mod named;
+pub mod names;
 pub mod namespace;
 mod neighbour;
 pub mod netlink;

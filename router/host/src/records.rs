@@ -16,6 +16,7 @@ use crate::address::check_cidrs;
 use crate::attach::{self, AttachOptions, Attachment, Detached, attach, attached, detach, host_interface};
 use crate::bridge::random_mac;
 use crate::error::{Error, Result};
+use crate::names::ContainerNames;
 use crate::namespace::{Namespace, NamespaceId};
 use crate::netlink::Netlink;
 use crate::store::{Aside, StateDir, StateFile, StateLock, Stored};
@@ -38,6 +39,9 @@ pub struct Record {
     pub mac: MacAddr,
     /// Its addresses in the order of attachment.
     pub cidrs: Vec<IpNet>,
+    /// What it is called.
+    #[serde(default, skip_serializing_if = "ContainerNames::is_empty")]
+    pub names: ContainerNames,
 }
 
 impl StateFile for Record {
@@ -193,11 +197,13 @@ impl Records {
                 namespace: id,
                 mac: present.mac,
                 cidrs: present.cidrs.clone(),
+                names: ContainerNames::default(),
             },
             // Left over from another namespace of this number.
             (_, None) => {
                 let mac = options.mac.map_or_else(random_mac, Ok)?;
-                Record { container: container.into(), namespace: id, mac, cidrs: Vec::new() }
+                let names = ContainerNames::default();
+                Record { container: container.into(), namespace: id, mac, cidrs: Vec::new(), names }
             }
         };
         for cidr in &cidrs {
@@ -247,6 +253,45 @@ impl Records {
             None => {}
         }
         Ok(detached)
+    }
+
+    /// A container of an engine that does not run gets exactly these addresses, in this order, when
+    /// it runs again. Returns those it would have got; `None`: it runs, or nothing is remembered.
+    ///
+    /// # Errors
+    /// When the kernel or the file system refuses.
+    pub fn remember(
+        &mut self,
+        host: &mut Netlink,
+        container: &str,
+        cidrs: &[IpNet],
+    ) -> Result<Option<Vec<IpNet>>> {
+        self.prune(host)?;
+        let ended =
+            self.records.iter().find(|record| record.container == container && self.has_ended(record));
+        let Some(record) = ended.cloned() else { return Ok(None) };
+        self.put(Record { cidrs: check_cidrs(cidrs)?, ..record.clone() })?;
+        Ok(Some(record.cidrs))
+    }
+
+    /// Changes what a container is called. False if it is not attached.
+    ///
+    /// # Errors
+    /// [`Error::State`].
+    pub fn change_names(
+        &mut self,
+        container: &str,
+        change: impl FnOnce(&mut ContainerNames),
+    ) -> Result<bool> {
+        let Some(record) = self.records.iter().find(|record| record.container == container) else {
+            return Ok(false);
+        };
+        let mut new = record.clone();
+        change(&mut new.names);
+        if new != *record {
+            self.put(new)?;
+        }
+        Ok(true)
     }
 
     fn refuse_duplicates(&self, container: &str, id: NamespaceId, cidrs: &[IpNet]) -> Result<()> {

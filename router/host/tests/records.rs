@@ -34,8 +34,13 @@ fn attachments_are_remembered_in_order_until_they_are_detached() {
             .unwrap()
             .attach(host, "netns:c", &c, &first, &AttachOptions::default())
             .unwrap();
-        let expected =
-            Record { container: "netns:c".into(), namespace: c.id(), mac: made.mac, cidrs: first.clone() };
+        let expected = Record {
+            container: "netns:c".into(),
+            namespace: c.id(),
+            mac: made.mac,
+            cidrs: first.clone(),
+            names: Default::default(),
+        };
         assert_eq!(stored(state.path()), std::slice::from_ref(&expected));
 
         // Again, by another name of the same container, and one more.

@@ -15,6 +15,7 @@ pub(super) use tasks::{accept, receive, reports, signals};
 
 use super::greeting::{Greeted, GreetingError, Outcome, Resumptions, entropy};
 use super::link::{Connection, Incoming, Link, SEND_QUEUE_MESSAGES, ShardWork};
+use super::names::{Names, Readers};
 use super::server::Answer;
 use super::status::Refusals;
 use super::{Signal, status};
@@ -85,6 +86,8 @@ pub(super) enum Event {
     Report(Report),
     /// A client asks.
     Asked(Request, Answer),
+    /// A sidecar wants the names.
+    ReadsNames(rt::Sender<Names>),
     /// A signal came.
     Signal(Signal),
     /// The password file was read again, for this client if one asked.
@@ -170,6 +173,8 @@ pub(super) struct Core {
     pub(super) counters: CoreCounters,
     /// Where peers were, the latest first.
     pub(super) recent: Vec<Target>,
+    /// Sidecars that are told of names.
+    names_readers: Readers,
     mac_changes: Vec<MacChange>,
     /// When the shards may be told of them.
     macs_at: Duration,
@@ -227,6 +232,7 @@ impl Core {
             degraded: parts.degraded,
             counters: CoreCounters::default(),
             recent: Vec::new(),
+            names_readers: Readers::default(),
             mac_changes: Vec::new(),
             macs_at: Duration::ZERO,
             routes_changed: false,
@@ -308,6 +314,7 @@ impl Core {
             Event::Datagram(datagram, source) => self.on_datagram(datagram, source),
             Event::Report(report) => self.on_report(report),
             Event::Asked(request, answer) => self.on_asked(request, answer),
+            Event::ReadsNames(reader) => self.on_reads_names(reader),
             Event::Signal(Signal::Stop) => self.stop(),
             Event::Signal(Signal::Reload) => self.reload(None),
             Event::Reloaded(result, answer) => self.on_reloaded(result, answer),
@@ -437,6 +444,7 @@ impl Core {
         let what = "cannot change the targets";
         let result = match request {
             Request::Status => Ok(Reply::Status(Box::new(status::status(self, now)))),
+            Request::Names => Ok(Reply::Names(status::names(self))),
             Request::Connect { replace, peers } => {
                 let done = if replace {
                     self.dialler.replace_targets(&peers, now)

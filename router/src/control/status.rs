@@ -5,6 +5,7 @@ use super::link::Link;
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::time::Duration;
+use weave_api::names::{NameEntry, ShortId};
 use weave_api::status::{
     Connection, ConnectionState, Degraded, Direction, MacEntry, MacSource, Peer, PeerConnection, Route,
     Shard, Status, TargetState, TargetStatus,
@@ -115,6 +116,18 @@ pub(super) fn status(core: &Core, now: Duration) -> Status {
             })
             .collect(),
     }
+}
+
+/// All names, those of this host among them.
+pub(super) fn names(core: &Core) -> Vec<NameEntry> {
+    let all = core.mesh.names().map(|(name, origin, address, container)| NameEntry {
+        name: name.clone(),
+        address,
+        container: ShortId(container),
+        origin,
+        nickname: Some(nickname_of(core, origin)),
+    });
+    all.collect()
 }
 
 /// Peers that are sent nothing, because the ways to them are unencrypted somewhere.

@@ -7,7 +7,8 @@ use std::str::FromStr;
 /// A host name: labels of 1 to 63 of `a-z 0-9 - _`, joined by dots, none
 /// beginning or ending with a hyphen; at most [`HostName::MAX_LEN`] bytes, no
 /// dot at its end.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(into = "String", try_from = "String")]
 pub struct HostName(String);
 
 impl HostName {
@@ -18,6 +19,46 @@ impl HostName {
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// The domain of all names of a network, unless another is chosen.
+    #[must_use]
+    pub fn weave_local() -> Self {
+        Self("weave.local".to_owned())
+    }
+
+    /// The name as people type it: in any case, with a dot at its end or without.
+    ///
+    /// # Errors
+    /// [`ParseNameError`] if it is no host name.
+    pub fn typed(text: &str) -> Result<Self, ParseNameError> {
+        text.strip_suffix('.').unwrap_or(text).to_ascii_lowercase().parse()
+    }
+
+    /// True if it is a name inside `domain`, not the domain itself.
+    #[must_use]
+    pub fn is_in(&self, domain: &Self) -> bool {
+        self.0.strip_suffix(domain.as_str()).is_some_and(|rest| rest.len() > 1 && rest.ends_with('.'))
+    }
+}
+
+impl std::borrow::Borrow<str> for HostName {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<HostName> for String {
+    fn from(name: HostName) -> Self {
+        name.0
+    }
+}
+
+impl TryFrom<String> for HostName {
+    type Error = ParseNameError;
+
+    fn try_from(text: String) -> Result<Self, ParseNameError> {
+        text.parse()
     }
 }
 
@@ -68,6 +109,22 @@ mod tests {
         }
         for good in ["a", "web.weave.local", "my_db-1", &long[1..]] {
             assert_eq!(good.parse::<HostName>().unwrap().as_str(), good);
+        }
+    }
+
+    #[test]
+    fn a_typed_name_may_have_capitals_and_a_last_dot() {
+        assert_eq!(HostName::typed("Web.Weave.LOCAL.").unwrap().as_str(), "web.weave.local");
+        assert!(HostName::typed("web..").is_err());
+        assert!(HostName::typed(".").is_err());
+    }
+
+    #[test]
+    fn a_name_is_in_a_domain_by_whole_labels() {
+        let name = |text: &str| text.parse::<HostName>().unwrap();
+        assert!(name("a.b.weave.local").is_in(&name("weave.local")));
+        for other in ["weave.local", "aweave.local", "a.weave.locals"] {
+            assert!(!name(other).is_in(&name("weave.local")), "{other}");
         }
     }
 

@@ -11,22 +11,34 @@ use std::process::Command;
 const BUSYBOX: &str = "busybox";
 /// Programs and what they are called in the image.
 const PROGRAMS: [(&str, &str); 2] = [("nc.openbsd", "nc"), ("dash", "sh")];
+/// The same of the image that asks for names, beside the others.
+const NAME_PROGRAMS: [(&str, &str); 4] = [PROGRAMS[0], PROGRAMS[1], ("dig", "dig"), ("getent", "getent")];
 
 /// Makes the image, as an archive in `directory`.
 #[track_caller]
 pub(super) fn make(directory: &Path) -> PathBuf {
-    let root = directory.join("image");
+    make_with(&directory.join("image"), &PROGRAMS)
+}
+
+/// Makes the image whose containers ask for names: with `dig`, and `getent` of glibc.
+#[track_caller]
+pub(super) fn make_dnsutils(directory: &Path) -> PathBuf {
+    make_with(&directory.join("dnsutils"), &NAME_PROGRAMS)
+}
+
+#[track_caller]
+fn make_with(root: &Path, programs: &[(&str, &str)]) -> PathBuf {
     for directory in ["bin", "tmp", "etc"] {
         fs::create_dir_all(root.join(directory)).unwrap();
     }
     let busybox = find(BUSYBOX);
     fs::copy(&busybox, root.join("bin").join(BUSYBOX)).unwrap();
     let applets = output(Command::new(&busybox).arg("--list"));
-    let is_other = |name: &str| name == BUSYBOX || PROGRAMS.iter().any(|(_, other)| *other == name);
+    let is_other = |name: &str| name == BUSYBOX || programs.iter().any(|(_, other)| *other == name);
     for applet in applets.lines().filter(|applet| !is_other(applet)) {
         symlink(BUSYBOX, root.join("bin").join(applet)).unwrap();
     }
-    for (program, name) in PROGRAMS {
+    for (program, name) in programs {
         let program = find(program);
         fs::copy(&program, root.join("bin").join(name)).unwrap();
         for library in libraries(&program) {
@@ -35,8 +47,8 @@ pub(super) fn make(directory: &Path) -> PathBuf {
             fs::copy(&library, copy).unwrap();
         }
     }
-    let archive = directory.join("image.tar");
-    output(Command::new("tar").arg("-C").arg(&root).arg("-cf").arg(&archive).arg("."));
+    let archive = root.with_extension("tar");
+    output(Command::new("tar").arg("-C").arg(root).arg("-cf").arg(&archive).arg("."));
     archive
 }
 

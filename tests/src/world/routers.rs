@@ -27,7 +27,8 @@ impl World {
     /// arguments alone.
     #[must_use]
     pub fn launch_command(&self, index: usize, password: Option<&str>, arguments: &[&str]) -> Command {
-        let mut command = self.command(index, &["launch"]);
+        // Few of these tests ask for names.
+        let mut command = self.command(index, &["launch", "--no-dns"]);
         if let Some(password) = password {
             let file = self.host(index).directory().join("password");
             fs::write(&file, password).unwrap();

@@ -3,12 +3,14 @@
 
 mod attach_many;
 mod engine_many;
+mod engine_names;
 mod engine_records;
 mod engine_restart;
 mod engine_rules;
 mod engine_stop;
 mod engine_tables;
 mod former_scripts;
+mod former_scripts_names;
 mod hostile_account;
 mod hostile_container;
 mod hostile_flood;
@@ -41,6 +43,7 @@ mod mesh_password;
 mod mesh_relay;
 mod mesh_scale;
 mod mesh_trusted;
+mod names_mesh;
 mod recipes;
 mod rekey_traffic;
 mod router_privileges;

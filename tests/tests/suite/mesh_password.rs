@@ -22,7 +22,7 @@ fn five_hosts_change_their_password_one_by_one_without_a_lost_ping() {
     for host in 0..5 {
         let file = write(&world, host, &[PASSWORD]);
         let targets = (host > 0).then(|| world.underlay(0).to_string());
-        let mut arguments = vec!["launch", "--password-file", file.to_str().unwrap()];
+        let mut arguments = vec!["launch", "--no-dns", "--password-file", file.to_str().unwrap()];
         arguments.extend(targets.as_deref());
         world.weave(host, &arguments).ok();
     }
@@ -43,7 +43,7 @@ fn five_hosts_change_their_password_one_by_one_without_a_lost_ping() {
     world.kill(4);
     let file = write(&world, 4, &[PASSWORD]);
     let target = world.underlay(0).to_string();
-    world.weave(4, &["launch", "--password-file", file.to_str().unwrap(), &target]).ok();
+    world.weave(4, &["launch", "--no-dns", "--password-file", file.to_str().unwrap(), &target]).ok();
     weave_tests::world::wait_until(
         LINK_WITHIN,
         || format!("{:?}", world.status(4).connections),

@@ -79,7 +79,8 @@ impl World {
         for host in self.lab.hosts() {
             let peer = (host.number() > 1).then_some(first.as_str());
             let nickname = format!("host{}", host.number());
-            let mut arguments = vec!["launch", "--password-file", &password, "--nickname", &nickname];
+            let mut arguments =
+                vec!["launch", "--no-dns", "--password-file", &password, "--nickname", &nickname];
             if let Some(shards) = &shards {
                 arguments.extend(["--shards", shards]);
             }

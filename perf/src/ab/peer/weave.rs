@@ -44,7 +44,7 @@ impl Weave {
     }
 
     fn launch(&self, world: &World, end: End) -> Result<()> {
-        let mut line = vec!["launch"];
+        let mut line = vec!["launch", "--no-dns"];
         let password = world.write(end, "password", PASSWORD)?.to_string_lossy().into_owned();
         if self.encrypted {
             line.extend(["--password-file", &password]);

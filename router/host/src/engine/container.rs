@@ -6,6 +6,9 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use bollard::models::{ContainerInspectResponse, ContainerSummary, ContainerSummaryStateEnum};
+use weave_wire::HostName;
+
+use crate::names::{ContainerNames, GIVEN_MAX};
 
 /// Digits of the id that are shown.
 const SHORT: usize = 12;
@@ -59,6 +62,8 @@ pub struct Listed {
     pub running: bool,
     /// Its labels.
     pub labels: HashMap<String, String>,
+    /// Its name.
+    pub name: Option<String>,
 }
 
 impl Listed {
@@ -68,6 +73,10 @@ impl Listed {
             id: summary.id?.parse().ok()?,
             running: summary.state == Some(ContainerSummaryStateEnum::RUNNING),
             labels: summary.labels.unwrap_or_default(),
+            // Further ones are links of other containers, with a second slash.
+            name: summary.names.unwrap_or_default().into_iter().find_map(|name| {
+                name.strip_prefix('/').filter(|name| !name.contains('/')).map(str::to_owned)
+            }),
         })
     }
 }
@@ -81,18 +90,39 @@ pub struct EngineContainer {
     pub name: String,
     /// Its first process; `None`: it does not run.
     pub pid: Option<u32>,
+    /// What it calls itself, with its domain if it has one.
+    pub host_name: String,
     /// The engine's handle of its network namespace.
     pub sandbox: Option<PathBuf>,
     /// Its labels.
     pub labels: HashMap<String, String>,
 }
 
+/// The label that gives a container names, separated by blanks or commas.
+pub const NAMES_LABEL: &str = "weave.dns";
+
 impl EngineContainer {
+    /// What it is called; words of its label that are no names are left out.
+    #[must_use]
+    pub fn called(&self) -> ContainerNames {
+        let label = self.labels.get(NAMES_LABEL).map_or("", String::as_str);
+        let words = label.split([' ', ',']).filter(|word| !word.is_empty());
+        ContainerNames {
+            host: Some(self.host_name.clone()),
+            engine: Some(self.name.clone()),
+            labelled: words.filter_map(|word| HostName::typed(word).ok()).take(GIVEN_MAX).collect(),
+            ..ContainerNames::default()
+        }
+    }
+
     /// `None` if the answer lacks an id.
     pub(super) fn read(response: ContainerInspectResponse) -> Option<Self> {
         let id: ContainerId = response.id?.parse().ok()?;
         let state = response.state.unwrap_or_default();
         let pid = state.pid.filter(|_| state.running == Some(true)).and_then(|pid| u32::try_from(pid).ok());
+        let config = response.config.unwrap_or_default();
+        let parts = [config.hostname, config.domainname].map(Option::unwrap_or_default);
+        let parts: Vec<String> = parts.into_iter().filter(|part| !part.is_empty()).collect();
         let sandbox = response.network_settings.and_then(|settings| settings.sandbox_key);
         Some(Self {
             name: response
@@ -100,7 +130,8 @@ impl EngineContainer {
                 .map_or_else(|| id.short().to_owned(), |name| name.trim_start_matches('/').to_owned()),
             pid: pid.filter(|pid| *pid > 0),
             sandbox: sandbox.filter(|path| path.starts_with('/')).map(PathBuf::from),
-            labels: response.config.and_then(|config| config.labels).unwrap_or_default(),
+            host_name: parts.join("."),
+            labels: config.labels.unwrap_or_default(),
             id,
         })
     }

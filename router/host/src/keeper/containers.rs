@@ -39,6 +39,7 @@ impl Containers {
         let mut records = Records::open(&self.state_dir)?;
         records.prune(&mut host)?;
         let mut changed = forget_gone(&mut records, &listed)?;
+        changed |= rename(&engine, &mut records, &listed)?;
         let known: Vec<Record> = records.all().iter().filter(|one| one.is_of_engine()).cloned().collect();
         let ended: Vec<Record> = known.iter().filter(|record| records.has_ended(record)).cloned().collect();
         for record in &ended {
@@ -104,7 +105,8 @@ impl Containers {
         let options = AttachOptions { mac: None, mtu: None, probe: Some(PROBE_WAIT) };
         let attached = engine.find(id.as_str()).and_then(|container| {
             let namespace = engine.namespace(&container)?;
-            records.attach(host, id.as_str(), &namespace, cidrs, &options)
+            records.attach(host, id.as_str(), &namespace, cidrs, &options)?;
+            records.change_names(id.as_str(), |names| names.refresh(container.called()))
         });
         match attached {
             Ok(_) => {
@@ -125,6 +127,23 @@ impl Containers {
             self.failures.insert(id.clone(), what);
         }
     }
+}
+
+/// Takes note of new names of containers.
+fn rename(engine: &Engine, records: &mut Records, listed: &HashMap<ContainerId, Listed>) -> Result<bool> {
+    let is_new = |record: &&Record| {
+        let listed = record.container.parse().ok().and_then(|id: ContainerId| listed.get(&id));
+        listed.is_some_and(|one| one.name.is_some() && one.name != record.names.engine)
+    };
+    let renamed: Vec<Record> = records.all().iter().filter(is_new).cloned().collect();
+    let mut changed = false;
+    for record in renamed {
+        // One that is gone by now is no failure.
+        if let Ok(container) = engine.find(&record.container) {
+            changed |= records.change_names(&record.container, |names| names.refresh(container.called()))?;
+        }
+    }
+    Ok(changed)
 }
 
 /// Forgets containers that the engine does not know any more.

@@ -1,9 +1,12 @@
 //! What the mesh decides, carried out.
 
 use super::*;
+use weave_api::names::{Says, ShortId};
 use weave_crypto::verify_part;
+use weave_host::names::{Held, Holder};
 use weave_mesh::{LinkNumber, Output, OwnStation, Signer};
-use weave_wire::link::gossip::Gossip;
+use weave_wire::HostName;
+use weave_wire::link::gossip::{Gossip, NameEntry};
 
 /// How long it is said that another host ran on a copy of this host's state.
 const CLONE_SHOWN: Duration = Duration::from_secs(120);
@@ -41,7 +44,7 @@ impl Core {
                 Output::RoutesChanged => self.routes_changed = true,
                 Output::PeersChanged => self.peers_changed = true,
                 Output::StationsChanged(changes) => self.on_attached_elsewhere(changes),
-                Output::NamesChanged(_) => {}
+                Output::NamesChanged(names) => self.on_names_changed(names),
                 Output::Withdrawn(mac) => {
                     tracing::warn!(%mac, "another host claims a station attached here: it is there now");
                     self.withdrawn.insert(mac);
@@ -157,6 +160,44 @@ impl Core {
         self.degraded.retain(|(name, _)| *name != "cloned");
         self.degraded.push(("cloned", reason));
         self.cloned_at = Some(self.now());
+    }
+
+    /// A sidecar is told all names of other hosts, then what changes.
+    pub(super) fn on_reads_names(&mut self, reader: rt::Sender<Names>) {
+        let own = self.local.name;
+        let mut all = Names::new();
+        for (name, origin, address, container) in self.mesh.names().filter(|(_, origin, ..)| *origin != own) {
+            let container = ShortId(container);
+            all.entry(name.clone()).or_default().push(Says { origin, address, container });
+        }
+        self.names_readers.add(reader, all);
+    }
+
+    fn on_names_changed(&mut self, names: Vec<HostName>) {
+        if self.names_readers.is_empty() {
+            return;
+        }
+        let own = self.local.name;
+        let says = |name: &HostName| {
+            let all = self.mesh.name(name).filter(|(origin, ..)| *origin != own);
+            all.map(|(origin, address, id)| Says { origin, address, container: ShortId(id) }).collect()
+        };
+        let change: Names = names.into_iter().map(|name| (name.clone(), says(&name))).collect();
+        self.names_readers.tell(&change);
+    }
+
+    /// The names of this host are these from now on.
+    pub(super) fn tell_names(&mut self, own: Vec<Held>) {
+        let entries = own.into_iter().map(|held| NameEntry {
+            name: held.name,
+            address: held.address,
+            container: match held.holder {
+                Holder::Container(container) => ShortId::of(&container).0,
+                Holder::Host | Holder::Outside => ShortId::default().0,
+            },
+        });
+        let now = self.now();
+        self.mesh.set_names(entries.collect(), now);
     }
 
     /// Ends all links and makes no new ones.

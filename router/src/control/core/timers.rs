@@ -182,8 +182,12 @@ impl Core {
         self.read_attachments();
     }
 
-    /// Reads which stations are attached on this host.
+    /// Reads which stations are attached on this host, and their names.
     pub(super) fn read_attachments(&mut self) {
+        match weave_host::names::own(&self.config.state_dir) {
+            Ok(own) => self.tell_names(own.names),
+            Err(error) => tracing::warn!("reading the names of this host: {error}"),
+        }
         let records = match weave_host::records::read_all(&self.config.state_dir) {
             Ok((records, damaged)) => {
                 for name in damaged {
@@ -191,10 +195,7 @@ impl Core {
                 }
                 // Of a container that has ended, or on whose host this state was copied,
                 // there is no interface here.
-                let is_here = |record: &weave_host::records::Record| {
-                    nix::net::if_::if_nametoindex(record.host_interface().as_str()).is_ok()
-                };
-                records.into_iter().filter(is_here).collect::<Vec<_>>()
+                records.into_iter().filter(weave_host::names::is_here).collect::<Vec<_>>()
             }
             Err(error) => {
                 tracing::warn!("reading the attachments: {error}");

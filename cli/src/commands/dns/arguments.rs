@@ -1,0 +1,83 @@
+//! What `docker run` is told so that a container asks the sidecar: `run --with-dns`, `dns-args`.
+
+use std::ffi::OsString;
+use std::net::IpAddr;
+
+use weave_host::exposed;
+use weave_host::{Netlink, Result as HostResult};
+use weave_wire::HostName;
+
+use crate::environment::Environment;
+use crate::failure::{Failure, Result};
+use crate::output;
+
+/// Options for `docker run`, whose own arguments are `rest`.
+pub fn arguments(rest: &[OsString], environment: &Environment) -> Result<Vec<OsString>> {
+    let settings = super::settings(environment)?;
+    let on_bridge = bridge_address(environment)
+        .map_err(|error| Failure::because("cannot find the address of the engine's bridge", error))?;
+    let exposed = || Some(exposed::read_all(&environment.state_dir().ok()?).ok()?.first()?.cidr.addr());
+    let address = settings.listen.or(on_bridge).or(settings.cidr.map(|cidr| cidr.addr())).or_else(exposed);
+    let address = address.ok_or_else(|| {
+        Failure::new(
+            "cannot have the container ask the DNS",
+            "it has no address: there is no bridge of the engine",
+            "give it one, as in `weave launch-dns 10.2.254.1/24`",
+        )
+    })?;
+    if !settings.enabled {
+        output::note("no DNS runs here: start it with `weave launch-dns`");
+    }
+    let mut arguments = vec!["--dns".into(), address.to_string().into()];
+    let own = host_name(rest).and_then(|name| Some(name.as_str().split_once('.')?.1.to_owned()));
+    let mut domains: Vec<String> = own.into_iter().chain([settings.domain.to_string()]).collect();
+    domains.dedup();
+    arguments.extend(domains.into_iter().map(|domain| format!("--dns-search={domain}").into()));
+    Ok(arguments)
+}
+
+/// Prints them, as the original's command of this name.
+pub fn run(rest: &[OsString], environment: &Environment) -> Result<()> {
+    let arguments = arguments(rest, environment)?;
+    let words: Vec<_> = arguments.iter().map(|word| word.to_string_lossy()).collect();
+    output::print(format_args!("{}\n", words.join(" ")))
+}
+
+/// Where the sidecar is asked on the engine's bridge.
+fn bridge_address(environment: &Environment) -> HostResult<Option<IpAddr>> {
+    let name = environment.engine_bridge().unwrap_or_default();
+    let mut host = Netlink::open()?;
+    let Some(link) = host.link(&name)? else { return Ok(None) };
+    let all = host.addresses()?.into_iter().filter(|held| held.index == link.index && !held.link_local);
+    let mut all: Vec<IpAddr> = all.map(|held| held.cidr.addr()).collect();
+    all.sort_by_key(IpAddr::is_ipv6);
+    Ok(all.first().copied())
+}
+
+/// The host name that Docker's arguments give, if it has a domain.
+fn host_name(rest: &[OsString]) -> Option<HostName> {
+    let words: Vec<&str> = rest.iter().filter_map(|word| word.to_str()).collect();
+    let named = words.iter().enumerate().find_map(|(index, word)| match *word {
+        "-h" | "--hostname" => words.get(index + 1).copied(),
+        word => word.strip_prefix("--hostname=").or_else(|| word.strip_prefix("-h=")),
+    })?;
+    HostName::typed(named).ok().filter(|name| name.as_str().contains('.'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_domain_of_the_host_name_is_found() {
+        let of = |line: &str| host_name(&line.split(' ').map(OsString::from).collect::<Vec<_>>());
+        for line in
+            ["-t -h a.weave.local ubuntu", "--hostname=A.weave.local ubuntu", "--hostname a.weave.local. x"]
+        {
+            assert_eq!(of(line).map(|name| name.to_string()).as_deref(), Some("a.weave.local"), "{line}");
+        }
+        for line in ["-t ubuntu", "-h web ubuntu", "ubuntu ls -h"] {
+            assert_eq!(of(line), None, "{line}");
+        }
+    }
+}

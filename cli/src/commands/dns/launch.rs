@@ -1,0 +1,265 @@
+//! `weave launch-dns` and `weave stop-dns`.
+
+use std::fs::{File, OpenOptions};
+use std::io::Read;
+use std::net::IpAddr;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::mpsc;
+use std::time::Duration;
+
+use clap::{ArgAction, Args};
+use ipnet::IpNet;
+use rustix::fs::OFlags;
+use weave_host::Netlink;
+use weave_host::names::{DEFAULT_TTL_S, DnsSettings};
+use weave_host::records::Records;
+use weave_wire::HostName;
+
+use super::sidecar::READY;
+use super::{SIDECAR, ask, publish};
+use crate::commands::keeper;
+use crate::environment::Environment;
+use crate::failure::{Failure, Result};
+use crate::launch::make_run_dir;
+use crate::output;
+use crate::root;
+use crate::running::{DNS_LOCK, DNS_LOG, Daemon, Running};
+
+/// Time a sidecar has to be ready, or to end.
+const WITHIN: Duration = Duration::from_secs(10);
+/// Longest line that says how it went, bytes.
+const OUTCOME_MAX: u64 = 4096;
+/// Longest time a name may be remembered, seconds: a week.
+const TTL_MAX: i64 = 604_800;
+
+/// What `launch-dns` takes.
+#[derive(Debug, Args)]
+pub struct Arguments {
+    /// An address of its own on the network, with the length of the network
+    #[arg(value_parser = crate::cidr::parse)]
+    cidr: Option<IpNet>,
+    /// The domain of all names
+    #[arg(long, value_name = "DOMAIN", default_value = "weave.local", value_parser = HostName::typed)]
+    domain: HostName,
+    /// How long a name may be remembered by who asked, seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = DEFAULT_TTL_S,
+          value_parser = clap::value_parser!(u32).range(0..=TTL_MAX))]
+    ttl: u32,
+    /// false: containers that have ended keep their names until they are removed
+    #[arg(long, value_name = "BOOL", default_value_t = true, num_args = 0..=1, require_equals = true,
+          default_missing_value = "true", action = ArgAction::Set)]
+    watch: bool,
+    /// Be asked on this address of the host only, beside its own on the network
+    #[arg(long, value_name = "ADDRESS")]
+    listen: Option<IpAddr>,
+    /// Ask the host's resolvers each time
+    #[arg(long)]
+    no_cache: bool,
+    /// Log more
+    #[arg(long)]
+    debug: bool,
+}
+
+/// Starts the sidecar with these settings, or gives them to the one that runs.
+pub fn run(arguments: &Arguments, environment: &Environment) -> Result<()> {
+    root::require("launch-dns")?;
+    let new = DnsSettings {
+        enabled: true,
+        cidr: arguments.cidr,
+        domain: arguments.domain.clone(),
+        ttl_s: arguments.ttl,
+        watch: arguments.watch,
+        cache: !arguments.no_cache,
+        listen: arguments.listen,
+        debug: arguments.debug,
+    };
+    change(new, environment)?;
+    keeper::ensure(environment);
+    Ok(())
+}
+
+/// Has the sidecar run beside a router that was launched, as it was launched last.
+pub fn beside_router(environment: &Environment) {
+    let started = super::settings(environment)
+        .and_then(|settings| change(DnsSettings { enabled: true, ..settings }, environment));
+    if let Err(failure) = started {
+        output::warn(failure);
+    }
+}
+
+/// Has the keeper start the sidecar, as it was launched last: for who has no privileges.
+pub fn have_kept(environment: &Environment) {
+    let wanted = super::settings(environment)
+        .and_then(|settings| write(&DnsSettings { enabled: true, ..settings }, &environment.state_dir()?));
+    if let Err(failure) = wanted {
+        output::warn(failure);
+    }
+}
+
+/// Ends the sidecar, if it runs.
+pub fn stop(environment: &Environment) -> Result<()> {
+    root::require("stop-dns")?;
+    if !end(environment)? {
+        output::note("no DNS runs here: nothing to stop");
+    }
+    keeper::end_if_idle(environment)
+}
+
+/// Ends the sidecar and has nobody start it again; false when it did not run.
+pub fn end(environment: &Environment) -> Result<bool> {
+    let (run_dir, state_dir) = (environment.run_dir()?, environment.state_dir()?);
+    let settings = super::settings(environment)?;
+    if !settings.enabled && Running::find(&run_dir, Daemon::Dns)?.is_none() {
+        return Ok(false);
+    }
+    let _lock = lock(&run_dir)?;
+    if settings.enabled {
+        write(&DnsSettings { enabled: false, ..settings }, &state_dir)?;
+    }
+    let ended = terminate(&run_dir)?;
+    // Its interface went with it: nobody is to find its record.
+    forget_record(&state_dir)?;
+    publish::tell(environment)?;
+    Ok(ended)
+}
+
+fn forget_record(state_dir: &Path) -> Result<()> {
+    let failed = |error: weave_host::Error| Failure::because("cannot forget the address of the DNS", error);
+    let mut host = Netlink::open().map_err(failed)?;
+    remove_interfaces(&mut host, &mut Records::open(state_dir).map_err(failed)?).map_err(failed)
+}
+
+/// Removes what is left of a sidecar that has ended: its namespace may take a while to go.
+pub fn remove_interfaces(host: &mut Netlink, records: &mut Records) -> weave_host::Result<()> {
+    let own = records.all().iter().filter(|record| record.container == SIDECAR);
+    for interface in own.map(|record| record.host_interface()).collect::<Vec<_>>() {
+        if let Some(link) = host.link(&interface)? {
+            host.delete_link(&link)?;
+        }
+    }
+    records.prune(host)
+}
+
+/// Starts the sidecar with other settings; when that fails, all is as it was.
+fn change(new: DnsSettings, environment: &Environment) -> Result<()> {
+    let (run_dir, state_dir) = (environment.run_dir()?, environment.state_dir()?);
+    let _lock = lock(&run_dir)?;
+    let old = super::settings(environment)?;
+    let runs = Running::find(&run_dir, Daemon::Dns)?.is_some();
+    if runs && old == new && ask::status(&run_dir).is_ok() {
+        return Ok(());
+    }
+    write(&new, &state_dir)?;
+    terminate(&run_dir)?;
+    publish::tell(environment)?;
+    if let Err(failure) = spawn(&run_dir) {
+        write(&old, &state_dir)?;
+        publish::tell(environment)?;
+        if runs && old.enabled {
+            spawn(&run_dir)?;
+        }
+        return Err(failure);
+    }
+    // Its address is one of this host now.
+    publish::tell(environment)
+}
+
+/// What became of a start.
+pub enum Begun {
+    /// It runs.
+    Started,
+    /// It is not to run, or runs already.
+    NotWanted,
+}
+
+/// Starts a sidecar that is to run and does not.
+pub fn begin_if_wanted(run_dir: &Path, state_dir: &Path) -> Result<Begun> {
+    let _lock = lock(run_dir)?;
+    let settings = DnsSettings::read(state_dir)
+        .map_err(|error| Failure::because("cannot read how the DNS was launched", error))?;
+    let is_wanted = settings.is_some_and(|settings| settings.enabled);
+    if !is_wanted || Running::find(run_dir, Daemon::Dns)?.is_some() {
+        return Ok(Begun::NotWanted);
+    }
+    publish::write(run_dir, state_dir);
+    spawn(run_dir)?;
+    publish::write(run_dir, state_dir);
+    Ok(Begun::Started)
+}
+
+/// Kept by whoever starts or ends the sidecar.
+fn lock(run_dir: &Path) -> Result<File> {
+    make_run_dir(run_dir)?;
+    let path = run_dir.join(DNS_LOCK);
+    OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .custom_flags(OFlags::NOFOLLOW.bits().cast_signed())
+        .open(&path)
+        .and_then(|file| file.lock().map(|()| file))
+        .map_err(|error| {
+            Failure::new(format_args!("cannot lock {}", path.display()), error, "check WEAVE_RUN_DIR")
+        })
+}
+
+fn write(settings: &DnsSettings, state_dir: &Path) -> Result<()> {
+    settings
+        .write(state_dir)
+        .map_err(|error| Failure::because("cannot write down how the DNS is launched", error))
+}
+
+fn terminate(run_dir: &Path) -> Result<bool> {
+    let Some(running) = Running::find(run_dir, Daemon::Dns)? else { return Ok(false) };
+    if (running.terminate() && running.wait(WITHIN)?) || running.wait(Duration::ZERO)? {
+        return Ok(true);
+    }
+    Err(Failure::new("cannot stop the DNS", "it does not end", "end the process `weave dns` by hand"))
+}
+
+/// Starts the sidecar and waits until it is asked.
+fn spawn(run_dir: &Path) -> Result<()> {
+    let failed = |why: &dyn std::fmt::Display| {
+        let log = run_dir.join(DNS_LOG);
+        Failure::new("cannot start the DNS", why, format_args!("look into {}", log.display()))
+    };
+    let log = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .custom_flags(OFlags::NOFOLLOW.bits().cast_signed())
+        .open(run_dir.join(DNS_LOG))
+        .map_err(|error| failed(&error))?;
+    let executable = std::env::current_exe().map_err(|error| failed(&error))?;
+    let mut child = Command::new(executable)
+        .arg("dns")
+        .env_remove("WEAVE_PASSWORD")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(log)
+        .spawn()
+        .map_err(|error| failed(&error))?;
+    let Some(stdout) = child.stdout.take() else { return Err(failed(&"it has no output")) };
+    let (sender, receiver) = mpsc::sync_channel(1);
+    std::thread::spawn(move || {
+        let mut line = String::new();
+        let _ = stdout.take(OUTCOME_MAX).read_to_string(&mut line);
+        let _ = sender.send(line);
+    });
+    let outcome = receiver.recv_timeout(WITHIN);
+    if outcome.as_deref() == Ok(READY) {
+        // A keeper outlives it, perhaps: no zombie stays.
+        std::thread::spawn(move || child.wait());
+        return Ok(());
+    }
+    let _ = child.kill().and_then(|()| child.wait());
+    match outcome {
+        Ok(line) if line.is_empty() => Err(failed(&"it ended early")),
+        Ok(line) => Err(Failure::verbatim(line.trim_end())),
+        Err(_) => Err(failed(&format_args!("it was not ready within {} s", WITHIN.as_secs()))),
+    }
+}

@@ -1,0 +1,133 @@
+//! `weave dns`: the sidecar itself, in this process.
+
+use std::fs;
+use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+
+use ipnet::IpNet;
+use nix::unistd::{Gid, Uid, setgid, setgroups, setuid};
+use rustix::thread::{CapabilitySet, CapabilitySets};
+use weave_api::names::{SIDECAR_ID, prepare, sidecar_socket};
+use weave_dns::SidecarConfig;
+use weave_host::attach::{AttachOptions, PROBE_WAIT};
+use weave_host::records::Records;
+use weave_host::{Namespace, Netlink};
+
+use super::{SIDECAR, launch};
+use crate::environment::Environment;
+use crate::failure::{Failure, Result};
+use crate::output;
+use crate::root;
+use crate::running::{Claim, Daemon};
+
+/// What it says when it is asked.
+pub const READY: &str = "ready\n";
+/// The port of names.
+const PORT: u16 = 53;
+/// Names the resolvers of the host.
+const RESOLV_CONF: &str = "/etc/resolv.conf";
+
+/// Answers until it is ended. What keeps it from starting goes to standard output, for who started it.
+pub fn run(environment: &Environment) -> Result<()> {
+    let ran = serve(environment);
+    if let Err(failure) = &ran {
+        let _ = output::print(format_args!("{failure}\n"));
+    }
+    ran
+}
+
+fn serve(environment: &Environment) -> Result<()> {
+    root::require("dns")?;
+    let failed = |error: std::io::Error| Failure::because("cannot start the DNS", error);
+    let (run_dir, settings) = (environment.run_dir()?, super::settings(environment)?);
+    let _ = rustix::process::setsid();
+    prepare(&run_dir).map_err(failed)?;
+    let _claim = Claim::take(&run_dir, Daemon::Dns)?;
+    let _ = std::env::set_current_dir("/");
+    log_to_stderr(settings.debug);
+    let commands = listen_to_commands(&run_dir).map_err(failed)?;
+    // The namespace lives as long as its sockets do.
+    let own_sockets = match settings.cidr {
+        Some(cidr) => vec![own_sockets(cidr, environment)?],
+        None => Vec::new(),
+    };
+    let config = SidecarConfig {
+        run_dir,
+        domain: settings.domain,
+        ttl_s: settings.ttl_s,
+        cache: settings.cache,
+        engine_bridge: environment.engine_bridge()?,
+        listen: settings.listen,
+        port: PORT,
+        resolv_conf: RESOLV_CONF.into(),
+        own_sockets,
+        commands,
+    };
+    drop_privileges();
+    weave_dns::run(config, || {
+        let _ = output::print(READY);
+        // Who waits for the end of this output has waited enough.
+        let null = fs::OpenOptions::new().write(true).open("/dev/null");
+        let _ = null.map(|null| rustix::stdio::dup2_stdout(&null));
+    })
+    .map_err(failed)
+}
+
+fn log_to_stderr(debug: bool) {
+    let level = if debug { "debug" } else { "info,hickory_net=warn,hickory_resolver=warn" };
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(tracing_subscriber::EnvFilter::new(level))
+        .with_writer(std::io::stderr)
+        .with_ansi(false)
+        .with_target(false)
+        .try_init();
+}
+
+fn listen_to_commands(run_dir: &Path) -> std::io::Result<UnixListener> {
+    let path = sidecar_socket(run_dir);
+    match fs::remove_file(&path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let listener = UnixListener::bind(&path)?;
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o600))?;
+    Ok(listener)
+}
+
+/// Sockets in a namespace that is attached like a container: the host itself stays off that network.
+fn own_sockets(cidr: IpNet, environment: &Environment) -> Result<(UdpSocket, TcpListener)> {
+    let failed =
+        |error: weave_host::Error| Failure::because(format_args!("cannot give the DNS {cidr}"), error);
+    let mtu = environment.mtu_if_set()?.map(u32::from);
+    let namespace = Namespace::create(SIDECAR).map_err(failed)?;
+    let mut host = Netlink::open().map_err(failed)?;
+    let mut records = Records::open(&environment.state_dir()?).map_err(failed)?;
+    launch::remove_interfaces(&mut host, &mut records).map_err(failed)?;
+    let options = AttachOptions { mac: None, mtu, probe: Some(PROBE_WAIT) };
+    records.attach(&mut host, SIDECAR, &namespace, &[cidr], &options).map_err(failed)?;
+    let address = SocketAddr::new(cidr.addr(), PORT);
+    namespace
+        .run(|| weave_dns::bind(address))
+        .map_err(failed)?
+        .map_err(|error| Failure::because(format_args!("cannot give the DNS {address}"), error))
+}
+
+/// Becomes a user who owns nothing and may bind port 53. Where there is no such user (a user
+/// namespace), it stays who it is.
+fn drop_privileges() {
+    let user = (Uid::from_raw(SIDECAR_ID), Gid::from_raw(SIDECAR_ID));
+    let became = rustix::thread::set_keep_capabilities(true)
+        .map_err(std::io::Error::from)
+        .and_then(|()| Ok(setgroups(&[user.1])?))
+        .and_then(|()| Ok(setgid(user.1)?))
+        .and_then(|()| Ok(setuid(user.0)?));
+    let only = CapabilitySet::NET_BIND_SERVICE;
+    let sets = CapabilitySets { effective: only, permitted: only, inheritable: CapabilitySet::empty() };
+    let kept = rustix::thread::set_capabilities(None, sets).map_err(std::io::Error::from);
+    let sealed = rustix::thread::set_no_new_privs(true).map_err(std::io::Error::from);
+    if let Err(error) = became.and(kept).and(sealed) {
+        tracing::warn!("privileges stay that are not needed: {error}");
+    }
+}

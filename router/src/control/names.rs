@@ -1,0 +1,146 @@
+//! The socket of names: what the DNS sidecar reads.
+
+use super::core::Event;
+use crate::rt::{self, UnixListener, UnixStream};
+use std::collections::BTreeMap;
+use std::io;
+use std::time::Duration;
+use weave_api::REPLY_MAX;
+use weave_api::frame::encode;
+use weave_api::names::{FRAME_ENTRIES, NamesUpdate, READERS_MAX, Says};
+use weave_api::server::{REQUEST_TIME_LIMIT, hello_frame};
+use weave_wire::HostName;
+
+/// Changes that wait for a reader, at most; one that is further behind begins anew.
+const CHANGES: usize = 256;
+/// Wait after an error of `accept`.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// What others say of names; nothing: the name is gone.
+pub(super) type Names = BTreeMap<HostName, Vec<Says>>;
+
+/// The sidecars that listen, as the core sees them.
+#[derive(Debug, Default)]
+pub(super) struct Readers(Vec<rt::Sender<Names>>);
+
+impl Readers {
+    /// Takes one in, with all there is to tell; not if there are too many.
+    pub(super) fn add(&mut self, reader: rt::Sender<Names>, all: Names) {
+        self.0.retain(|reader| !reader.is_closed());
+        if self.0.len() < READERS_MAX && reader.try_send(all).is_ok() {
+            self.0.push(reader);
+        }
+    }
+
+    /// True if nobody listens.
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Tells all of a change; who has no room for it is cut off.
+    pub(super) fn tell(&mut self, change: &Names) {
+        self.0.retain(|reader| reader.try_send(change.clone()).is_ok());
+    }
+}
+
+/// Serves readers until the runtime ends.
+pub(super) async fn serve(listener: UnixListener, events: rt::Sender<Event>) {
+    loop {
+        match listener.accept().await {
+            Ok(stream) => {
+                let events = events.clone();
+                rt::spawn(async move {
+                    if let Err(error) = tell(stream, events).await {
+                        tracing::debug!("a reader of names: {error}");
+                    }
+                });
+            }
+            Err(error) => {
+                tracing::debug!("accepting a reader of names: {error}");
+                rt::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+async fn tell(mut stream: UnixStream, events: rt::Sender<Event>) -> io::Result<()> {
+    write(&mut stream, &hello_frame()).await?;
+    let (sender, changes) = rt::bounded(CHANGES);
+    let gone = |_| io::Error::other("the control core has ended");
+    events.send(Event::ReadsNames(sender)).await.map_err(gone)?;
+    let mut complete = false;
+    while let Ok(names) = changes.recv().await {
+        for frame in frames(names) {
+            write(&mut stream, &frame?).await?;
+            rt::yield_now().await;
+        }
+        if !std::mem::replace(&mut complete, true) {
+            write(&mut stream, &frame(&NamesUpdate::Complete)?).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Cut so that none is too long, and made one by one: they may be many.
+fn frames(names: Names) -> impl Iterator<Item = io::Result<Vec<u8>>> {
+    let mut left = names.into_iter().peekable();
+    std::iter::from_fn(move || {
+        let (mut set, mut count) = (Names::new(), 0);
+        while let Some((name, says)) = left.next_if(|(_, says)| count + says.len() < FRAME_ENTRIES) {
+            count += says.len().max(1);
+            set.insert(name, says);
+        }
+        (!set.is_empty()).then(|| frame(&NamesUpdate::Set(set)))
+    })
+}
+
+fn frame(update: &NamesUpdate) -> io::Result<Vec<u8>> {
+    encode(update, REPLY_MAX).map_err(io::Error::other)
+}
+
+async fn write(stream: &mut UnixStream, bytes: &[u8]) -> io::Result<()> {
+    let late = || Err(io::Error::new(io::ErrorKind::TimedOut, "the reader does not read"));
+    rt::timeout(REQUEST_TIME_LIMIT, stream.write_all(bytes)).await.unwrap_or_else(late)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use weave_api::frame::Decoder;
+
+    fn says(number: u8) -> Says {
+        let address = [10, 2, 1, number].into();
+        Says { origin: "02:00:00:00:00:01".parse().unwrap(), address, container: Default::default() }
+    }
+
+    #[test]
+    fn many_names_are_cut_into_frames_that_hold_all_of_them() {
+        let name = |n: usize| format!("name-{n}.weave.local").parse::<HostName>().unwrap();
+        let full: Vec<Says> = (0..64).map(says).collect();
+        let all: Names =
+            (0..500).map(|n| (name(n), if n == 7 { Vec::new() } else { full.clone() })).collect();
+        let mut decoder = Decoder::new(REPLY_MAX);
+        let mut told = Names::new();
+        for frame in frames(all.clone()) {
+            decoder.push(&frame.unwrap());
+            let NamesUpdate::Set(set) = decoder.next_value().unwrap().unwrap() else { panic!() };
+            told.extend(set);
+        }
+        assert_eq!(told, all);
+    }
+
+    #[test]
+    fn a_reader_that_is_too_slow_is_cut_off() {
+        let mut readers = Readers::default();
+        let (sender, receiver) = rt::bounded(2);
+        readers.add(sender, Names::new());
+        let change = Names::from([("a.weave.local".parse().unwrap(), vec![says(1)])]);
+        readers.tell(&change);
+        assert!(!readers.is_empty());
+        readers.tell(&change);
+        assert!(readers.is_empty());
+        assert_eq!(receiver.len(), 2);
+        assert!(receiver.is_closed());
+    }
+}

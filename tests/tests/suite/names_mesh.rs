@@ -1,0 +1,148 @@
+//! Names across a mesh: how soon a name of one host is answered on the others.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::time::{Duration, Instant};
+
+use weave_perf::lab::Traffic;
+use weave_tests::world::{LINK_WITHIN, v4};
+use weave_tests::{Options, World, wait_until};
+
+/// Time for one answer.
+const ANSWER_WITHIN: Duration = Duration::from_secs(2);
+/// How soon a name is answered elsewhere, nearly always.
+const TOLD_WITHIN: Duration = Duration::from_millis(100);
+/// How soon it is answered on a busy machine.
+const TOLD_AT_ALL: Duration = Duration::from_secs(5);
+
+/// Where the DNS of a host is asked on the network of the containers.
+fn dns_of(host: usize) -> SocketAddr {
+    let [a, b, c, _] = v4(0).octets();
+    SocketAddr::new(Ipv4Addr::new(a, b, c, 200 + u8::try_from(host).unwrap()).into(), 53)
+}
+
+/// Hosts whose containers can ask the DNS of any.
+fn mesh(hosts: usize) -> World {
+    let world = World::new(Options::encrypted().count(hosts));
+    for host in world.indices() {
+        for other in 0..host {
+            world.wait_linked(host, other, LINK_WITHIN);
+        }
+        world.weave(host, &["launch-dns", &format!("{}/24", dns_of(host).ip())]).ok();
+    }
+    world
+}
+
+/// A question for IPv4 addresses (RFC 1035, 4.1).
+fn question(name: &str) -> Vec<u8> {
+    let mut message = vec![0, 7, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
+    for label in name.split('.') {
+        message.push(u8::try_from(label.len()).unwrap());
+        message.extend(label.as_bytes());
+    }
+    message.extend([0, 0, 1, 0, 1]);
+    message
+}
+
+/// Whether a name is answered with any address; in the namespace of a container.
+fn is_answered(socket: &UdpSocket, server: SocketAddr, name: &str) -> bool {
+    socket.send_to(&question(name), server).unwrap();
+    let mut answer = [0; 512];
+    let len = socket.recv(&mut answer).unwrap_or_else(|error| panic!("no answer from {server}: {error}"));
+    assert!(len > 12 && answer[1] == 7, "{:?}", &answer[..len]);
+    u16::from_be_bytes([answer[6], answer[7]]) > 0
+}
+
+/// How long it takes until a name is there or gone, seen from the container of a host.
+#[track_caller]
+fn until(world: &World, host: usize, name: &str, there: bool) -> Duration {
+    let begin = Instant::now();
+    world.inside(host, || {
+        let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+        socket.set_read_timeout(Some(ANSWER_WITHIN)).unwrap();
+        wait_until(
+            TOLD_AT_ALL,
+            || format!("{name} on host {host}: not {there}"),
+            || is_answered(&socket, dns_of(host), name) == there,
+        );
+    });
+    begin.elapsed()
+}
+
+/// Adds names on the first host and looks for each on the last; the times it took, sorted.
+fn times(world: &World, count: usize) -> Vec<Duration> {
+    let last = world.indices().len() - 1;
+    let mut times: Vec<Duration> = (0..count)
+        .map(|number| {
+            let name = format!("name-{number}.weave.local");
+            world.weave(0, &["dns-add", &format!("192.0.2.{}", number % 250 + 1), "-h", &name]).ok();
+            until(world, last, &name, true)
+        })
+        .collect();
+    times.sort();
+    times
+}
+
+#[test]
+fn a_name_is_answered_on_another_host_at_once_and_gone_at_once() {
+    let world = mesh(2);
+    let times = times(&world, 10);
+    assert!(times[times.len() / 2] < TOLD_WITHIN, "{times:?}");
+    world.weave(0, &["dns-remove", "-h", "name-3.weave.local"]).ok();
+    until(&world, 1, "name-3.weave.local", false);
+    // All names of a host that is dead go with it, and come back.
+    world.kill(0);
+    until(&world, 1, "name-4.weave.local", false);
+    world.launch(0, &[]);
+    wait_until(
+        Duration::from_secs(20),
+        || "no name came back".into(),
+        || world.weave(1, &["status", "dns"]).stdout.contains("name-4.weave.local."),
+    );
+    until(&world, 1, "name-4.weave.local", true);
+}
+
+#[test]
+fn long_names_are_answered_in_a_mesh_of_five_within_a_tenth_of_a_second() {
+    let world = mesh(5);
+    let times = times(&world, 200);
+    let p99 = times[times.len() * 99 / 100];
+    eprintln!("median {:?}, p99 {p99:?}, longest {:?}", times[100], times[199]);
+    assert!(p99 < TOLD_WITHIN, "{times:?}");
+}
+
+#[test]
+fn one_name_of_three_hosts_survives_a_partition() {
+    let world = mesh(3);
+    let address = |host: usize| -> IpAddr { [192, 0, 2, u8::try_from(host).unwrap() + 1].into() };
+    for host in world.indices() {
+        world.weave(host, &["dns-add", &address(host).to_string(), "-h", "same.weave.local"]).ok();
+    }
+    let on = |host: usize| {
+        let mut lines: Vec<String> =
+            world.weave(host, &["dns-lookup", "same"]).stdout.lines().map(str::to_owned).collect();
+        lines.sort();
+        lines
+    };
+    let wait_for = |host: usize, wanted: &[usize]| {
+        let wanted: Vec<String> = wanted.iter().map(|host| address(*host).to_string()).collect();
+        wait_until(
+            Duration::from_secs(20),
+            || format!("{:?} on host {host}", on(host)),
+            || on(host) == wanted,
+        );
+    };
+    for host in world.indices() {
+        wait_for(host, &[0, 1, 2]);
+    }
+    for other in [0, 1] {
+        world.lab().cut(2, other, Traffic::All).unwrap();
+    }
+    wait_for(0, &[0, 1]);
+    wait_for(2, &[2]);
+    for other in [0, 1] {
+        world.lab().heal(2, other).unwrap();
+    }
+    for host in world.indices() {
+        wait_for(host, &[0, 1, 2]);
+    }
+}

@@ -73,6 +73,8 @@ fn times(world: &World, count: usize) -> Vec<Duration> {
     let last = world.indices().len() - 1;
     let mut times: Vec<Duration> = (0..count)
         .map(|number| {
+            // Those added in one go share a publication, and wait for it up to a tenth of a second.
+            std::thread::sleep(TOLD_WITHIN);
             let name = format!("name-{number}.weave.local");
             world.weave(0, &["dns-add", &format!("192.0.2.{}", number % 250 + 1), "-h", &name]).ok();
             until(world, last, &name, true)

@@ -3,12 +3,16 @@
 
 mod attach_many;
 mod engine_many;
+mod engine_podman;
 mod engine_records;
+mod engine_refusals;
 mod engine_restart;
 mod engine_rules;
 mod engine_stop;
 mod engine_tables;
+mod expose;
 mod former_scripts;
+mod guard;
 mod hostile_account;
 mod hostile_container;
 mod hostile_flood;
@@ -42,6 +46,7 @@ mod mesh_relay;
 mod mesh_scale;
 mod mesh_trusted;
 mod recipes;
+mod recipes_plain;
 mod rekey_traffic;
 mod router_privileges;
 mod switch_bulk;

@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 
+use super::keeper;
 use crate::argv::{Part, Token};
 use crate::environment::Environment;
 use crate::failure::Result;
@@ -18,7 +19,7 @@ pub fn run(
     with_dns: bool,
 ) -> Result<()> {
     let with_dns = with_dns && !options.no_dns;
-    let Resolved { config, warnings } = resolve(options, environment, Role::Front)?;
+    let Resolved { config, guard, warnings } = resolve(options, environment, Role::Front)?;
     root::require("launch")?;
     // A router that was just killed holds its lock until the kernel has taken
     // it apart; one that lives is still there after the wait.
@@ -27,6 +28,7 @@ pub fn run(
     {
         return Err(already(running.pid()));
     }
+    keeper::check_guard(guard)?;
     warnings.iter().for_each(output::warn);
     let info = spawn(&config, router_arguments(tokens))?;
     info.warnings.iter().for_each(output::warn);

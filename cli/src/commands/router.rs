@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::rc::Rc;
 
-use weave_host::exposed::HostPolicy;
+use weave_host::policy::HostPolicy;
 use weave_router::config::ReadyInfo;
 
 use super::keeper::Start;
@@ -43,17 +43,14 @@ fn foreground(options: LaunchOptions, environment: &Environment) -> Result<()> {
     let with_dns = !options.no_dns;
     let resolved = resolve(options, environment, Role::Front)?;
     root::require("router")?;
+    keeper::check_guard(resolved.guard)?;
     resolved.warnings.iter().for_each(output::warn);
     serve(resolved, Readiness::Foreground, environment, with_dns)
 }
 
 /// `with_dns`: the keeper is to have the DNS run.
-fn serve(
-    Resolved { config, .. }: Resolved,
-    readiness: Readiness,
-    environment: &Environment,
-    with_dns: bool,
-) -> Result<()> {
+fn serve(resolved: Resolved, readiness: Readiness, environment: &Environment, with_dns: bool) -> Result<()> {
+    let Resolved { config, guard, .. } = resolved;
     weave_api::socket::prepare(&config.run_dir).map_err(|error| {
         Failure::new(
             "cannot make the control socket's place",
@@ -66,7 +63,7 @@ fn serve(
         Failure::new("cannot make the place of the names' socket", error, "check WEAVE_RUN_DIR")
     })?;
     let _claim = Claim::take(&config.run_dir, Daemon::Router)?;
-    let policy = expose::policy(environment, config.port)?;
+    let policy = expose::policy(environment, config.port, guard)?;
     let start: Rc<Cell<Option<Start>>> = Rc::default();
     let started = Rc::clone(&start);
     let queues = |wanted| {

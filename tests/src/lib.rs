@@ -14,6 +14,7 @@ pub mod flow;
 pub mod honest;
 pub mod hostile;
 pub mod insider;
+pub mod lies;
 pub mod losses;
 pub mod member;
 pub mod numbered;

@@ -3,7 +3,8 @@
 use std::ffi::OsString;
 
 use ipnet::IpNet;
-use weave_host::exposed::{Exposed, ExposedAddresses, HostPolicy};
+use weave_host::exposed::{Exposed, ExposedAddresses};
+use weave_host::policy::HostPolicy;
 use weave_host::{Netlink, failpoint};
 use weave_wire::HostName;
 
@@ -12,6 +13,7 @@ use super::keeper;
 use super::run::parse;
 use crate::environment::Environment;
 use crate::failure::{Failure, Result};
+use crate::output;
 use crate::root;
 
 /// Gives the host addresses on the network and prints them.
@@ -29,7 +31,8 @@ pub fn expose(
     let new = cidrs.iter().map(|cidr| Exposed { cidr: *cidr, masquerade, names: names.clone() });
     let mut host = Netlink::open().map_err(failed)?;
     let mut exposed = ExposedAddresses::open(&environment.state_dir()?).map_err(failed)?;
-    exposed.expose(&mut host, &new.collect::<Vec<_>>(), &policy).map_err(failed)?;
+    let degraded = exposed.expose(&mut host, &new.collect::<Vec<_>>(), &policy).map_err(failed)?;
+    degraded.iter().for_each(output::warn);
     drop(exposed);
     failpoint("have it kept");
     keeper::ensure(environment);
@@ -50,11 +53,11 @@ pub fn hide(texts: &[OsString], environment: &Environment) -> Result<()> {
 
 /// That of the router that was launched last.
 fn known_policy(environment: &Environment) -> Result<HostPolicy> {
-    let usual = policy(environment, environment.port()?)?;
+    let usual = policy(environment, environment.port()?, false)?;
     Ok(HostPolicy::read(&environment.state_dir()?).ok().flatten().unwrap_or(usual))
 }
 
 /// That of a router on `port`.
-pub fn policy(environment: &Environment, port: u16) -> Result<HostPolicy> {
-    Ok(HostPolicy { port, engine_bridge: environment.engine_bridge()? })
+pub fn policy(environment: &Environment, port: u16, guard: bool) -> Result<HostPolicy> {
+    Ok(HostPolicy { port, engine_bridge: environment.engine_bridge()?, guard })
 }

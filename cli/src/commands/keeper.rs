@@ -12,9 +12,10 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::OFlags;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
-use weave_host::exposed::HostPolicy;
+use weave_host::firewall::Guard;
 use weave_host::keeper::{KeeperConfig, News, has_work, run as keep, serve_routers, watch};
 use weave_host::keeper_socket::{KeeperClient, KeeperError, KeeperListener, Queues, Wanted};
+use weave_host::policy::HostPolicy;
 
 use super::attach::tell_router;
 use super::expose;
@@ -52,7 +53,7 @@ pub fn run(environment: &Environment, for_router: bool) -> Result<()> {
     let config = KeeperConfig {
         state_dir: environment.state_dir()?,
         engine_host: environment.engine_host()?,
-        policy: expose::policy(environment, environment.port()?)?,
+        policy: expose::policy(environment, environment.port()?, false)?,
         for_router,
     };
     let _ = std::env::set_current_dir("/");
@@ -93,6 +94,12 @@ fn log_to_stderr() {
         .with_ansi(false)
         .with_target(false)
         .try_init();
+}
+
+/// Refuses to begin what could not be guarded.
+pub fn check_guard(guard: bool) -> Result<()> {
+    let checked = if guard { Guard::check() } else { Ok(()) };
+    checked.map_err(|error| Failure::because("cannot launch", error))
 }
 
 /// Starts the keeper of this host unless it runs. What the caller did stays done without it.

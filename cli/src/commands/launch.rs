@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 
+use super::keeper;
 use crate::argv::{Part, Token};
 use crate::environment::Environment;
 use crate::failure::Result;
@@ -12,7 +13,7 @@ use crate::running::{Daemon, Running, already};
 
 /// Checks everything, starts the router and waits until it is ready.
 pub fn run(options: LaunchOptions, environment: &Environment, tokens: &[Token]) -> Result<()> {
-    let Resolved { config, warnings } = resolve(options, environment, Role::Front)?;
+    let Resolved { config, guard, warnings } = resolve(options, environment, Role::Front)?;
     root::require("launch")?;
     // A router that was just killed holds its lock until the kernel has taken
     // it apart; one that lives is still there after the wait.
@@ -21,6 +22,7 @@ pub fn run(options: LaunchOptions, environment: &Environment, tokens: &[Token]) 
     {
         return Err(already(running.pid()));
     }
+    keeper::check_guard(guard)?;
     warnings.iter().for_each(output::warn);
     let info = spawn(&config, router_arguments(tokens))?;
     info.warnings.iter().for_each(output::warn);

@@ -6,10 +6,10 @@ use std::path::Path;
 
 use serde::Deserialize;
 use weave_api::Client;
-use weave_host::firewall::Firewall;
+use weave_host::firewall::{Firewall, Guard};
 use weave_host::store::StateDir;
 use weave_host::{Netlink, reset::remove_interfaces};
-use weave_host::{exposed, failpoint, keeper_socket, records};
+use weave_host::{exposed, failpoint, forwarding, keeper_socket, records};
 
 use super::keeper;
 use super::stop::stop;
@@ -31,10 +31,11 @@ pub fn run(environment: &Environment) -> Result<()> {
     failpoint("end the keeper");
     keeper::end(&run_dir)?;
     let interfaces = Netlink::open()
-        .and_then(|mut host| remove_interfaces(&mut host))
+        .and_then(|mut host| remove_interfaces(&mut host).and(forwarding::put_back(&state_dir, &mut host)))
         .map_err(|error| Failure::because("cannot remove every interface", error));
     let rules = Firewall::find()
         .map_or(Ok(()), Firewall::remove)
+        .and(Guard::remove())
         .map_err(|error| Failure::because("cannot remove every rule", error));
     let state = remove_state(&state_dir);
     let run = remove_run(&run_dir)

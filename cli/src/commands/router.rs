@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::rc::Rc;
 
-use weave_host::exposed::HostPolicy;
+use weave_host::policy::HostPolicy;
 use weave_router::config::ReadyInfo;
 
 use super::keeper::Start;
@@ -42,11 +42,13 @@ fn foreground(options: LaunchOptions, environment: &Environment) -> Result<()> {
     }
     let resolved = resolve(options, environment, Role::Front)?;
     root::require("router")?;
+    keeper::check_guard(resolved.guard)?;
     resolved.warnings.iter().for_each(output::warn);
     serve(resolved, Readiness::Foreground, environment)
 }
 
-fn serve(Resolved { config, .. }: Resolved, readiness: Readiness, environment: &Environment) -> Result<()> {
+fn serve(resolved: Resolved, readiness: Readiness, environment: &Environment) -> Result<()> {
+    let Resolved { config, guard, .. } = resolved;
     weave_api::socket::prepare(&config.run_dir).map_err(|error| {
         Failure::new(
             "cannot make the control socket's place",
@@ -55,7 +57,7 @@ fn serve(Resolved { config, .. }: Resolved, readiness: Readiness, environment: &
         )
     })?;
     let _claim = Claim::take(&config.run_dir, Daemon::Router)?;
-    let policy = expose::policy(environment, config.port)?;
+    let policy = expose::policy(environment, config.port, guard)?;
     let start: Rc<Cell<Option<Start>>> = Rc::default();
     let started = Rc::clone(&start);
     let queues = |wanted| {

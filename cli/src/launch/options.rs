@@ -57,6 +57,9 @@ pub struct LaunchOptions {
     /// Keep this host's own traffic off unencrypted links, also those between other hosts
     #[arg(long)]
     pub require_encryption: bool,
+    /// Containers of this host send from their own addresses only, and nothing that speaks for a network
+    #[arg(long)]
+    pub guard: bool,
     /// Parts of the fast path to switch off: no-gso, no-gro, no-uso, no-tso
     #[arg(long, value_name = "LIST")]
     pub offload: Option<Offloads>,

@@ -17,6 +17,8 @@ use crate::failure::{Failure, Result};
 pub struct Resolved {
     /// What the router is started with.
     pub config: Config,
+    /// Containers send from their own addresses only.
+    pub guard: bool,
     /// What the user should know, one line each.
     pub warnings: Vec<String>,
 }
@@ -65,6 +67,7 @@ pub fn resolve(options: LaunchOptions, environment: &Environment, role: Role) ->
     if let Some(host) = options.host {
         refuse_unusable(host)?;
     }
+    let guard = options.guard;
     let config = Config {
         run_dir: environment.run_dir()?,
         state_dir: environment.state_dir()?,
@@ -99,7 +102,7 @@ pub fn resolve(options: LaunchOptions, environment: &Environment, role: Role) ->
         let error = weave_api::socket::SocketError::TooLong(socket);
         return Err(Failure::usage("cannot use WEAVE_RUN_DIR", error, "name a shorter one"));
     }
-    Ok(Resolved { config, warnings })
+    Ok(Resolved { config, guard, warnings })
 }
 
 fn host_name() -> Nickname {

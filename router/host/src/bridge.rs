@@ -5,7 +5,7 @@ use weave_wire::MacAddr;
 use crate::error::{Error, Result};
 use crate::mtu::check_mtu;
 use crate::netlink::{Link, Netlink, is_present};
-use crate::protect::protect;
+use crate::protect::{protect_bridge, refuse_ipv6};
 
 /// Name of the bridge.
 pub const BRIDGE: &str = "weave";
@@ -25,7 +25,9 @@ pub fn ensure(netlink: &mut Netlink, mtu: u32) -> Result<Link> {
     if bridge.kind != "bridge" {
         return Err(Error::NameTaken { interface: bridge.name, found: describe(&bridge.kind) });
     }
-    let finished = finish(netlink, &bridge, mtu);
+    // Until it is exposed by an IPv6 address.
+    let refused = if is_new { refuse_ipv6(BRIDGE) } else { Ok(()) };
+    let finished = refused.and_then(|()| finish(netlink, &bridge, mtu));
     if is_new && let Err(error) = finished {
         return Err(error.after_undo(netlink.delete_link(&bridge)));
     }
@@ -43,7 +45,7 @@ fn create(netlink: &mut Netlink, mtu: u32) -> Result<(Link, bool)> {
 }
 
 fn finish(netlink: &mut Netlink, bridge: &Link, mtu: u32) -> Result<Link> {
-    protect(BRIDGE)?;
+    protect_bridge(BRIDGE)?;
     // Always, also when it is right: a bridge whose MTU nobody has set follows
     // the smallest of its ports.
     netlink.set_mtu(bridge, mtu)?;

@@ -11,16 +11,16 @@ use crate::address::check_cidrs;
 use crate::attach::{PROBE_WAIT, announce_on, probe_on};
 use crate::bridge::{self, BRIDGE};
 use crate::error::{Error, Result};
-use crate::firewall::{ExposedNet, Firewall, Policy};
+use crate::firewall::{Degraded, ExposedNet, Firewall, Policy};
+use crate::forwarding;
 use crate::mtu::DEFAULT_MTU;
 use crate::netlink::{Link, Netlink};
+use crate::policy::HostPolicy;
 use crate::protect;
 use crate::store::{StateDir, StateFile, StateLock, Stored};
 
 /// Directory of these files in the state directory.
 pub const DIRECTORY: &str = "exposed";
-/// File of the [`HostPolicy`] in the state directory.
-const POLICY: &str = "host.json";
 
 /// An address of this host on the network.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -57,46 +57,10 @@ pub fn read_all(state_dir: &Path) -> Result<Vec<Exposed>> {
 /// The exposed addresses of this host, locked against other commands.
 #[derive(Debug)]
 pub struct ExposedAddresses {
+    state: StateDir,
     directory: StateDir,
     _lock: StateLock,
     all: Vec<Exposed>,
-}
-
-/// What the rules need to know beside the addresses.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct HostPolicy {
-    /// TCP and UDP port of the mesh.
-    pub port: u16,
-    /// The engine's default bridge.
-    pub engine_bridge: String,
-}
-
-impl StateFile for HostPolicy {
-    const KIND: &'static str = "host policy";
-    const VERSION: u32 = 1;
-}
-
-impl HostPolicy {
-    /// What was written down last, by a router that was launched.
-    ///
-    /// # Errors
-    /// When the file cannot be read.
-    pub fn read(state_dir: &Path) -> Result<Option<Self>> {
-        match StateDir::existing(state_dir).read(POLICY)? {
-            Stored::Content(policy) => Ok(Some(policy)),
-            Stored::Absent | Stored::Damaged(_) => Ok(None),
-        }
-    }
-
-    /// Writes it down for commands and keeper.
-    ///
-    /// # Errors
-    /// [`Error::State`].
-    pub fn write(&self, state_dir: &Path) -> Result<()> {
-        let directory = StateDir::create(state_dir)?;
-        let _lock = directory.lock()?;
-        directory.write(POLICY, self)
-    }
 }
 
 impl ExposedAddresses {
@@ -105,10 +69,12 @@ impl ExposedAddresses {
     /// # Errors
     /// [`Error::State`].
     pub fn open(state_dir: &Path) -> Result<Self> {
-        let lock = StateDir::create(state_dir)?.lock()?;
+        let state = StateDir::create(state_dir)?;
+        let lock = state.lock()?;
         let all = read_all(state_dir)?;
         // Made with the first file: who only looks changes nothing.
-        Ok(Self { directory: StateDir::existing(state_dir.join(DIRECTORY)), _lock: lock, all })
+        let directory = StateDir::existing(state_dir.join(DIRECTORY));
+        Ok(Self { state, directory, _lock: lock, all })
     }
 
     /// All of them.
@@ -124,7 +90,12 @@ impl ExposedAddresses {
     /// # Errors
     /// [`Error::Invalid`], [`Error::AddressInUse`], [`Error::Missing`] when there is no program to
     /// change the firewall, otherwise what kernel or firewall refuse.
-    pub fn expose(&mut self, host: &mut Netlink, new: &[Exposed], policy: &HostPolicy) -> Result<()> {
+    pub fn expose(
+        &mut self,
+        host: &mut Netlink,
+        new: &[Exposed],
+        policy: &HostPolicy,
+    ) -> Result<Option<Degraded>> {
         let cidrs: Vec<IpNet> = new.iter().map(|exposed| exposed.cidr).collect();
         check_cidrs(&cidrs)?;
         let made = host.link(BRIDGE)?.is_none();
@@ -148,7 +119,7 @@ impl ExposedAddresses {
         new: &[Exposed],
         added: &[IpNet],
         policy: &HostPolicy,
-    ) -> Result<()> {
+    ) -> Result<Option<Degraded>> {
         let addresses: Vec<IpAddr> = added.iter().map(IpNet::addr).collect();
         self.refuse_taken(host, link, added)?;
         if let Some(holder) = probe_on(BRIDGE, link, &addresses, PROBE_WAIT)?.first() {
@@ -163,11 +134,19 @@ impl ExposedAddresses {
         for cidr in added {
             host.add_address(link.index, *cidr)?;
         }
-        if added.iter().any(|cidr| cidr.addr().is_ipv4()) {
-            protect::forward_ipv4()?;
+        self.keep_forwarding(host)?;
+        let degraded = self.apply(policy)?;
+        announce_on(BRIDGE, link, &addresses)?;
+        Ok(degraded)
+    }
+
+    /// Forwards IPv4 while an address of it is exposed.
+    fn keep_forwarding(&self, host: &mut Netlink) -> Result<()> {
+        if self.all.iter().any(|exposed| exposed.cidr.addr().is_ipv4()) {
+            forwarding::switch_on(&self.state)
+        } else {
+            forwarding::put_back(self.state.path(), host)
         }
-        self.apply(policy)?;
-        announce_on(BRIDGE, link, &addresses)
     }
 
     /// An address of another interface of this host.
@@ -202,7 +181,9 @@ impl ExposedAddresses {
         for exposed in before {
             self.put(exposed)?;
         }
-        self.apply(policy)
+        self.refuse_ipv6_if_unused(host)?;
+        self.keep_forwarding(host)?;
+        self.apply(policy).map(drop)
     }
 
     /// Takes these addresses from the host. What is not there is no error.
@@ -219,19 +200,29 @@ impl ExposedAddresses {
         for cidr in cidrs {
             self.forget(*cidr)?;
         }
-        self.apply(policy)
+        self.refuse_ipv6_if_unused(host)?;
+        self.keep_forwarding(host)?;
+        self.apply(policy).map(drop)
+    }
+
+    /// Takes IPv6 from the bridge while no address of it is exposed.
+    fn refuse_ipv6_if_unused(&self, host: &mut Netlink) -> Result<()> {
+        if self.all.iter().any(|exposed| exposed.cidr.addr().is_ipv6()) || host.link(BRIDGE)?.is_none() {
+            return Ok(());
+        }
+        protect::refuse_ipv6(BRIDGE)
     }
 
     /// Puts all addresses and rules back, as they shall be.
     ///
     /// # Errors
     /// What kernel or firewall refuse.
-    pub fn restore(&self, host: &mut Netlink, link: &Link, policy: &HostPolicy) -> Result<()> {
+    pub fn restore(&self, host: &mut Netlink, link: &Link, policy: &HostPolicy) -> Result<Option<Degraded>> {
         self.restore_addresses(host, link)?;
         self.apply(policy)
     }
 
-    /// Puts the addresses back that are not there.
+    /// Puts the addresses back that are not there, and the forwarding they need.
     ///
     /// # Errors
     /// What the kernel refuses.
@@ -244,14 +235,14 @@ impl ExposedAddresses {
             host.add_address(link.index, exposed.cidr)?;
             announce_on(BRIDGE, link, &[exposed.cidr.addr()])?;
         }
-        Ok(())
+        self.keep_forwarding(host)
     }
 
     /// Puts the firewall's rules in place.
     ///
     /// # Errors
     /// What the firewall refuses, or that there is none while the host is exposed.
-    pub fn apply(&self, policy: &HostPolicy) -> Result<()> {
+    pub fn apply(&self, policy: &HostPolicy) -> Result<Option<Degraded>> {
         let exposed = self.all.iter();
         let exposed = exposed.map(|one| ExposedNet { cidr: one.cidr, masquerade: one.masquerade });
         let mut exposed: Vec<_> = exposed.collect();
@@ -260,7 +251,7 @@ impl ExposedAddresses {
         let policy = Policy { port: policy.port, engine_bridge: policy.engine_bridge.clone(), exposed };
         match Firewall::find() {
             Some(firewall) => firewall.apply(&policy),
-            None if policy.exposed.is_empty() => Ok(()),
+            None if policy.exposed.is_empty() => Ok(None),
             None => Err(Error::Missing {
                 step: "change the firewall",
                 object: "neither iptables nor nft is installed".to_owned(),

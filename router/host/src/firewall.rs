@@ -5,6 +5,7 @@
 //! kernel's tables are changed by `iptables` and `ip6tables`, or by `nft` where only that is
 //! installed: other programs of the host use them too, and each has its own idea of the tables.
 
+mod guard;
 mod iptables;
 mod nft;
 mod tool;
@@ -15,6 +16,7 @@ use ipnet::IpNet;
 
 use crate::bridge::BRIDGE;
 use crate::error::Result;
+pub use guard::{Guard, GuardedPort};
 
 /// What the rules shall do.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,6 +36,32 @@ pub struct ExposedNet {
     pub cidr: IpNet,
     /// What comes into it from outside and leaves it is given the host's address.
     pub masquerade: bool,
+}
+
+/// Something that works, but at a price.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Degraded {
+    /// What it is called.
+    pub name: &'static str,
+    /// Why it is so.
+    pub reason: String,
+}
+
+impl Degraded {
+    /// Datagrams of the mesh are not exempt from tracking while addresses are translated.
+    fn tracked(reason: &dyn fmt::Display) -> Self {
+        Self { name: "mesh_tracked", reason: reason.to_string() }
+    }
+}
+
+impl fmt::Display for Degraded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { name, reason } = self;
+        write!(
+            f,
+            "{name}: the kernel tracks datagrams of the mesh as connections, which delays them: {reason}"
+        )
+    }
 }
 
 /// Families of addresses, each with tables of its own.
@@ -99,10 +127,10 @@ impl Firewall {
     ///
     /// # Errors
     /// When the program refuses, with its words.
-    pub fn apply(self, policy: &Policy) -> Result<()> {
+    pub fn apply(self, policy: &Policy) -> Result<Option<Degraded>> {
         match self {
             Self::Iptables => iptables::apply(policy),
-            Self::Nft => nft::apply(policy),
+            Self::Nft => nft::apply(policy).map(|()| None),
         }
     }
 

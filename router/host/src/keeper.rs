@@ -18,11 +18,12 @@ use std::time::{Duration, Instant};
 use crate::attach::is_host_interface;
 use crate::bridge::{self, BRIDGE};
 use crate::error::Result;
-use crate::exposed::{self, ExposedAddresses, HostPolicy};
-use crate::firewall::Firewall;
+use crate::exposed::{self, ExposedAddresses};
+use crate::firewall::{Degraded, Firewall, Guard};
 use crate::mtu::DEFAULT_MTU;
 use crate::netlink::{Link, Netlink};
-use crate::records::{self, Record};
+use crate::policy::HostPolicy;
+use crate::records::{self, Records};
 use crate::tap::TAP;
 use containers::Containers;
 pub use routers::serve_routers;
@@ -33,6 +34,10 @@ pub const EVERYTHING_EVERY: Duration = Duration::from_secs(30);
 /// News that comes within this time is looked at together: an engine tells many things of one
 /// container, and a flush takes many rules.
 const TOGETHER: Duration = Duration::from_millis(50);
+
+/// When containers are looked at once more after news of them: Podman tells of a start before its
+/// list does.
+const ENGINE_SETTLES: Duration = Duration::from_millis(500);
 
 /// How often rules are put in place that are changed again at once, until the next news.
 const APPLIED_MAX: usize = 5;
@@ -69,12 +74,15 @@ pub enum News {
     Stop,
 }
 
-/// Whether there is something to keep without a router: containers that may run again, and
-/// exposed addresses.
+/// Whether there is something to keep without a router: containers that may run again or are
+/// guarded, and exposed addresses.
 #[must_use]
 pub fn has_work(state_dir: &Path) -> bool {
     let exposed = exposed::read_all(state_dir).map_or(true, |all| !all.is_empty());
-    exposed || records::read_all(state_dir).map_or(true, |(all, _)| all.iter().any(Record::is_of_engine))
+    let guard = HostPolicy::read(state_dir).map_or(true, |policy| policy.is_some_and(|policy| policy.guard));
+    let attached = records::read_all(state_dir)
+        .map_or(true, |(all, _)| all.iter().any(|one| guard || one.is_of_engine()));
+    exposed || attached
 }
 
 /// Keeps until told to stop; `attachments_changed` is called after each change of an attachment.
@@ -87,8 +95,13 @@ pub fn run(config: KeeperConfig, news: &Receiver<News>, attachments_changed: imp
         containers: Containers::new(config.state_dir.clone(), config.engine_host.clone()),
         config,
         rules: None,
+        degraded: None,
+        engine_error: None,
+        guard: None,
     };
     let mut due = vec![News::Engine, News::Links, News::Firewall];
+    // Containers are to be looked at once more.
+    let mut settles = false;
     loop {
         let begin = Instant::now();
         if due.contains(&News::Links) {
@@ -96,18 +109,28 @@ pub fn run(config: KeeperConfig, news: &Receiver<News>, attachments_changed: imp
         }
         if due.contains(&News::Firewall) {
             keeper.report("firewall rules", |keeper| keeper.keep_rules());
+            keeper.report("guard of the containers", |keeper| keeper.keep_guard());
         }
         if due.contains(&News::Engine) {
             match keeper.containers.keep() {
-                Ok(true) => attachments_changed(),
-                Ok(false) => {}
-                Err(error) => tracing::debug!("looking after containers: {error}"),
+                Ok(changed) => {
+                    keeper.engine_error = None;
+                    if changed {
+                        attachments_changed();
+                    }
+                }
+                Err(error) => keeper.say_once(error.to_string()),
             }
         }
-        due = match next(news, begin + EVERYTHING_EVERY) {
+        let wait = if settles { ENGINE_SETTLES } else { EVERYTHING_EVERY };
+        (due, settles) = match next(news, begin + wait) {
             Some(due) if due.contains(&News::Stop) => return,
-            Some(due) if !due.contains(&News::Router) => due,
-            Some(_) | None => vec![News::Engine, News::Links, News::Firewall],
+            Some(due) if !due.contains(&News::Router) => {
+                let of_engine = due.contains(&News::Engine);
+                (due, settles || of_engine)
+            }
+            None if settles => (vec![News::Engine], false),
+            Some(_) | None => (vec![News::Engine, News::Links, News::Firewall], false),
         };
     }
 }
@@ -148,9 +171,24 @@ struct Keeper {
     containers: Containers,
     /// The rules as they were when they were put in place last.
     rules: Option<String>,
+    /// What they lacked then.
+    degraded: Option<Degraded>,
+    /// Why containers could not be looked after the last time.
+    engine_error: Option<String>,
+    /// The guard that was put in place last, and as the kernel had it then.
+    guard: Option<(Guard, Option<String>)>,
 }
 
 impl Keeper {
+    /// Logs what keeps it from looking after containers, unless that is known: an engine that is
+    /// not there is asked often.
+    fn say_once(&mut self, error: String) {
+        if self.engine_error.as_ref() != Some(&error) {
+            tracing::info!("looking after containers: {error}");
+            self.engine_error = Some(error);
+        }
+    }
+
     fn report(&mut self, what: &str, keep: impl FnOnce(&mut Self) -> Result<()>) {
         if let Err(error) = keep(self) {
             tracing::warn!("keeping the {what}: {error}");
@@ -199,7 +237,11 @@ impl Keeper {
         let before = self.rules.take();
         let mut last = before.clone();
         for _ in 0..APPLIED_MAX {
-            exposed.apply(known.as_ref().unwrap_or(&self.config.policy))?;
+            let degraded = exposed.apply(known.as_ref().unwrap_or(&self.config.policy))?;
+            if self.degraded != degraded {
+                degraded.iter().for_each(|degraded| tracing::warn!("{degraded}"));
+                self.degraded = degraded;
+            }
             let new = firewall.snapshot()?;
             // Somebody may have flushed them between the two steps: they count when they are as
             // they were, or the same twice.
@@ -213,6 +255,37 @@ impl Keeper {
             last = Some(new);
         }
         tracing::warn!(%firewall, "rules of ours change as soon as they are put in place");
+        Ok(())
+    }
+
+    /// The guard of the containers: put in place again if it is not as it was.
+    fn keep_guard(&mut self) -> Result<()> {
+        let mut records = Records::open(&self.config.state_dir)?;
+        records.prune(&mut Netlink::open()?)?;
+        let Some(guard) = records.guard() else {
+            self.guard = None;
+            return Ok(());
+        };
+        let now = Guard::snapshot()?;
+        let known = self.guard.take().filter(|(last, _)| *last == guard).map(|(_, then)| then);
+        if known.as_ref() == Some(&now) {
+            self.guard = Some((guard, now));
+            return Ok(());
+        }
+        let mut last = known.clone();
+        for _ in 0..APPLIED_MAX {
+            guard.apply()?;
+            let new = Guard::snapshot()?;
+            if last.as_ref() == Some(&new) {
+                if known.is_some() {
+                    tracing::warn!("the guard was gone or changed: put back");
+                }
+                self.guard = Some((guard, new));
+                return Ok(());
+            }
+            last = Some(new);
+        }
+        tracing::warn!("the guard changes as soon as it is put in place");
         Ok(())
     }
 }

@@ -20,7 +20,7 @@ use rustix::net::{
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::exposed::HostPolicy;
+use crate::policy::HostPolicy;
 use crate::tap::{Offloads, QUEUES_MAX, TapFeatures};
 
 /// Name of the socket, in the directory of the control socket.

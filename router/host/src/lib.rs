@@ -15,6 +15,7 @@ pub mod ethtool;
 pub mod exposed;
 mod failpoint;
 pub mod firewall;
+pub mod forwarding;
 #[cfg(feature = "engine")]
 pub mod keeper;
 pub mod keeper_socket;
@@ -25,6 +26,7 @@ mod neighbour;
 pub mod netlink;
 mod packet;
 mod pidfd;
+pub mod policy;
 mod protect;
 pub mod records;
 pub mod reset;

@@ -23,6 +23,18 @@ const IPV4_PORT: &[(&str, &str)] = &[
     ("send_redirects", "0"),
 ];
 
+/// What a station of the network could ask or tell the host itself.
+const IPV4_BRIDGE: &[(&str, &str)] = &[
+    // Answers for the bridge's own addresses only, and only to stations of their networks: who is
+    // answered becomes a neighbour.
+    ("arp_ignore", "2"),
+    // Asks by such an address: others do likewise.
+    ("arp_announce", "2"),
+];
+
+/// Whether IPv4 is forwarded.
+const FORWARD: &str = "/proc/sys/net/ipv4/ip_forward";
+
 /// Protects the host's end: no router advertisements, no redirects, no
 /// autoconfiguration, no link-local address. Call it before the interface is up.
 ///
@@ -31,6 +43,21 @@ const IPV4_PORT: &[(&str, &str)] = &[
 pub(crate) fn protect(interface: &str) -> Result<()> {
     write_all("ipv6", interface, IPV6_PORT)?;
     write_all("ipv4", interface, IPV4_PORT)
+}
+
+/// Protects the bridge, which unlike its ports hears what the network says to the host.
+///
+/// # Errors
+/// As [`protect`].
+pub(crate) fn protect_bridge(interface: &str) -> Result<()> {
+    protect(interface)?;
+    write_all("ipv4", interface, IPV4_BRIDGE)
+}
+
+/// Takes IPv6 from an interface: a router advertisement makes its sender a neighbour even where it
+/// is not accepted.
+pub(crate) fn refuse_ipv6(interface: &str) -> Result<()> {
+    write_all("ipv6", interface, &[("disable_ipv6", "1")])
 }
 
 /// Lets an interface have IPv6 addresses where the namespace has IPv6 off by
@@ -46,11 +73,16 @@ pub(crate) fn promote_secondaries(interface: &str) -> Result<()> {
     write_all("ipv4", interface, &[("promote_secondaries", "1")])
 }
 
-/// Lets the host forward IPv4 between networks, as it must where it is exposed. IPv6 is left as
-/// it is: a host that forwards it takes no default route from advertisements any more.
-pub(crate) fn forward_ipv4() -> Result<()> {
-    let path = Path::new("/proc/sys/net/ipv4/ip_forward");
-    write(path, "1").map_err(|error| Error::kernel("set", path.display(), error))
+/// Whether this namespace forwards IPv4 between its networks.
+pub(crate) fn forwards_ipv4() -> Result<bool> {
+    let value = fs::read_to_string(FORWARD).map_err(|error| Error::kernel("read", FORWARD, error))?;
+    Ok(value.trim() != "0")
+}
+
+/// Lets it, or not.
+pub(crate) fn set_forward_ipv4(on: bool) -> Result<()> {
+    let value = if on { "1" } else { "0" };
+    write(Path::new(FORWARD), value).map_err(|error| Error::kernel("set", FORWARD, error))
 }
 
 /// Whether IPv6 is on for the interface, in the namespace of the calling thread.

@@ -16,8 +16,10 @@ use crate::address::check_cidrs;
 use crate::attach::{self, AttachOptions, Attachment, Detached, attach, attached, detach, host_interface};
 use crate::bridge::random_mac;
 use crate::error::{Error, Result};
+use crate::firewall::{Guard, GuardedPort};
 use crate::namespace::{Namespace, NamespaceId};
 use crate::netlink::Netlink;
+use crate::policy::HostPolicy;
 use crate::store::{Aside, StateDir, StateFile, StateLock, Stored};
 
 /// Directory of these files in the state directory.
@@ -93,6 +95,8 @@ pub struct Records {
     /// Containers of engines that do not run, or not attached, since [`Self::prune`].
     ended: BTreeSet<String>,
     aside: Vec<Aside>,
+    /// Containers send from their own addresses only.
+    guarded: bool,
 }
 
 impl Records {
@@ -111,7 +115,8 @@ impl Records {
             records.extend(record);
             aside.extend(damaged);
         }
-        Ok(Self { directory, _lock: lock, records, ended: BTreeSet::new(), aside })
+        let guarded = HostPolicy::read(state_dir)?.is_some_and(|policy| policy.guard);
+        Ok(Self { directory, _lock: lock, records, ended: BTreeSet::new(), aside, guarded })
     }
 
     /// All records.
@@ -206,11 +211,14 @@ impl Records {
             }
         }
         self.put(record.clone())?;
+        let was_ended = self.ended.remove(container);
         let options = AttachOptions { mac: Some(record.mac), ..options.clone() };
-        match attach(host, namespace, &cidrs, &options) {
+        // Rules come before the interface: it never sends without them.
+        match self.renew_guard().and_then(|()| attach(host, namespace, &cidrs, &options)) {
             Ok(attachment) => {
                 if record.mac != attachment.mac {
                     self.put(Record { mac: attachment.mac, ..record })?;
+                    self.renew_guard()?;
                 }
                 Ok(attachment)
             }
@@ -219,9 +227,40 @@ impl Records {
                     Some(before) => self.put(before),
                     None => self.forget(container, id),
                 };
-                Err(error.after_undo(undone))
+                if was_ended {
+                    self.ended.insert(container.to_owned());
+                }
+                let unguarded = self.renew_guard();
+                Err(error.after_undo(undone.and(unguarded)))
             }
         }
+    }
+
+    /// The rules for what containers of this host may send; `None` where they may send anything.
+    /// Those that do not run have none since [`Self::prune`].
+    #[must_use]
+    pub fn guard(&self) -> Option<Guard> {
+        let running = self.records.iter().filter(|record| !self.has_ended(record));
+        let ports = running.map(|record| GuardedPort {
+            interface: record.host_interface(),
+            mac: record.mac,
+            addresses: record.cidrs.iter().map(IpNet::addr).collect(),
+        });
+        self.guarded.then(|| Guard::new(&ports.collect::<Vec<_>>()))
+    }
+
+    /// Guards what is attached, or takes the guard of an earlier launch away.
+    ///
+    /// # Errors
+    /// What the kernel or the firewall refuses.
+    pub fn set_guard(&mut self, host: &mut Netlink) -> Result<()> {
+        self.prune(host)?;
+        self.guard().map_or_else(Guard::remove, |guard| guard.apply())
+    }
+
+    /// Puts the rules of [`Self::guard`] in step with the records.
+    fn renew_guard(&self) -> Result<()> {
+        self.guard().map_or(Ok(()), |guard| guard.apply())
     }
 
     /// Detaches, as [`detach`] does, and remembers what is left.
@@ -246,6 +285,7 @@ impl Records {
             }
             None => {}
         }
+        self.renew_guard()?;
         Ok(detached)
     }
 
@@ -298,9 +338,10 @@ impl Records {
     /// Forgets a container of an engine that is gone for good.
     ///
     /// # Errors
-    /// [`Error::State`].
+    /// [`Error::State`]; what the firewall refuses.
     pub fn forget_ended(&mut self, record: &Record) -> Result<()> {
-        self.forget(&record.container, record.namespace)
+        self.forget(&record.container, record.namespace)?;
+        self.renew_guard()
     }
 }
 

@@ -112,7 +112,15 @@ impl Bench {
             seen.extend(routes);
         }
         // Counters and handles differ from run to run.
-        for line in ["iptables -S", "iptables -t nat -S", "ip6tables -S", "ip6tables -t nat -S"] {
+        for line in [
+            "iptables -S",
+            "iptables -t nat -S",
+            "iptables -t raw -S",
+            "ip6tables -S",
+            "ip6tables -t nat -S",
+            "ip6tables -t raw -S",
+            "cat /proc/sys/net/ipv4/ip_forward",
+        ] {
             seen.extend(self.world.tool(0, line).lines().map(|rule| format!("{line}: {rule}")));
         }
         if let Ok(status) = self.world.try_status(0) {

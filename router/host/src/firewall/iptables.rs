@@ -5,23 +5,29 @@
 
 use std::fmt::Write;
 
-use super::{BRIDGE, Family, Policy, tool};
+use super::{BRIDGE, Degraded, Family, Policy, tool};
 use crate::error::Result;
 
 const FORWARD: &str = "WEAVE-FORWARD";
 const INPUT: &str = "WEAVE-INPUT";
 const POSTROUTING: &str = "WEAVE-POSTROUTING";
+const RAW_IN: &str = "WEAVE-PREROUTING";
+const RAW_OUT: &str = "WEAVE-OUTPUT";
 /// Where Docker looks before its own rules.
 const DOCKER_USER: &str = "DOCKER-USER";
 /// Seconds to wait for another program that changes the tables.
 const WAIT: [&str; 2] = ["-w", "5"];
 
 /// Each chain of ours: its table, its name, the chains of the kernel that may lead to it.
-const CHAINS: [(&str, &str, &[&str]); 3] = [
+const CHAINS: [(&str, &str, &[&str]); 5] = [
     ("filter", FORWARD, &[DOCKER_USER, "FORWARD"]),
     ("filter", INPUT, &["INPUT"]),
     ("nat", POSTROUTING, &["POSTROUTING"]),
+    (RAW, RAW_IN, &["PREROUTING"]),
+    (RAW, RAW_OUT, &["OUTPUT"]),
 ];
+/// The table that decides before connections are tracked; old kernels may lack it.
+const RAW: &str = "raw";
 
 impl Family {
     const fn iptables(self) -> &'static str {
@@ -37,20 +43,57 @@ impl Family {
             Self::V6 => "ip6tables-restore",
         }
     }
-}
 
-pub(super) fn apply(policy: &Policy) -> Result<()> {
-    for family in families() {
-        tool::tell(family.restore(), &["-w", "5", "--noflush"], &script(policy, family))?;
-        for (table, chain, parents) in CHAINS {
-            if table != "nat" || masquerades(policy, family) {
-                lead(family, table, chain, parents)?;
-            } else {
-                drop_chain(family, table, chain, parents)?;
+    /// Redirects; advertisements of routers.
+    const fn told_ways(self) -> &'static [&'static str] {
+        match self {
+            Self::V4 => &["-p icmp -m icmp --icmp-type 5"],
+            Self::V6 => {
+                &["-p ipv6-icmp -m icmp6 --icmpv6-type 137", "-p ipv6-icmp -m icmp6 --icmpv6-type 134"]
             }
         }
     }
-    Ok(())
+}
+
+pub(super) fn apply(policy: &Policy) -> Result<Option<Degraded>> {
+    let mut degraded = None;
+    for family in families() {
+        let translates = masquerades(policy, family);
+        if translates && let Err(error) = exempt(policy.port, family) {
+            degraded = degraded.or(Some(Degraded::tracked(&error)));
+        }
+        tool::tell(family.restore(), &["-w", "5", "--noflush"], &script(policy, family))?;
+        for (table, chain, parents) in CHAINS {
+            match table {
+                RAW if translates => {}
+                RAW | "nat" if !translates => drop_chain(family, table, chain, parents)?,
+                _ => lead(family, table, chain, parents)?,
+            }
+        }
+    }
+    Ok(degraded)
+}
+
+/// Exempts the mesh from the tracking of connections, before anything asks for it. The rules come
+/// last: they themselves make the kernel track what does not come to them.
+fn exempt(port: u16, family: Family) -> Result<()> {
+    for (table, chain, parents) in CHAINS.into_iter().filter(|(table, ..)| *table == RAW) {
+        if !exists(family, table, chain)? {
+            change(family, table, &["-N", chain])?;
+        }
+        lead(family, table, chain, parents)?;
+    }
+    tool::tell(family.restore(), &["-w", "5", "--noflush"], &exemption(port))
+}
+
+fn exemption(port: u16) -> String {
+    let udp = "-p udp -m udp";
+    format!(
+        "*{RAW}\n:{RAW_IN} - [0:0]\n:{RAW_OUT} - [0:0]\n\
+         -A {RAW_IN} {udp} --dport {port} -m addrtype --dst-type LOCAL -j CT --notrack\n\
+         -A {RAW_OUT} {udp} --dport {port} -j CT --notrack\n\
+         -A {RAW_OUT} {udp} --sport {port} -j CT --notrack\nCOMMIT\n"
+    )
 }
 
 /// Whether addresses are to be translated at all. Where they are not, there is no chain for it:
@@ -124,6 +167,10 @@ fn script(policy: &Policy, family: Family) -> String {
         for protocol in ["tcp", "udp"] {
             rule(INPUT, format!("-i {interface} -p {protocol} --dport {port} -j DROP"));
         }
+    }
+    // No container tells the host by which way to send.
+    for told in family.told_ways() {
+        rule(INPUT, format!("-i {BRIDGE} {told} -j DROP"));
     }
     text.push_str("COMMIT\n");
     if !masquerades(policy, family) {
@@ -239,6 +286,7 @@ mod tests {
 -A WEAVE-INPUT -i weave -p udp --dport 6783 -j DROP
 -A WEAVE-INPUT -i docker0 -p tcp --dport 6783 -j DROP
 -A WEAVE-INPUT -i docker0 -p udp --dport 6783 -j DROP
+-A WEAVE-INPUT -i weave -p icmp -m icmp --icmp-type 5 -j DROP
 COMMIT
 *nat
 :WEAVE-POSTROUTING - [0:0]

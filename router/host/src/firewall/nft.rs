@@ -40,11 +40,26 @@ fn script(policy: &Policy) -> String {
         text,
         "\t\tiifname {{ \"{BRIDGE}\", \"{engine_bridge}\" }} meta l4proto {{ tcp, udp }} th dport {port} drop"
     );
+    // No container tells the host by which way to send.
+    let _ = writeln!(text, "\t\tiifname \"{BRIDGE}\" icmp type redirect drop");
+    let _ = writeln!(text, "\t\tiifname \"{BRIDGE}\" icmpv6 type {{ nd-redirect, nd-router-advert }} drop");
     text.push_str("\t}\n");
     if policy.exposed.iter().all(|exposed| !exposed.masquerade) {
         // A chain for it would make the kernel track every datagram of the mesh as a connection.
         text.push_str("}\n");
         return text;
+    }
+    // Which the mesh is exempt from.
+    for (chain, hook, rules) in [
+        ("untracked_in", "prerouting", &[format!("fib daddr type local udp dport {port}")][..]),
+        ("untracked_out", "output", &[format!("udp dport {port}"), format!("udp sport {port}")]),
+    ] {
+        let _ =
+            writeln!(text, "\tchain {chain} {{\n\t\ttype filter hook {hook} priority raw; policy accept;");
+        for rule in rules {
+            let _ = writeln!(text, "\t\t{rule} notrack");
+        }
+        text.push_str("\t}\n");
     }
     text.push_str("\tchain postrouting {\n\t\ttype nat hook postrouting priority srcnat; policy accept;\n");
     for family in Family::ALL {

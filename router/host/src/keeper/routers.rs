@@ -11,9 +11,11 @@ use std::time::Duration;
 use super::News;
 use crate::bridge::{self, BRIDGE};
 use crate::error::{Error, Result};
-use crate::exposed::{ExposedAddresses, HostPolicy};
+use crate::exposed::ExposedAddresses;
 use crate::keeper_socket::{Answer, KeeperListener, Request, VERSION, Wanted, receive, send};
 use crate::netlink::{Link, Netlink};
+use crate::policy::HostPolicy;
+use crate::records::Records;
 use crate::tap::{self, TAP};
 
 /// Time a router has to say what it wants.
@@ -95,12 +97,15 @@ fn hand_over(router: &OwnedFd, wanted: Wanted) -> Result<Before> {
     }
 }
 
-/// Addresses and rules of the host around a router that runs.
+/// Addresses and rules of the host and its containers around a router that runs.
 fn set_up(mtu: u32, state_dir: &Path, policy: &HostPolicy) -> Result<()> {
     let mut host = Netlink::open()?;
     let link = bridge::ensure(&mut host, mtu)?;
     policy.write(state_dir)?;
-    ExposedAddresses::open(state_dir)?.restore(&mut host, &link, policy)
+    Records::open(state_dir)?.set_guard(&mut host)?;
+    let degraded = ExposedAddresses::open(state_dir)?.restore(&mut host, &link, policy)?;
+    degraded.iter().for_each(|degraded| tracing::warn!("{degraded}"));
+    Ok(())
 }
 
 /// Bridge and tap as a router found them: the MTU of each that was there.

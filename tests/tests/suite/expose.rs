@@ -1,0 +1,146 @@
+//! What `expose` changes of a host beside its addresses, and what becomes of that.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::time::Duration;
+
+use weave_tests::world::{Ran, v4, weave};
+use weave_tests::{Options, World};
+
+const WITHIN: Duration = Duration::from_secs(10);
+const FORWARD: &str = "/proc/sys/net/ipv4/ip_forward";
+
+fn forwards(world: &World) -> bool {
+    world.on_host(0, || fs::read_to_string(FORWARD).unwrap().trim() == "1")
+}
+
+fn set_forwards(world: &World, value: &str) {
+    world.on_host(0, || fs::write(FORWARD, value).unwrap());
+}
+
+fn line(world: &World, line: &str) -> Ran {
+    world.weave(0, &line.split(' ').collect::<Vec<_>>()).ok()
+}
+
+#[test]
+fn forwarding_is_after_hide_and_reset_what_it_was_before() {
+    let world = World::new(Options::encrypted().bare(1));
+    set_forwards(&world, "0");
+    line(&world, "expose fd00:2::1/64");
+    assert!(!forwards(&world), "IPv6 does not need it");
+    line(&world, "expose 10.2.1.1/24 10.2.2.1/24");
+    line(&world, "expose 10.2.1.1/24");
+    assert!(forwards(&world));
+    line(&world, "hide 10.2.1.1/24");
+    assert!(forwards(&world), "another address is exposed");
+    line(&world, "hide 10.2.2.1/24");
+    assert!(!forwards(&world));
+    line(&world, "hide 10.2.2.1/24");
+    // An expose that fails.
+    world.tool(0, "ip addr add 10.2.3.1/24 dev lo");
+    assert_eq!(world.weave(0, &["expose", "10.2.4.1/24", "10.2.3.1/24"]).code, Some(1));
+    assert!(!forwards(&world));
+    // Across a launch, which puts it back where it was lost, and gone with a reset.
+    line(&world, "expose 10.2.1.1/24");
+    set_forwards(&world, "0");
+    world.launch(0, &[]);
+    assert!(forwards(&world), "a launch does not put it back");
+    line(&world, "reset");
+    assert!(!forwards(&world));
+    assert!(!world.host(0).state_dir().exists());
+    // One that was on before is not ours.
+    set_forwards(&world, "1");
+    for undo in ["hide 10.2.1.1/24", "reset"] {
+        line(&world, "expose 10.2.1.1/24");
+        line(&world, undo);
+        assert!(forwards(&world), "after {undo}");
+    }
+    // Nor one that an engine relies on by now.
+    set_forwards(&world, "0");
+    line(&world, "expose 10.2.1.1/24");
+    world.tool(0, "ip link add docker0 type bridge");
+    line(&world, "hide 10.2.1.1/24");
+    assert!(forwards(&world), "an engine started meanwhile");
+    world.tool(0, "ip link del docker0");
+    line(&world, "expose 10.2.1.1/24");
+    line(&world, "hide 10.2.1.1/24");
+    assert!(forwards(&world), "it is not ours any more");
+    line(&world, "reset");
+}
+
+/// `weave` on host 0, as on a host that has only `nft`, or an `iptables` without the table `raw`.
+fn limited(world: &World, limit: &str, arguments: &str) -> Ran {
+    let directory = world.host(0).directory().join("bin");
+    let mut command = world.host(0).command("unshare");
+    command.args(["--mount", "--propagation", "private", "sh", "-ec"]);
+    if limit.is_empty() {
+        command.arg("exec \"$@\"");
+    } else if limit == "nft" {
+        // Whatever it leads to: a device is no program.
+        command.arg("mount --bind /dev/null $(command -v iptables); exec \"$@\"");
+    } else {
+        fs::create_dir_all(&directory).unwrap();
+        for program in ["iptables-restore", "ip6tables-restore"] {
+            let file = directory.join(program);
+            let text = format!(
+                "#!/bin/sh\nrules=$(cat)\ncase $rules in \\*raw*) echo \"can't initialize iptables table 'raw'\" >&2; exit 3;; esac\n\
+                 printf '%s\\n' \"$rules\" | PATH=/usr/sbin:/sbin exec {program} \"$@\"\n"
+            );
+            fs::write(&file, text).unwrap();
+            fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).unwrap();
+        }
+        command.arg(format!("PATH={}:$PATH; export PATH; exec \"$@\"", directory.display()));
+    }
+    command.arg("sh").arg(weave()).args(arguments.split(' '));
+    world.run(0, &mut command).ok()
+}
+
+/// Connections that host 0 tracks.
+fn tracked(world: &World) -> Vec<String> {
+    let table = world.on_host(0, || fs::read_to_string("/proc/thread-self/net/nf_conntrack").unwrap());
+    table.lines().map(str::to_owned).collect()
+}
+
+/// Whether the kernel tracks the datagrams of the mesh on host 0, which is exposed by these rules.
+fn tracks_mesh(limit: &str) -> (bool, String) {
+    let world = World::new(Options::encrypted().args("--port 7001"));
+    world.stop(0);
+    limited(&world, limit, &format!("launch --port 7001 --password-file {}", password(&world)));
+    world.wait_established();
+    let ran = limited(&world, limit, "expose 10.32.1.253/24");
+    world.wait_ping(0, v4(1).into(), WITHIN);
+    let reached =
+        world.on_host(0, || weave_perf::traffic::icmp::wait_reachable(v4(1).into(), WITHIN).unwrap());
+    assert!(reached, "the host does not reach the network");
+    let tracked = tracked(&world);
+    assert!(tracked.iter().any(|line| line.contains("icmp")), "nothing is tracked: {tracked:#?}");
+    limited(&world, limit, "hide 10.32.1.253/24");
+    let left = world.tool(0, "nft list ruleset");
+    assert!(!left.contains("notrack"), "{left}");
+    (tracked.iter().any(|line| line.contains("udp") && line.contains("port=7001")), ran.stderr)
+}
+
+fn password(world: &World) -> String {
+    world.host(0).directory().join("password").display().to_string()
+}
+
+#[test]
+fn the_mesh_of_an_exposed_host_is_not_tracked_as_connections() {
+    let (tracks, said) = tracks_mesh("");
+    assert!(!tracks, "by iptables");
+    assert!(!said.contains("mesh_tracked"), "{said}");
+}
+
+#[test]
+fn the_mesh_of_a_host_with_nft_alone_is_not_tracked_either() {
+    let (tracks, said) = tracks_mesh("nft");
+    assert!(!tracks, "by nft");
+    assert_eq!(said, "");
+}
+
+#[test]
+fn a_host_whose_kernel_must_track_the_mesh_is_exposed_and_says_so() {
+    let (tracks, said) = tracks_mesh("raw");
+    assert!(tracks, "this tests nothing: no datagram of the mesh is tracked in any case");
+    assert!(said.contains("mesh_tracked") && said.contains("table 'raw'"), "{said}");
+}

@@ -76,7 +76,8 @@ fn full_name(name: &str, records: &[&Record], environment: &Environment) -> Resu
                 .map_err(|error| container::failure("list", &Container::Engine(name), &error))
         }
         // A namespace that is not attached has no line.
-        Ok(Container::Namespace(_)) | Err(_) => Ok(name.to_owned()),
+        Ok(Container::Namespace(_)) => Ok(name.to_owned()),
+        Err(error) => Err(Failure::usage("cannot list containers", error, "")),
     }
 }
 

@@ -27,12 +27,12 @@ pub fn run(arguments: &[OsString], environment: &Environment) -> Result<()> {
             "name one, as in `weave start 10.2.1.1/24 web`",
         ));
     };
+    let name = name.to_string_lossy().into_owned();
+    let container = of_engine(&name)?;
     let given = if texts.is_empty() { Vec::new() } else { parse(&texts)? };
     let mtu = environment.mtu_if_set()?.map(u32::from);
     root::require("start")?;
     let host = environment.engine_host()?;
-    let name = name.to_string_lossy().into_owned();
-    let container = Container::Engine(name.clone());
     let failed = |error: weave_host::Error| container::failure("start", &container, &error);
     let known = Engine::new(&host).and_then(|engine| engine.find(&name)).map_err(failed)?;
     let cidrs =
@@ -47,6 +47,18 @@ pub fn run(arguments: &[OsString], environment: &Environment) -> Result<()> {
     attach(&opened, &cidrs, &options, environment)?.map_err(failed)?;
     take_others(&opened, &cidrs, environment)?;
     output::print(String::from_utf8_lossy(&ran.stdout))
+}
+
+/// What only an engine can start.
+fn of_engine(name: &str) -> Result<Container> {
+    match Container::parse(name) {
+        Ok(container @ Container::Engine(_)) => Ok(container),
+        Ok(Container::Namespace(_)) => {
+            let why = format_args!("{name:.80?} is a network namespace, which nothing starts").to_string();
+            Err(Failure::usage("cannot start a container", why, "use `weave attach`"))
+        }
+        Err(error) => Err(Failure::usage("cannot start a container", error, "")),
+    }
 }
 
 /// The addresses that a container had when it ran last.

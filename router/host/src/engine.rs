@@ -8,6 +8,7 @@ pub use container::{ContainerId, EngineContainer, Listed};
 
 use std::collections::HashMap;
 use std::fs;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bollard::Docker;
@@ -26,7 +27,9 @@ pub const DEFAULT_HOST: &str = "unix:///var/run/docker.sock";
 /// Time an engine has to answer.
 pub const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 /// What is told of containers.
-const EVENTS: [&str; 4] = ["start", "die", "destroy", "rename"];
+///
+/// Podman is asked by its own names, but answers with Docker's.
+const EVENTS: [&str; 6] = ["start", "die", "died", "destroy", "remove", "rename"];
 /// Longest name of a container, bytes: more than any engine makes.
 const NAME_MAX: usize = 255;
 
@@ -34,6 +37,8 @@ const NAME_MAX: usize = 255;
 #[derive(Debug)]
 pub struct Engine {
     docker: Docker,
+    /// The version that both speak is known.
+    negotiated: AtomicBool,
     runtime: Runtime,
     host: String,
 }
@@ -57,7 +62,8 @@ impl Engine {
         };
         let docker = docker.map_err(|error| failed(&error))?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        Ok(Self { docker, runtime: runtime.map_err(|error| failed(&error))?, host: host.to_owned() })
+        let runtime = runtime.map_err(|error| failed(&error))?;
+        Ok(Self { docker, negotiated: AtomicBool::new(false), runtime, host: host.to_owned() })
     }
 
     /// The container that `name` stands for: its id, the beginning of it, or its name.
@@ -73,6 +79,11 @@ impl Engine {
             Ok(response) => EngineContainer::read(response).ok_or_else(|| self.nonsense()),
             Err(ApiError::DockerResponseServerError { status_code: 400 | 404 | 409, message }) => {
                 Err(Error::NoContainer { name: name.to_owned(), cause: message })
+            }
+            // Which engine says it with which status differs.
+            Err(ApiError::DockerResponseServerError { message, .. }) if names_several(&message) => {
+                let cause = format!("more than one container is meant: {message}");
+                Err(Error::NoContainer { name: name.to_owned(), cause })
             }
             Err(error) => Err(self.failed(&error)),
         }
@@ -98,9 +109,9 @@ impl Engine {
         let filters = HashMap::from([("type", vec!["container"]), ("event", EVENTS.to_vec())]);
         let options = EventsOptionsBuilder::new().filters(&filters).build();
         let followed = self.runtime.block_on(async {
-            let docker = tokio::time::timeout(ANSWER_WITHIN, self.docker.clone().negotiate_version()).await;
-            let docker = docker.unwrap_or(Err(ApiError::RequestTimeoutError))?;
-            let mut events = docker.events(Some(options));
+            let known = tokio::time::timeout(ANSWER_WITHIN, self.negotiate()).await;
+            known.unwrap_or(Err(ApiError::RequestTimeoutError))?;
+            let mut events = self.docker.events(Some(options));
             changed();
             while let Some(event) = events.next().await {
                 event?;
@@ -134,11 +145,23 @@ impl Engine {
         ask: impl AsyncFnOnce(&Docker) -> std::result::Result<T, ApiError>,
     ) -> std::result::Result<T, ApiError> {
         self.runtime.block_on(async {
-            // An older engine, or Podman, speaks an older version.
-            let docker = self.docker.clone().negotiate_version();
-            let work = async { ask(&docker.await?).await };
+            let work = async {
+                self.negotiate().await?;
+                ask(&self.docker).await
+            };
             tokio::time::timeout(ANSWER_WITHIN, work).await.unwrap_or(Err(ApiError::RequestTimeoutError))
         })
+    }
+
+    /// An older engine, or Podman, speaks an older version. Asked once: Podman takes half a second
+    /// to tell.
+    async fn negotiate(&self) -> std::result::Result<(), ApiError> {
+        if !self.negotiated.load(Ordering::Relaxed) {
+            // Clones share the version.
+            self.docker.clone().negotiate_version().await?;
+            self.negotiated.store(true, Ordering::Relaxed);
+        }
+        Ok(())
     }
 
     fn failed(&self, error: &ApiError) -> Error {
@@ -148,6 +171,11 @@ impl Engine {
     fn nonsense(&self) -> Error {
         engine_error(&self.host, &"its answer has no container id")
     }
+}
+
+/// What an engine says of the beginning of several ids: Docker's words, and Podman's.
+fn names_several(message: &str) -> bool {
+    ["Multiple IDs found", "more than one"].iter().any(|words| message.contains(words))
 }
 
 fn engine_error(host: &str, cause: &dyn std::fmt::Display) -> Error {

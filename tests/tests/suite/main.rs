@@ -4,6 +4,7 @@
 mod attach_many;
 mod engine_many;
 mod engine_records;
+mod engine_refusals;
 mod engine_restart;
 mod engine_rules;
 mod engine_stop;

@@ -18,6 +18,8 @@ pub const CIDR_LABEL: &str = "weave.cidr";
 pub(super) struct Containers {
     state_dir: PathBuf,
     engine_host: String,
+    /// Kept while it answers.
+    engine: Option<Engine>,
     /// Containers attached by their label, with the first process each had then: what a user
     /// detached stays so until the container runs anew.
     labelled: HashMap<ContainerId, u32>,
@@ -27,12 +29,21 @@ pub(super) struct Containers {
 
 impl Containers {
     pub(super) fn new(state_dir: PathBuf, engine_host: String) -> Self {
-        Self { state_dir, engine_host, labelled: HashMap::new(), failures: BTreeMap::new() }
+        Self { state_dir, engine_host, engine: None, labelled: HashMap::new(), failures: BTreeMap::new() }
     }
 
     /// Brings records and interfaces in step with the engine. True if an attachment changed.
     pub(super) fn keep(&mut self) -> Result<bool> {
-        let engine = Engine::new(&self.engine_host)?;
+        let engine = match self.engine.take() {
+            Some(engine) => engine,
+            None => Engine::new(&self.engine_host)?,
+        };
+        let changed = self.keep_those_of(&engine)?;
+        self.engine = Some(engine);
+        Ok(changed)
+    }
+
+    fn keep_those_of(&mut self, engine: &Engine) -> Result<bool> {
         let listed: HashMap<ContainerId, Listed> =
             engine.list()?.into_iter().map(|one| (one.id.clone(), one)).collect();
         let mut host = Netlink::open()?;
@@ -44,13 +55,13 @@ impl Containers {
         for record in &ended {
             let Ok(id) = record.container.parse::<ContainerId>() else { continue };
             if listed.get(&id).is_some_and(|one| one.running) {
-                changed |= self.attach(&engine, &mut host, &mut records, &id, &record.cidrs);
+                changed |= self.attach(engine, &mut host, &mut records, &id, &record.cidrs);
             }
         }
         let unknown = listed.values().filter(|one| one.running);
         for one in unknown.filter(|one| known.iter().all(|record| record.container != one.id.as_str())) {
             if let Some(cidrs) = one.labels.get(CIDR_LABEL).and_then(|text| self.labelled_with(one, text)) {
-                changed |= self.attach_labelled(&engine, &mut host, &mut records, &one.id, &cidrs);
+                changed |= self.attach_labelled(engine, &mut host, &mut records, &one.id, &cidrs);
             }
         }
         self.labelled.retain(|id, _| listed.contains_key(id));

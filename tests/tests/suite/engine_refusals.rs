@@ -1,0 +1,72 @@
+//! Lines that an engine's containers make wrong: each says why and changes nothing.
+
+use weave_tests::Engines;
+
+#[test]
+fn wrong_lines_about_containers_say_why_and_change_nothing() {
+    let hosts = Engines::new(1, 0);
+    hosts.ok(0, "weave launch");
+    let web = hosts.weave_run(0, "10.2.1.1/24 --name web");
+    hosts.docker_run(0, "--name other");
+    hosts.docker_run(0, "--name shared --net host");
+    hosts.docker_run(0, "--name ended");
+    hosts.ok(0, "docker kill ended");
+    hosts.ok(0, "weave expose 10.2.1.101/24");
+    // Enough containers for two ids that begin alike.
+    let ids = hosts.ok(0, "docker ps -aq --no-trunc");
+    let mut twice = (b'0'..=b'9').chain(b'a'..=b'f').map(char::from);
+    let twice = twice.find(|first| ids.lines().filter(|id| id.starts_with(*first)).count() > 1);
+    let observed = || {
+        let state = hosts.world().host(0).state_dir();
+        let look = format!(
+            "cd {} && find . -type f | sort | xargs cat; ip -br link | cut -d' ' -f1; ip -br addr show weave; \
+             iptables-save | grep -v '^#' | sed 's/\\[.*//'; docker ps -a --format '{{{{.Names}}}} {{{{.State}}}}'; \
+             cat /proc/sys/net/ipv4/ip_forward; docker exec other ip -o addr; weave ps",
+            state.display()
+        );
+        hosts.ok(0, &look)
+    };
+    let before = observed();
+    let mut lines = vec![
+        // Containers that are not, or do not run, or have no namespace of their own.
+        ("weave attach 10.2.1.2/24 nobody".to_owned(), "nobody"),
+        ("weave detach 10.2.1.2/24 nobody".to_owned(), "nobody"),
+        ("weave start 10.2.1.2/24 nobody".to_owned(), "nobody"),
+        ("weave start nobody".to_owned(), "nobody"),
+        ("weave start other".to_owned(), "no address is named"),
+        ("weave ps nobody".to_owned(), "nobody"),
+        ("weave attach 10.2.1.2/24 ended".to_owned(), "ended"),
+        ("weave detach 10.2.1.2/24 ended".to_owned(), "ended"),
+        ("weave attach 10.2.1.2/24 shared".to_owned(), "network namespace of this host"),
+        ("weave detach 10.2.1.2/24 shared".to_owned(), "network namespace of this host"),
+        ("weave attach 10.2.1.2/24 web other".to_owned(), "two containers"),
+        // Addresses that others have, or that are attached otherwise.
+        ("weave attach 10.2.1.1/24 other".to_owned(), "10.2.1.1"),
+        ("weave attach 10.2.1.101/24 other".to_owned(), "10.2.1.101"),
+        ("weave attach 10.2.9.9/24 10.2.1.1/24 other".to_owned(), "10.2.1.1"),
+        ("weave attach 10.2.1.1/16 web".to_owned(), "10.2.1.1/24"),
+        ("weave detach 10.2.1.1/16 web".to_owned(), "10.2.1.1/24"),
+        ("weave expose 10.2.1.1/24".to_owned(), "10.2.1.1"),
+        ("weave expose 172.17.0.1/16".to_owned(), "in use"),
+        ("weave expose 10.2.3.1/24 10.2.1.1/24".to_owned(), "10.2.1.1"),
+        // What the engine refuses, in its own words.
+        ("weave run 10.2.1.9/24 no-such-image:none".to_owned(), "no-such-image"),
+        ("weave run 10.2.1.9/24 --name web ubuntu".to_owned(), "web"),
+        ("weave run 10.2.1.9/24 --no-such-option ubuntu".to_owned(), "--no-such-option"),
+        ("weave launch".to_owned(), "already launched"),
+        ("DOCKER_HOST=unix:///nowhere weave attach 10.2.1.2/24 other".to_owned(), "unix:///nowhere"),
+        ("DOCKER_HOST=unix:///nowhere weave run 10.2.1.2/24 ubuntu".to_owned(), "unix:///nowhere"),
+        ("WEAVE_MTU=9 weave attach 10.2.1.2/24 other".to_owned(), "WEAVE_MTU"),
+    ];
+    if let Some(prefix) = twice {
+        lines.push((format!("weave attach 10.2.1.2/24 {prefix}"), "more than one"));
+    }
+    for (line, said) in &lines {
+        let ran = hosts.sh(0, line);
+        assert!(matches!(ran.code, Some(1 | 2)), "{line}: {ran:?}");
+        assert_eq!(ran.stdout, "", "{line}");
+        assert!(ran.stderr.contains(said), "{line}: {ran:?}");
+    }
+    assert_eq!(observed(), before);
+    assert!(hosts.reaches(&web, "10.2.1.101"));
+}

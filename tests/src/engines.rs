@@ -1,4 +1,4 @@
-//! Hosts with a container engine each, on the underlay of a [`World`], and hosts without one.
+//! Hosts with a container engine (Docker, or Podman) each, on the underlay of a [`World`], and hosts without one.
 //!
 //! A host with an engine is a host of the world with mount, process, name and IPC namespaces of
 //! its own beside that of the network: its /run, its engine and its process numbers are its own, so
@@ -11,6 +11,7 @@
 mod containers;
 mod host;
 mod image;
+mod plain;
 mod shell;
 
 use std::path::PathBuf;
@@ -23,6 +24,9 @@ use weave_perf::lab::{Host, Place, Process};
 use crate::world::{Options, Ran, World};
 pub use containers::Inside;
 use host::EngineHost;
+pub use host::Kind;
+use plain::Plain;
+pub use plain::Topology;
 
 /// Name of the image of all containers.
 pub const IMAGE: &str = "ubuntu";
@@ -36,6 +40,8 @@ const ENGINE_WITHIN: Duration = Duration::from_secs(30);
 pub struct Engines {
     /// First, so that they go before what they are in.
     engines: Vec<EngineHost>,
+    /// What stands in for engines where there are none.
+    plain: Option<Plain>,
     tools: PathBuf,
     world: World,
 }
@@ -52,15 +58,28 @@ impl Engines {
     #[track_caller]
     #[must_use]
     pub fn placed(with: usize, without: usize, places: Vec<Place>) -> Self {
+        Self::of_kind(Kind::Docker, with, without, places)
+    }
+
+    /// So many hosts with Podman each. No router runs.
+    #[track_caller]
+    #[must_use]
+    pub fn podman(with: usize) -> Self {
+        Self::of_kind(Kind::Podman, with, 0, Vec::new())
+    }
+
+    #[track_caller]
+    fn of_kind(kind: Kind, with: usize, without: usize, places: Vec<Place>) -> Self {
         let world = World::new(Options::clear().bare(with + without).places(places));
         let image = image::make(world.lab().directory());
         let tools = image::make_tools(world.lab().directory());
-        let mut engines: Vec<EngineHost> = (0..with).map(|index| EngineHost::start(&world, index)).collect();
+        let mut engines: Vec<EngineHost> =
+            (0..with).map(|index| EngineHost::start(&world, index, kind)).collect();
         // All are on their way up before the first is waited for.
         for engine in &mut engines {
             engine.await_engine(ENGINE_WITHIN);
         }
-        let hosts = Self { engines, tools, world };
+        let hosts = Self { engines, plain: None, tools, world };
         for index in 0..with {
             hosts.ok(index, &format!("docker import -c 'CMD [\"/bin/sh\"]' {} {IMAGE}", image.display()));
         }
@@ -92,7 +111,13 @@ impl Engines {
             Some(engine) => engine.command(self.world.host(index), program),
             None => self.world.host(index).command(program),
         };
-        shell::set_variables(&mut command, &self.world, &self.tools);
+        match &self.plain {
+            Some(plain) => plain.set_variables(&mut command, &self.world, index, &self.tools),
+            None => shell::set_variables(&mut command, &self.world, &self.tools),
+        }
+        if let Some(host) = self.engines.get(index).and_then(EngineHost::engine_host) {
+            command.env("DOCKER_HOST", host);
+        }
         command
     }
 
@@ -174,7 +199,8 @@ impl Engines {
     pub fn reboot(&mut self, index: usize) {
         self.engines[index].lose_power();
         forget_kernel_state(self.world.host(index));
-        self.engines[index] = EngineHost::start(&self.world, index);
+        let kind = self.engines[index].kind();
+        self.engines[index] = EngineHost::start(&self.world, index, kind);
         self.engines[index].await_engine(ENGINE_WITHIN);
     }
 }

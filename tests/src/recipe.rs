@@ -30,7 +30,7 @@ mod run;
 
 use weave_perf::lab::Place;
 
-pub use run::follow;
+pub use run::{follow, follow_plain};
 
 /// A whole recipe.
 #[derive(Debug, Default)]

@@ -24,14 +24,16 @@ impl Engines {
     /// `docker run` on a host with these arguments: the image, and a shell that stays, are added.
     #[track_caller]
     pub fn docker_run(&self, host: usize, arguments: &str) -> Inside {
-        let id = self.ok(host, &format!("docker run -d -t -i {arguments} {}", super::IMAGE));
+        let more = self.engines[host].run_arguments();
+        let id = self.ok(host, &format!("docker run -d -t -i {more} {arguments} {}", super::IMAGE));
         Inside { host, id }
     }
 
     /// `weave run` on a host with these arguments, likewise.
     #[track_caller]
     pub fn weave_run(&self, host: usize, arguments: &str) -> Inside {
-        let id = self.ok(host, &format!("weave run {arguments} -t -i {}", super::IMAGE));
+        let more = self.engines[host].run_arguments();
+        let id = self.ok(host, &format!("weave run {arguments} {more} -t -i {}", super::IMAGE));
         Inside { host, id }
     }
 

@@ -13,11 +13,13 @@ use weave_perf::lab::{Container, Host, Process};
 use crate::world::{World, wait_until};
 
 /// What the first process does: prepares the host, then reaps what is orphaned, as init does.
-/// Arguments: a directory for what is the host's own in /etc.
+/// Arguments: a directory for what is the host's own in /etc, its name, the engine's.
 const INIT: &str = r#"
 hostname "$1"
 mount -t tmpfs tmpfs /run && mkdir -p /run/netns /run/lock
-mount --bind "$0" /etc/docker
+[ ! -d /etc/docker ] || mount --bind "$0" /etc/docker
+[ "$2" = docker ] || { mount -t tmpfs tmpfs /dev/shm && mkdir -p /var/lib/cni && mount -t tmpfs tmpfs /var/lib/cni; }
+[ "$2" = docker ] || [ ! -d /etc/cni/net.d ] || mount -t tmpfs tmpfs /etc/cni/net.d
 touch /run/ready
 while :; do sleep 1000 & wait; done
 "#;
@@ -30,9 +32,36 @@ const ENDS_WITHIN: Duration = Duration::from_secs(10);
 /// How much of the log of an engine is shown, bytes.
 const LOG_SHOWN: usize = 4000;
 
+/// Which engine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Docker.
+    Docker,
+    /// Podman, by the socket that speaks as Docker does.
+    Podman,
+}
+
+impl Kind {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Docker => "docker",
+            Self::Podman => "podman",
+        }
+    }
+
+    /// Its socket, below the root of the host.
+    const fn socket(self) -> &'static str {
+        match self {
+            Self::Docker => "run/docker.sock",
+            Self::Podman => "run/podman.sock",
+        }
+    }
+}
+
 /// Namespaces beside that of the network, and the engine in them.
 #[derive(Debug)]
 pub(super) struct EngineHost {
+    kind: Kind,
     /// The first process of the host is its child, and dies with it.
     init: Process,
     engine: Process,
@@ -42,7 +71,7 @@ pub(super) struct EngineHost {
 impl EngineHost {
     /// Starts host and engine; what an earlier one left on its disk is found again.
     #[track_caller]
-    pub(super) fn start(world: &World, index: usize) -> Self {
+    pub(super) fn start(world: &World, index: usize, kind: Kind) -> Self {
         let host = world.host(index);
         let directory = host.directory().to_owned();
         let configuration = directory.join("etc-docker");
@@ -50,14 +79,37 @@ impl EngineHost {
         let mut command = Command::new("unshare");
         command.args(["--mount", "--pid", "--uts", "--ipc", "--fork", "--kill-child", "--mount-proc"]);
         command.args(["--propagation", "private", "sh", "-ec", INIT]);
-        command.arg(configuration).arg(format!("host{}", index + 1));
+        command.arg(configuration).args([format!("host{}", index + 1).as_str(), kind.name()]);
         let init = host.spawn(&mut command).unwrap();
         let ready = root_of(&init).join("run/ready");
         wait_until(PREPARED_WITHIN, || "a host is not prepared".into(), || ready.exists());
         let group = format!("/{}/host{}", world.lab().name(), index + 1);
         fs::write(directory.join("group"), group).unwrap();
-        let engine = spawn_engine(host, &init);
-        Self { init, engine, directory }
+        let engine = spawn_engine(host, &init, kind);
+        Self { kind, init, engine, directory }
+    }
+
+    /// Which engine it has.
+    pub(super) fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// Where the engine listens, as `DOCKER_HOST` is written; `None`: where it usually does.
+    pub(super) fn engine_host(&self) -> Option<String> {
+        (self.kind == Kind::Podman).then(|| format!("unix:///{}", self.kind.socket()))
+    }
+
+    /// What `run` needs to be told beside what a user types.
+    pub(super) fn run_arguments(&self) -> String {
+        match self.kind {
+            // Said to the engine itself.
+            Kind::Docker => String::new(),
+            Kind::Podman => {
+                let group = fs::read_to_string(self.directory.join("group")).unwrap();
+                // Without the capability its containers cannot ping as busybox does.
+                format!("--cgroup-parent {group} --cap-add net_raw")
+            }
+        }
     }
 
     /// A program to be run on this host.
@@ -68,7 +120,7 @@ impl EngineHost {
     /// Waits until the engine answers.
     #[track_caller]
     pub(super) fn await_engine(&mut self, limit: Duration) {
-        let socket = root_of(&self.init).join("run/docker.sock");
+        let socket = root_of(&self.init).join(self.kind.socket());
         wait_until(
             limit,
             || format!("no answer from the engine\n{}", self.log()),
@@ -79,7 +131,7 @@ impl EngineHost {
     #[track_caller]
     pub(super) fn kill_engine(&mut self, host: &Host) {
         let mut kill = self.command(host, "sh");
-        kill.args(["-c", "kill -9 $(cat /run/docker.pid)"]);
+        kill.args(["-c", "kill -9 $(cat /run/engine.pid)"]);
         assert!(host.output(&mut kill, ENDS_WITHIN).unwrap().status.success());
         // Ends with it.
         self.engine.wait(ENDS_WITHIN).unwrap();
@@ -87,8 +139,8 @@ impl EngineHost {
 
     #[track_caller]
     pub(super) fn start_engine(&mut self, host: &Host) {
-        let _ = fs::remove_file(root_of(&self.init).join("run/docker.sock"));
-        self.engine = spawn_engine(host, &self.init);
+        let _ = fs::remove_file(root_of(&self.init).join(self.kind.socket()));
+        self.engine = spawn_engine(host, &self.init, self.kind);
     }
 
     /// Kills all processes of the host at once.
@@ -142,13 +194,23 @@ fn enter(host: &Host, init: &Process, program: &str) -> Command {
 
 /// Starts the engine.
 #[track_caller]
-fn spawn_engine(host: &Host, init: &Process) -> Process {
+fn spawn_engine(host: &Host, init: &Process, kind: Kind) -> Process {
+    let directory = host.directory();
+    let log = File::options().create(true).append(true).open(directory.join("engine.log")).unwrap();
+    let mut command = match kind {
+        Kind::Docker => dockerd(host, init),
+        Kind::Podman => podman(host, init),
+    };
+    command.stdout(log.try_clone().unwrap()).stderr(log);
+    host.spawn(&mut command).unwrap()
+}
+
+fn dockerd(host: &Host, init: &Process) -> Command {
     let directory = host.directory();
     let group = fs::read_to_string(directory.join("group")).unwrap();
-    let log = File::options().create(true).append(true).open(directory.join("engine.log")).unwrap();
     let mut command = enter(host, init, "dockerd");
     command.arg("--data-root").arg(directory.join("engine"));
-    command.args(["--storage-driver", "vfs", "--exec-root", "/run/docker", "--pidfile", "/run/docker.pid"]);
+    command.args(["--storage-driver", "vfs", "--exec-root", "/run/docker", "--pidfile", "/run/engine.pid"]);
     command.args(["--exec-opt", "native.cgroupdriver=cgroupfs", "--cgroup-parent", &group]);
     command.args([
         "-H",
@@ -159,6 +221,16 @@ fn spawn_engine(host: &Host, init: &Process) -> Process {
         "--log-level",
         "error",
     ]);
-    command.stdout(log.try_clone().unwrap()).stderr(log);
-    host.spawn(&mut command).unwrap()
+    command
+}
+
+fn podman(host: &Host, init: &Process) -> Command {
+    let mut command = enter(host, init, "sh");
+    command.args(["-c", "echo $$ >/run/engine.pid; exec podman \"$@\"", "sh", "--root"]);
+    command.arg(host.directory().join("engine"));
+    command.args(["--runroot", "/run/podman", "--storage-driver", "vfs", "--cgroup-manager", "cgroupfs"]);
+    command.args(["--events-backend", "file", "--log-level", "error"]);
+    command.args(["system", "service", "--time", "0"]);
+    command.arg(format!("unix:///{}", Kind::Podman.socket()));
+    command
 }

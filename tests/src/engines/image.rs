@@ -56,7 +56,7 @@ fn libraries(program: &Path) -> BTreeSet<String> {
 }
 
 #[track_caller]
-fn find(program: &str) -> PathBuf {
+pub(super) fn find(program: &str) -> PathBuf {
     let places = ["/bin", "/usr/bin", "/usr/local/bin"].map(|place| Path::new(place).join(program));
     let found = places.into_iter().find(|path| path.is_file());
     found.unwrap_or_else(|| panic!("{program} is missing: `scripts/install-deps` installs it"))

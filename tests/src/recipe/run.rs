@@ -9,16 +9,18 @@ use weave_perf::lab::Process;
 
 use super::expect::{missing, no_answer};
 use super::{Demand, Recipe, Step, Whereabouts};
-use crate::engines::{Engines, Inside};
+use crate::engines::{Engines, Inside, Topology};
 use crate::world::{Ran, wait_until};
 
 /// Hosts of a recipe that says nothing of them.
 const USUAL: (usize, usize) = (2, 1);
 /// Time until what somebody waits for is there: a line typed again, an answer, a text that arrives.
 const WITHIN: Duration = Duration::from_secs(15);
-/// File in a container with the number of what was typed last and may be running.
-const TYPED: &str = "/tmp/typed";
+/// File in the directory where a container begins, with the number of what was typed last and may be running.
+const TYPED: &str = "typed";
 
+/// What `status` says of a link when there is one.
+const LINKED: &str = "established";
 /// Exit code of a shell for a program that is not there.
 const NOT_FOUND: i32 = 127;
 
@@ -27,8 +29,18 @@ const NOT_FOUND: i32 = 127;
 pub fn follow(name: &str, text: &str) {
     let recipe = Recipe::read(text);
     let (with, without) = (recipe.engines.unwrap_or(USUAL.0), recipe.plain.unwrap_or(USUAL.1));
-    let hosts = Engines::placed(with, without, recipe.places.clone());
-    let mut session = Session { name, recipe: &recipe, hosts: &hosts, terminals: HashMap::new(), made: 0 };
+    type_all(name, &recipe, &Engines::placed(with, without, recipe.places.clone()));
+}
+
+/// The same on network namespaces without engines, joined in this way.
+#[track_caller]
+pub fn follow_plain(name: &str, text: &str, topology: Topology) {
+    type_all(name, &Recipe::read(text), &Engines::plain(topology));
+}
+
+#[track_caller]
+fn type_all(name: &str, recipe: &Recipe, hosts: &Engines) {
+    let mut session = Session { name, recipe, hosts, terminals: HashMap::new(), made: 0 };
     recipe.steps.iter().for_each(|step| session.step(step));
 }
 
@@ -84,7 +96,11 @@ impl Session<'_> {
             });
             let come = awaited.is_none_or(|text| ran.code == Some(0) && ran.stdout.contains(text));
             if come {
-                return self.check(step, &ran);
+                self.check(step, &ran);
+                if awaited.is_some_and(|text| text == LINKED) {
+                    self.hosts.wait_joined();
+                }
+                return;
             }
             assert!(Instant::now() < deadline, "{}", self.said(step, "was typed in vain", &ran));
         }

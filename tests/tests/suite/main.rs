@@ -3,6 +3,7 @@
 
 mod attach_many;
 mod engine_many;
+mod engine_podman;
 mod engine_records;
 mod engine_refusals;
 mod engine_restart;
@@ -45,6 +46,7 @@ mod mesh_relay;
 mod mesh_scale;
 mod mesh_trusted;
 mod recipes;
+mod recipes_plain;
 mod rekey_traffic;
 mod router_privileges;
 mod switch_bulk;

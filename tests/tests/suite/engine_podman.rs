@@ -1,0 +1,56 @@
+//! Podman, by its socket that speaks as Docker's does.
+
+use weave_tests::engines::SOON;
+use weave_tests::{Engines, wait_until};
+
+#[test]
+fn containers_of_podman_are_run_attached_detached_and_listed() {
+    let hosts = Engines::podman(2);
+    hosts.launch();
+    let one = hosts.weave_run(0, "10.2.1.1/24 --name one");
+    assert_eq!(one.id.len(), 64, "{}", one.id);
+    let two = hosts.docker_run(1, "--name two");
+    assert_eq!(hosts.ok(1, "weave attach 10.2.1.2/24 fd00:2::2/64 two"), "10.2.1.2 fd00:2::2");
+    hosts.wait_reaches(&one, "10.2.1.2", SOON);
+    let line = hosts.ps(1);
+    assert!(line.starts_with(&two.id[..12]) && line.ends_with("10.2.1.2/24 fd00:2::2/64"), "{line}");
+    // By name, by id and by its beginning.
+    for name in ["two", &two.id, &two.id[..6]] {
+        assert_eq!(hosts.ok(1, &format!("weave ps {name}")), line);
+    }
+    hosts.ok(1, &format!("weave detach 10.2.1.2/24 {}", &two.id[..12]));
+    assert_eq!(hosts.addresses(&two), ["fd00:2::2/64"]);
+    hosts.ok(1, "weave detach fd00:2::2/64 two");
+    assert_eq!(hosts.ps(1), "");
+    // What Podman refuses is refused in its words.
+    let ran = hosts.sh(1, "weave run 10.2.1.3/24 --name two ubuntu");
+    assert!(ran.code == Some(1) && ran.stderr.contains("two"), "{ran:?}");
+    let ran = hosts.sh(1, "weave attach 10.2.1.3/24 nobody");
+    assert!(ran.code == Some(1) && ran.stderr.contains("nobody"), "{ran:?}");
+}
+
+#[test]
+fn containers_of_podman_stay_attached() {
+    let mut hosts = Engines::podman(1);
+    hosts.launch();
+    let typed = hosts.weave_run(0, "10.2.1.1/24 10.2.2.1/24 --name typed");
+    let labelled = hosts.docker_run(0, "--name labelled --label weave.cidr=10.2.1.2/24");
+    hosts.wait_attached(&labelled, &["10.2.1.2/24"]);
+    for name in ["typed", "labelled"] {
+        hosts.ok(0, &format!("docker restart -t 0 {name}"));
+    }
+    hosts.wait_attached(&typed, &["10.2.1.1/24", "10.2.2.1/24"]);
+    hosts.wait_attached(&labelled, &["10.2.1.2/24"]);
+    hosts.wait_reaches(&typed, "10.2.1.2", SOON);
+    // Containers live on without the service; what starts after it came back is attached.
+    hosts.kill_engine(0);
+    hosts.start_engine(0);
+    assert_eq!(hosts.addresses(&typed), ["10.2.1.1/24", "10.2.2.1/24"]);
+    hosts.ok(0, "docker stop -t 0 typed");
+    hosts.ok(0, "weave start typed");
+    hosts.wait_attached(&typed, &["10.2.1.1/24", "10.2.2.1/24"]);
+    hosts.ok(0, "docker rm -f typed");
+    let records = hosts.world().host(0).state_dir().join("attachments");
+    let count = || std::fs::read_dir(&records).map_or(0, Iterator::count);
+    wait_until(SOON, || format!("{} records", count()), || count() == 1);
+}

@@ -80,6 +80,11 @@ impl Engine {
             Err(ApiError::DockerResponseServerError { status_code: 400 | 404 | 409, message }) => {
                 Err(Error::NoContainer { name: name.to_owned(), cause: message })
             }
+            // Which engine says it with which status differs.
+            Err(ApiError::DockerResponseServerError { message, .. }) if names_several(&message) => {
+                let cause = format!("more than one container is meant: {message}");
+                Err(Error::NoContainer { name: name.to_owned(), cause })
+            }
             Err(error) => Err(self.failed(&error)),
         }
     }
@@ -166,6 +171,11 @@ impl Engine {
     fn nonsense(&self) -> Error {
         engine_error(&self.host, &"its answer has no container id")
     }
+}
+
+/// What an engine says of the beginning of several ids: Docker's words, and Podman's.
+fn names_several(message: &str) -> bool {
+    ["Multiple IDs found", "more than one"].iter().any(|words| message.contains(words))
 }
 
 fn engine_error(host: &str, cause: &dyn std::fmt::Display) -> Error {

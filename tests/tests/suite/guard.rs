@@ -167,6 +167,11 @@ fn what_a_container_says_changes_nothing_on_hosts() {
     let ask = |index: usize| Lie { what: "a question", frame: lies::question(liar, world.host(index).v4()) };
     lies.extend([ask(0), ask(1)]);
     let believer = container(&world, NEAR);
+    // Addresses that hosts still probe come up by themselves.
+    for index in [0, 1] {
+        let probed = || world.tool(index, "ip -6 address show tentative");
+        wait_until(WITHIN, || format!("host {index}: {}", probed()), || probed().is_empty());
+    }
     let check = |how: &str| {
         let before = [0, 1].map(|index| host(&world, index));
         let heard = heard(&world, &lies, &listeners);

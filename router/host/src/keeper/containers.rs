@@ -50,7 +50,7 @@ impl Containers {
         let mut records = Records::open(&self.state_dir)?;
         records.prune(&mut host)?;
         let mut changed = forget_gone(&mut records, &listed)?;
-        changed |= rename(&engine, &mut records, &listed)?;
+        changed |= rename(engine, &mut records, &listed)?;
         let known: Vec<Record> = records.all().iter().filter(|one| one.is_of_engine()).cloned().collect();
         let ended: Vec<Record> = known.iter().filter(|record| records.has_ended(record)).cloned().collect();
         for record in &ended {

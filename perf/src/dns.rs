@@ -126,7 +126,6 @@ fn play_router(run_dir: PathBuf, names: Names) -> Result<()> {
     let path = names_socket(&run_dir);
     prepare(&run_dir).map_err(|error| Error::file("make", &run_dir, error))?;
     let listener = UnixListener::bind(&path).map_err(|error| Error::file("bind", &path, error))?;
-    weave_api::names::give(&path);
     let mode = std::os::unix::fs::PermissionsExt::from_mode(0o660);
     std::fs::set_permissions(&path, mode).map_err(|error| Error::file("open", &path, error))?;
     thread::spawn(move || {

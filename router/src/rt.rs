@@ -282,7 +282,6 @@ impl UnixListener {
         let listener = std::os::unix::net::UnixListener::bind(path)?;
         if other.is_some() {
             std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660))?;
-            weave_api::names::give(path);
         }
         let (sender, receiver) = bounded(waiting);
         std::thread::Builder::new().name("weave-clients".into()).spawn(move || {

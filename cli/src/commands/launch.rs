@@ -32,7 +32,6 @@ pub fn run(
     warnings.iter().for_each(output::warn);
     let info = spawn(&config, router_arguments(tokens))?;
     info.warnings.iter().for_each(output::warn);
-    // Now that it runs: a launch that fails changes nothing.
     if with_dns {
         super::dns::launch::beside_router(environment);
     }

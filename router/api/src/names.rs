@@ -40,13 +40,13 @@ pub fn directory(run_dir: &Path) -> PathBuf {
     run_dir.join("dns")
 }
 
-/// Makes run directory and sidecar's directory, unless they are there.
+/// Makes run directory and sidecar's directory, unless they are there. What is made in the latter
+/// has its group, also by a router without privileges.
 ///
 /// # Errors
 /// What the file system refuses.
 pub fn prepare(run_dir: &Path) -> io::Result<PathBuf> {
     let directory = directory(run_dir);
-    // What is made in the directory gets its group, also by a router without privileges.
     for (path, mode) in [(run_dir, 0o711), (directory.as_path(), 0o2750)] {
         if path.is_dir() {
             continue;
@@ -55,15 +55,15 @@ pub fn prepare(run_dir: &Path) -> io::Result<PathBuf> {
         if path == directory {
             give(path);
         }
-        // The mode of a new directory is narrowed by the umask.
+        // The mode of a new directory is narrowed by the umask, and a new owner takes bits from it.
         std::fs::set_permissions(path, Permissions::from_mode(mode))?;
     }
     Ok(directory)
 }
 
-/// Lets the sidecar's group use a file or socket that root made. In a user namespace there is no
-/// such group, and the sidecar is the one user there is.
-pub fn give(path: &Path) {
+/// Gives a directory to the sidecar's group. In a user namespace there is no such group, and the
+/// sidecar is the one user there is.
+fn give(path: &Path) {
     let _ = std::os::unix::fs::lchown(path, None, Some(SIDECAR_ID));
 }
 

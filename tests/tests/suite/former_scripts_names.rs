@@ -1,7 +1,6 @@
 //! What the integration scripts of the original at its version 0.10.0 check of names (its `test`
 //! folder), their lines run on hosts with engines: 200 (one host), 210 (two hosts), 220 (custom
 //! domain), 300 (other names), 500 (several addresses).
-#![allow(clippy::unwrap_used)]
 
 use weave_tests::{DNSUTILS, Engines};
 

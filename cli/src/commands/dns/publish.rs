@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
-use weave_api::names::{OwnNames, give, own_file, prepare};
+use weave_api::names::{OwnNames, own_file, prepare};
 
 use super::own_name;
 use crate::commands::attach::tell_router;
@@ -44,6 +44,5 @@ fn try_write(run_dir: &Path, state_dir: &Path) -> io::Result<()> {
     let mut file = File::options().write(true).create(true).truncate(true).mode(0o640).open(&temporary)?;
     file.set_permissions(fs::Permissions::from_mode(0o640))?;
     file.write_all(&text)?;
-    give(&temporary);
     fs::rename(&temporary, &path)
 }

@@ -75,8 +75,8 @@ pub enum News {
     Stop,
 }
 
-/// Whether there is something to keep without a router: containers that may run again, exposed
-/// addresses, and the DNS.
+/// Whether there is something to keep without a router: containers that may run again or are
+/// guarded, exposed addresses, and the DNS.
 #[must_use]
 pub fn has_work(state_dir: &Path) -> bool {
     let exposed = exposed::read_all(state_dir).map_or(true, |all| !all.is_empty());
@@ -178,10 +178,10 @@ struct Keeper {
     containers: Containers,
     /// The rules as they were when they were put in place last.
     rules: Option<String>,
-    /// The names of this host as they were when they were told last.
-    names: Option<names::Own>,
     /// What they lacked then.
     degraded: Option<Degraded>,
+    /// The names of this host as they were when they were told last.
+    names: Option<names::Own>,
     /// Why containers could not be looked after the last time.
     engine_error: Option<String>,
     /// The guard that was put in place last, and as the kernel had it then.

@@ -5,14 +5,15 @@ use std::ffi::OsString;
 use clap::error::ErrorKind;
 use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use weave_api::Target;
+use weave_router::config::LogLevel;
 use weave_wire::{HostName, PeerName};
 
 use crate::argv;
-use crate::commands::{self, demo, dns, status};
+use crate::commands::{self, check, demo, dns, ping, status};
 use crate::environment::Environment;
 use crate::failure::{Failure, Result};
 use crate::ignored::IgnoredOptions;
-use crate::launch::LaunchOptions;
+use crate::launch::{LaunchOptions, log_level};
 use crate::misread;
 use crate::output;
 
@@ -136,9 +137,19 @@ enum Command {
     },
     /// Read the password file again: two lines, current and previous, while hosts change over
     Reload,
+    /// Change how much the router logs: error, warn, info, debug, trace
+    LogLevel {
+        /// With everything above it
+        #[arg(value_parser = log_level)]
+        level: LogLevel,
+    },
     /// Show the state of the router
     Status(status::Arguments),
-    /// Show the whole state of the router as JSON
+    /// Round trips to a peer through the mesh: the way there, its weakest link, loss
+    Ping(ping::Arguments),
+    /// Find out why it does not work: kernel, limits, router, peers, engine, DNS
+    Check(check::Arguments),
+    /// Everything for a bug report as one JSON document, secrets left out
     Report,
     /// List attached containers: id, MAC, addresses
     Ps {
@@ -256,7 +267,10 @@ pub fn run(arguments: &[OsString]) -> Result<()> {
         Command::Connect { replace, peers } => commands::connect::run(peers, replace, &environment),
         Command::Forget { peers, identity } => commands::forget::run(peers, identity, &environment),
         Command::Reload => commands::reload::run(&environment),
+        Command::LogLevel { level } => commands::log_level::run(level, &environment),
         Command::Status(arguments) => status::run(&arguments, &environment),
+        Command::Check(arguments) => check::run(&arguments, &environment),
+        Command::Ping(arguments) => ping::run(&arguments, &environment),
         Command::Ps { containers } => commands::ps::run(&containers, &environment),
         Command::Reset => commands::reset::run(&environment),
         Command::Report => commands::report::run(&environment),
@@ -282,6 +296,7 @@ fn description() -> clap::Command {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
 
     #[test]
@@ -289,13 +304,40 @@ mod tests {
         App::command().debug_assert();
     }
 
+    /// Every command with its options, as `--help` prints it.
+    fn reference() -> String {
+        let mut text = String::from(
+            "# Commands\n\nWhat `weave help COMMAND` prints. This file is made from the program: \
+             `WEAVE_WRITE_DOCS=1 cargo test -p weave commands_are_documented` writes it anew.\n",
+        );
+        for command in description().get_subcommands_mut().filter(|command| !command.is_hide_set()) {
+            let name = command.get_name().to_owned();
+            let help = command.render_long_help().to_string();
+            let lines: Vec<_> = help.trim_end().lines().map(str::trim_end).collect();
+            text.push_str(&format!("\n## weave {name}\n\n```\n{}\n```\n", lines.join("\n")));
+        }
+        text
+    }
+
     #[test]
-    fn no_option_has_a_short_form_but_output_and_host_name() {
+    fn commands_are_documented() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/commands.md");
+        let now = reference();
+        if std::env::var_os("WEAVE_WRITE_DOCS").is_some() {
+            std::fs::write(path, &now).unwrap();
+        }
+        let written = std::fs::read_to_string(path).unwrap_or_default();
+        assert!(written == now, "docs/commands.md is stale: see its head");
+    }
+
+    #[test]
+    fn few_options_have_a_short_form() {
         fn visit(command: &clap::Command) {
             for argument in command.get_arguments() {
                 let short = argument.get_short();
                 assert!(
-                    matches!(short, None | Some('o' | 'h')),
+                    matches!(short, None | Some('o' | 'h'))
+                        || command.get_name() == "ping" && matches!(short, Some('s' | 'c' | 'i')),
                     "{} {}",
                     command.get_name(),
                     argument.get_id()

@@ -8,6 +8,6 @@ mod resolve;
 mod spawn;
 
 pub use handover::{Readiness, read_secrets};
-pub use options::LaunchOptions;
+pub use options::{LaunchOptions, log_level};
 pub use resolve::{Resolved, Role, resolve};
 pub use spawn::{make_run_dir, spawn};

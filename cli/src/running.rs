@@ -9,6 +9,7 @@ use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, poll};
@@ -66,6 +67,30 @@ const PID_FILE_MAX: u64 = 32;
 const CLAIM_LIMIT: Duration = Duration::from_secs(2);
 /// How often it is tried meanwhile.
 const CLAIM_RETRY: Duration = Duration::from_millis(10);
+
+/// How another daemon of this program is started: `role` is its command, its log begins anew. It
+/// leaves the directory of its parent, so it gets every path in full; it never gets a password.
+///
+/// # Errors
+/// When the log or the executable cannot be opened.
+pub fn daemon(role: &str, log: &str, run_dir: &Path, state_dir: &Path) -> std::io::Result<Command> {
+    let log = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .custom_flags(OFlags::NOFOLLOW.bits().cast_signed())
+        .open(run_dir.join(log))?;
+    let mut command = Command::new(std::env::current_exe()?);
+    command
+        .arg(role)
+        .env_remove("WEAVE_PASSWORD")
+        .env("WEAVE_RUN_DIR", run_dir)
+        .env("WEAVE_STATE_DIR", state_dir)
+        .stdin(Stdio::null())
+        .stderr(log);
+    Ok(command)
+}
 
 /// This process is a daemon of a run directory, until this is dropped.
 #[derive(Debug)]

@@ -245,7 +245,6 @@ fn what_cannot_be_done_is_exit_code_1_and_changes_nothing() {
         // No router.
         ("status", &["no router", "weave launch"]),
         ("status macs -o json", &["no router", "weave launch"]),
-        ("report", &["no router", "weave launch"]),
         ("connect host2", &["no router", "weave launch"]),
         ("connect --replace host2", &["no router", "weave launch"]),
         ("forget host2", &["no router", "weave launch"]),

@@ -4,7 +4,7 @@ use crate::config::{Config, Password, PasswordFile, ReadyInfo};
 use crate::control::{self, End, Setup, Signal};
 use crate::ground::Ground;
 use crate::state::{self, Saver, State, StateError};
-use crate::{privileges, secrets};
+use crate::{logging, privileges, secrets};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use std::cell::Cell;
@@ -18,7 +18,7 @@ use weave_wire::Uid;
 use weave_wire::link::handshake::Mode;
 
 /// Locked memory asked for, bytes: rings of shards and control core.
-const LOCKED_MEMORY: u64 = 64 << 20;
+pub const LOCKED_MEMORY: u64 = 64 << 20;
 /// Open files asked for: links, clients, handshakes.
 const OPEN_FILES: u64 = 8192;
 /// Signals that wait for the control core, at most.
@@ -78,7 +78,7 @@ pub fn run(
     queues: impl FnOnce(Wanted) -> Result<Queues, String>,
     ready: impl FnOnce(Result<ReadyInfo, String>) + 'static,
 ) -> Result<(), RunError> {
-    log_to_stderr(&config);
+    logging::start(config.log_level, "");
     let mut ready: Option<Ready> = Some(Box::new(ready));
     let result = run_until_stopped(config, queues, &mut ready);
     if let (Some(ready), Err(error)) = (ready, &result) {
@@ -124,17 +124,6 @@ fn run_until_stopped(
 
 /// Told once when the router forwards, or why it does not.
 type Ready = Box<dyn FnOnce(Result<ReadyInfo, String>)>;
-
-/// Logs to standard error. A second router in one process (tests) keeps the
-/// first one's log.
-fn log_to_stderr(config: &Config) {
-    let _ = tracing_subscriber::fmt()
-        .with_env_filter(tracing_subscriber::EnvFilter::new(config.log_level.as_str()))
-        .with_writer(io::stderr)
-        .with_ansi(false)
-        .with_target(false)
-        .try_init();
-}
 
 struct Started {
     setup: Setup,

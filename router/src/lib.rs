@@ -9,11 +9,13 @@ pub mod config;
 mod control;
 mod daemon;
 mod ground;
+pub mod logging;
 mod privileges;
 mod rt;
 mod secrets;
 mod state;
 
 pub use config::Config;
-pub use daemon::{RunError, run};
+pub use daemon::{LOCKED_MEMORY, RunError, run};
 pub use state::StateError;
+pub use weave_forward::{Features, ProbeError, SOCKET_BUFFER, probe as probe_kernel};

@@ -73,7 +73,7 @@ pub fn open_records(environment: &Environment) -> Result<Records> {
         .map_err(|error| Failure::because("cannot open the records of attachments", error))?;
     for aside in records.set_aside() {
         output::warn(format_args!(
-            "a damaged record was set aside as {}: {}",
+            "a damaged file was set aside as {}: {}",
             aside.kept.display(),
             aside.cause
         ));

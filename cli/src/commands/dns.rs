@@ -8,6 +8,8 @@ pub mod names;
 pub mod publish;
 pub mod sidecar;
 
+use std::path::Path;
+
 use weave_api::names::{EXPOSED, EXTERN, OwnName, ShortId};
 use weave_host::names::{DnsSettings, Held, Holder};
 
@@ -21,7 +23,11 @@ pub const ID_SHOWN: usize = 12;
 
 /// How the DNS of this host was launched last.
 pub fn settings(environment: &Environment) -> Result<DnsSettings> {
-    let settings = DnsSettings::read(&environment.state_dir()?)
+    settings_in(&environment.state_dir()?)
+}
+
+fn settings_in(state_dir: &Path) -> Result<DnsSettings> {
+    let settings = DnsSettings::read(state_dir)
         .map_err(|error| Failure::because("cannot read how the DNS was launched", error))?;
     Ok(settings.unwrap_or_default())
 }

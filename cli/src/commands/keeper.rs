@@ -2,20 +2,20 @@
 //! that need it; see [`weave_host::keeper`].
 
 use std::fs::OpenOptions;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::sync::mpsc::sync_channel;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::fs::OFlags;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use weave_host::firewall::Guard;
 use weave_host::keeper::{KeeperConfig, News, has_work, run as keep, serve_routers, watch};
 use weave_host::keeper_socket::{KeeperClient, KeeperError, KeeperListener, Queues, Wanted};
 use weave_host::policy::HostPolicy;
+use weave_router::config::LogLevel;
+use weave_router::logging;
 
 use super::attach::tell_router;
 use super::{dns, expose};
@@ -23,7 +23,7 @@ use crate::environment::Environment;
 use crate::failure::{Failure, Result};
 use crate::output;
 use crate::root;
-use crate::running::{Claim, Daemon, KEEPER_LOG, Running};
+use crate::running::{self, Claim, Daemon, KEEPER_LOG, Running};
 
 /// News that waits for the keeper, at most; more of the same kind adds nothing.
 const NEWS: usize = 16;
@@ -47,7 +47,7 @@ pub fn run(environment: &Environment, for_router: bool) -> Result<()> {
     let run_dir = environment.run_dir()?;
     let _ = rustix::process::setsid();
     let Ok(_claim) = Claim::take(&run_dir, Daemon::Keeper) else { return Ok(()) };
-    log_to_stderr();
+    logging::start(LogLevel::Info, "");
     let failed = |error: std::io::Error| Failure::because("cannot keep this host", error);
     let refused = |error: weave_host::Error| Failure::because("cannot keep this host", error);
     let config = KeeperConfig {
@@ -90,15 +90,6 @@ pub fn run(environment: &Environment, for_router: bool) -> Result<()> {
 fn close_stdout() -> std::io::Result<()> {
     let null = OpenOptions::new().write(true).open("/dev/null")?;
     Ok(rustix::stdio::dup2_stdout(&null)?)
-}
-
-fn log_to_stderr() {
-    let _ = tracing_subscriber::fmt()
-        .with_env_filter(tracing_subscriber::EnvFilter::new("info"))
-        .with_writer(std::io::stderr)
-        .with_ansi(false)
-        .with_target(false)
-        .try_init();
 }
 
 /// Refuses to begin what could not be guarded.
@@ -204,25 +195,8 @@ fn start(environment: &Environment, for_router: bool, stdout: Stdio) -> Result<C
     crate::launch::make_run_dir(&run_dir)?;
     let failed =
         |error: std::io::Error| Failure::new("cannot start the keeper", error, "check WEAVE_RUN_DIR");
-    let log = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .custom_flags(OFlags::NOFOLLOW.bits().cast_signed())
-        .open(run_dir.join(KEEPER_LOG))
-        .map_err(failed)?;
-    let executable = std::env::current_exe().map_err(failed)?;
-    Command::new(executable)
-        .arg("keeper")
-        .args(for_router.then_some("--for-router"))
-        .env_remove("WEAVE_PASSWORD")
-        .env("WEAVE_RUN_DIR", run_dir)
-        .env("WEAVE_STATE_DIR", state_dir)
-        .stdin(Stdio::null())
-        .stdout(stdout)
-        .stderr(log)
-        .spawn()
+    running::daemon("keeper", KEEPER_LOG, &run_dir, &state_dir)
+        .and_then(|mut keeper| keeper.args(for_router.then_some("--for-router")).stdout(stdout).spawn())
         .map_err(failed)
 }
 

@@ -1,6 +1,7 @@
 //! One file for each command.
 
 pub mod attach;
+pub mod check;
 pub mod completions;
 pub mod connect;
 mod container;
@@ -13,6 +14,8 @@ pub mod forget;
 pub mod former;
 pub mod keeper;
 pub mod launch;
+pub mod log_level;
+pub mod ping;
 pub mod ps;
 pub mod reload;
 pub mod report;

@@ -64,6 +64,7 @@ fn serve(resolved: Resolved, readiness: Readiness, environment: &Environment, wi
     })?;
     let _claim = Claim::take(&config.run_dir, Daemon::Router)?;
     let policy = expose::policy(environment, config.port, guard)?;
+    let state_dir = config.state_dir.clone();
     let start: Rc<Cell<Option<Start>>> = Rc::default();
     let started = Rc::clone(&start);
     let queues = |wanted| {
@@ -79,7 +80,7 @@ fn serve(resolved: Resolved, readiness: Readiness, environment: &Environment, wi
             std::thread::spawn(move || {
                 announce(info, start, policy, readiness);
                 if with_dns {
-                    dns::launch::have_kept(&Environment::of_process());
+                    dns::launch::have_kept(&state_dir);
                 }
             });
         }

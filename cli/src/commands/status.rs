@@ -1,5 +1,7 @@
 //! `weave status`: the state of the router, as text or JSON.
 
+mod watch;
+
 use clap::{Args, ValueEnum};
 use weave_api::{Client, Status, client::TIME_LIMIT};
 
@@ -17,6 +19,9 @@ pub struct Arguments {
     /// How to print it
     #[arg(short, long, value_name = "FORMAT", default_value = "text")]
     output: Format,
+    /// Show links, rates, latencies and drops live, until `q`
+    #[arg(long, conflicts_with_all = ["part", "output"])]
+    watch: bool,
 }
 
 /// A part of the state.
@@ -38,7 +43,7 @@ enum Part {
 
 /// How to print it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Format {
+pub enum Format {
     /// For people
     Text,
     /// For programs
@@ -47,6 +52,9 @@ enum Format {
 
 /// Prints what is asked.
 pub fn run(arguments: &Arguments, environment: &Environment) -> Result<()> {
+    if arguments.watch {
+        return watch::run(environment);
+    }
     if let Some(Part::Dns) = arguments.part {
         return names(arguments.output, environment);
     }

@@ -94,7 +94,8 @@ fn subnet(text: &str) -> Result<IpNet, String> {
     Ok(subnet)
 }
 
-fn log_level(text: &str) -> Result<LogLevel, &'static str> {
+/// Reads the name of a level.
+pub fn log_level(text: &str) -> Result<LogLevel, &'static str> {
     let level = LogLevel::ALL.into_iter().find(|level| level.as_str() == text);
     level.ok_or("none of error, warn, info, debug, trace")
 }

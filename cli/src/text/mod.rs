@@ -6,7 +6,7 @@ mod peers;
 mod summary;
 mod tables;
 
-pub use connections::connections;
+pub use connections::{connections, state};
 pub use names::{dns, names};
 pub use peers::peers;
 pub use summary::summary;
@@ -25,4 +25,4 @@ fn next_try(seconds: Option<u64>) -> String {
 }
 
 #[cfg(test)]
-mod sample;
+pub mod sample;

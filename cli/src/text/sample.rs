@@ -59,13 +59,14 @@ const SAMPLE: &str = r#"{
   "degraded": [{"name": "no_uso", "reason": "Linux 6.1 has no UDP super-frames on taps (6.2 has)", "since_s": 61}]
 }"#;
 
-fn sample() -> Status {
+/// The state.
+pub fn status() -> Status {
     serde_json::from_str(SAMPLE).unwrap()
 }
 
 #[test]
 fn the_summary_names_everything_once() {
-    insta::assert_snapshot!(super::summary(&sample()), @r"
+    insta::assert_snapshot!(super::summary(&status()), @r"
            Version: 0.1.0
 
            Service: router
@@ -89,7 +90,7 @@ fn the_summary_names_everything_once() {
 
 #[test]
 fn connections_are_lines_of_arrow_address_state_and_details() {
-    insta::assert_snapshot!(super::connections(&sample().connections), @r"
+    insta::assert_snapshot!(super::connections(&status().connections), @r"
     -> 10.99.0.2:6783        established encrypted   02:1f:3a:00:c4:08(host2) mtu=1376 rtt=0.21ms
     <- 10.99.0.6:33866       established unencrypted 02:1f:3a:00:c4:09(host6) mtu=1400 rtt=12.34ms degraded=one_port,mtu_mismatch
     -> [fd00:99::3]:6800     retrying    connection refused; next try in 3 s
@@ -101,7 +102,7 @@ fn connections_are_lines_of_arrow_address_state_and_details() {
 
 #[test]
 fn peers_are_blocks_of_links() {
-    insta::assert_snapshot!(super::peers(&sample().peers), @r"
+    insta::assert_snapshot!(super::peers(&status().peers), @r"
     02:1f:3a:00:c4:07(host1)
        -> 10.99.0.2:6783        02:1f:3a:00:c4:08(host2)              established encrypted
     02:1f:3a:00:c4:08(host2)
@@ -112,7 +113,7 @@ fn peers_are_blocks_of_links() {
 
 #[test]
 fn targets_are_lines_of_what_was_typed_and_how_it_stands() {
-    insta::assert_snapshot!(super::targets(&sample().targets), @r"
+    insta::assert_snapshot!(super::targets(&status().targets), @r"
     host2                 connected
     [fd00:99::3]:6800     retrying   connection refused; next try in 3 s
     host4                 connecting
@@ -123,7 +124,7 @@ fn targets_are_lines_of_what_was_typed_and_how_it_stands() {
 
 #[test]
 fn routes_are_lines_of_peer_and_way() {
-    insta::assert_snapshot!(super::routes(&sample().routes), @r"
+    insta::assert_snapshot!(super::routes(&status().routes), @r"
     02:1f:3a:00:c4:08(host2)         direct                        1 hop  encrypted
     02:1f:3a:00:c4:09(host6.example) via 02:1f:3a:00:c4:08(host2)  2 hops unencrypted
     ");
@@ -131,7 +132,7 @@ fn routes_are_lines_of_peer_and_way() {
 
 #[test]
 fn macs_are_lines_of_station_and_peer() {
-    insta::assert_snapshot!(super::macs(&sample().macs), @r"
+    insta::assert_snapshot!(super::macs(&status().macs), @r"
     02:aa:00:00:00:01 02:1f:3a:00:c4:07(host1)         attached 0 s
     02:aa:00:00:00:02 02:1f:3a:00:c4:08(host2.example) learned  599 s
     ");

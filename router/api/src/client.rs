@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 use crate::frame::{Decoder, FrameError, encode};
 use crate::names::NameEntry;
 use crate::problem::Problem;
-use crate::request::{Hello, Outcome, Reply, Request, Response};
+use crate::request::{Hello, Outcome, Pinged, Reply, Request, Response};
 use crate::socket::{self, SocketError};
 use crate::status::{PAGES_MAX, Status};
 use crate::target::Target;
@@ -99,7 +99,7 @@ impl Client {
                 whole.append(*page);
                 Ok(())
             }
-            (Reply::Done | Reply::Names(_), _) => {
+            (Reply::Done | Reply::Names(_) | Reply::Pinged(_), _) => {
                 Err(ClientError::Nonsense("no status in the answer".into()))
             }
         })?;
@@ -117,9 +117,29 @@ impl Client {
                 names.extend(page);
                 Ok(())
             }
-            Reply::Done | Reply::Status(_) => Err(ClientError::Nonsense("no names in the answer".into())),
+            Reply::Done | Reply::Status(_) | Reply::Pinged(_) => {
+                Err(ClientError::Nonsense("no names in the answer".into()))
+            }
         })?;
         Ok(names)
+    }
+
+    /// One round trip to `peer` with a packet of `size` bytes.
+    ///
+    /// # Errors
+    /// When the router cannot be asked or refuses. That no answer came is none.
+    pub fn ping(&mut self, peer: PeerName, size: u16) -> Result<Pinged, ClientError> {
+        let mut pinged = None;
+        self.ask(&Request::Ping { peer, size }, |reply| match reply {
+            Reply::Pinged(answer) => {
+                pinged = Some(answer);
+                Ok(())
+            }
+            Reply::Done | Reply::Status(_) | Reply::Names(_) => {
+                Err(ClientError::Nonsense("no round trip in the answer".into()))
+            }
+        })?;
+        pinged.ok_or(ClientError::Closed)
     }
 
     /// Adds targets, or with `replace` dials exactly these.
@@ -177,6 +197,14 @@ impl Client {
     /// When the router cannot be asked or refuses.
     pub fn reload(&mut self) -> Result<(), ClientError> {
         self.command(&Request::Reload)
+    }
+
+    /// Has the router log as much as `level` says from now on.
+    ///
+    /// # Errors
+    /// When the router cannot be asked or refuses.
+    pub fn log_level(&mut self, level: &str) -> Result<(), ClientError> {
+        self.command(&Request::LogLevel { level: level.into() })
     }
 
     fn command(&mut self, request: &Request) -> Result<(), ClientError> {

@@ -1,5 +1,7 @@
 //! What is asked and answered.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
@@ -8,10 +10,13 @@ use crate::names::NameEntry;
 use crate::problem::{Code, Problem};
 use crate::status::Status;
 use crate::target::Target;
-use weave_wire::PeerName;
+use weave_wire::{Nickname, PeerName};
 
 /// Most peers in one request.
 pub const PEERS_MAX: usize = 512;
+
+/// How long a round trip is waited for.
+pub const PING_LIMIT: Duration = Duration::from_secs(2);
 
 /// The first frame of each end.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -82,6 +87,19 @@ pub enum Request {
     AttachmentsChanged,
     /// Read the password file again.
     Reload,
+    /// Log as much as this says from now on: `error`, `warn`, `info`, `debug` or `trace`.
+    LogLevel {
+        /// The level.
+        level: String,
+    },
+    /// One round trip to a peer, the way that frames of containers take; answered with
+    /// [`Reply::Pinged`] when it is made, or after [`PING_LIMIT`].
+    Ping {
+        /// The peer.
+        peer: PeerName,
+        /// Bytes of the packet: what a container of that MTU would send.
+        size: u16,
+    },
     /// All names of the mesh; answered with [`Reply::Names`] in one or more pages.
     Names,
     /// Reserved: events as they happen, many responses to one id.
@@ -108,6 +126,17 @@ struct ConnectArguments {
 }
 
 #[derive(Serialize, Deserialize)]
+struct LogLevelArguments {
+    level: String,
+}
+
+#[derive(Serialize, Deserialize)]
+struct PingArguments {
+    peer: PeerName,
+    size: u16,
+}
+
+#[derive(Serialize, Deserialize)]
 struct ForgetArguments {
     peers: Vec<Target>,
 }
@@ -130,6 +159,8 @@ impl Request {
             Self::Leave => "leave",
             Self::AttachmentsChanged => "attachments-changed",
             Self::Reload => "reload",
+            Self::LogLevel { .. } => "log-level",
+            Self::Ping { .. } => "ping",
             Self::Names => "names",
             Self::Subscribe => "subscribe",
         }
@@ -150,6 +181,12 @@ impl Request {
             }
             Self::ForgetIdentity { names } => {
                 Some(serde_json::value::to_raw_value(&ForgetIdentityArguments { names: names.clone() })?)
+            }
+            Self::LogLevel { level } => {
+                Some(serde_json::value::to_raw_value(&LogLevelArguments { level: level.clone() })?)
+            }
+            Self::Ping { peer, size } => {
+                Some(serde_json::value::to_raw_value(&PingArguments { peer: *peer, size: *size })?)
             }
             Self::Status
             | Self::Stop
@@ -185,6 +222,14 @@ impl Request {
             "leave" => Ok(Self::Leave),
             "attachments-changed" => Ok(Self::AttachmentsChanged),
             "reload" => Ok(Self::Reload),
+            "log-level" => {
+                let LogLevelArguments { level } = arguments(envelope)?;
+                Ok(Self::LogLevel { level })
+            }
+            "ping" => {
+                let PingArguments { peer, size } = arguments(envelope)?;
+                Ok(Self::Ping { peer, size })
+            }
             "names" => Ok(Self::Names),
             "subscribe" => Ok(Self::Subscribe),
             other => Err(Problem::new(
@@ -254,6 +299,31 @@ pub enum Reply {
     Status(Box<Status>),
     /// The names of the mesh, or a page of them.
     Names(Vec<NameEntry>),
+    /// What came of a ping.
+    Pinged(Pinged),
+}
+
+/// A round trip to a peer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pinged {
+    /// How long it took, nanoseconds; absent if no answer came within [`PING_LIMIT`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub round_trip_ns: Option<u64>,
+    /// The peers on the way there, the last one itself. Answers may come another way.
+    pub path: Vec<Hop>,
+    /// Largest packet of a container that crosses the first link in one piece, bytes.
+    pub path_mtu: u16,
+}
+
+/// A peer on a way, and the link that leads to it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hop {
+    /// The peer.
+    pub peer: PeerName,
+    /// What its operators call it.
+    pub nickname: Nickname,
+    /// Whether data on that link is sealed.
+    pub encrypted: bool,
 }
 
 #[cfg(test)]
@@ -284,6 +354,8 @@ mod tests {
             Request::Leave,
             Request::AttachmentsChanged,
             Request::Reload,
+            Request::LogLevel { level: "debug".into() },
+            Request::Ping { peer: "02:00:00:00:00:01".parse().unwrap(), size: 64 },
             Request::Names,
             Request::Subscribe,
         ] {

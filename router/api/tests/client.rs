@@ -91,6 +91,8 @@ fn requests_follow_each_other_and_a_refusal_is_a_typed_error() {
         | Request::Reload
         | Request::Leave
         | Request::Names
+        | Request::Ping { .. }
+        | Request::LogLevel { .. }
         | Request::ForgetIdentity { .. }
         | Request::Subscribe => Ok(Reply::Done),
     });

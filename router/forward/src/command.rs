@@ -142,6 +142,15 @@ pub enum Command {
         /// Its length, bytes of UDP payload.
         len: u16,
     },
+    /// Ask a peer for an echo, the way that frames of containers take.
+    Echo {
+        /// The peer.
+        peer: PeerName,
+        /// The echo's number.
+        number: u64,
+        /// Bytes in the place of a frame; made longer or shorter as far as need be.
+        len: u16,
+    },
     /// Whether the datagrams of a link are sent from the mesh port, because those of
     /// the lanes' own ports do not pass. Lane, key and numbers stay. At first: no.
     SetOnePort {
@@ -212,6 +221,15 @@ pub enum Report {
         number: u64,
         /// Its length, bytes of UDP payload.
         len: u16,
+    },
+    /// An echo came back.
+    EchoSeen {
+        /// The peer.
+        peer: PeerName,
+        /// The echo's number.
+        number: u64,
+        /// How long it took.
+        round_trip: Duration,
     },
     /// A station was seen at a peer: new there, moved, or still there after a minute.
     MacSeen {

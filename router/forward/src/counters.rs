@@ -86,6 +86,8 @@ reasons! {
     FragmentTimeout = "fragment_timeout",
     /// A frame in fragments that had to make room for others.
     FragmentLimit = "fragment_limit",
+    /// More echoes were asked for than a shard answers.
+    EchoLimit = "echo_limit",
     /// A frame of ours that came back.
     Loop = "loop",
     /// The tap refused a frame.
@@ -152,6 +154,8 @@ counters! {
     icmp_too_big_sent,
     /// Packets too big whose senders were not told, because many were.
     icmp_too_big_limited,
+    /// Echoes sent back to who asked for them.
+    echoes_answered,
     /// Datagrams handed to the shard that owns their lane.
     handed_over,
     /// Turns of the loop.

@@ -27,7 +27,7 @@ pub use command::{
 };
 pub use counters::{Counters, DropReason, LinkCounters, Snapshot};
 pub use group::{Group, GroupConfig, Prepared, StartError};
-pub use io::socket::{ControlSockets, SocketError, SocketSet, open as open_sockets};
+pub use io::socket::{ControlSockets, SOCKET_BUFFER, SocketError, SocketSet, open as open_sockets};
 pub use probe::{Features, ProbeError, probe};
 
 /// Shards of one router, at most: one data lane each.

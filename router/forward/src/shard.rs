@@ -1,6 +1,8 @@
 //! The loop of one shard.
 
+mod echo;
 mod oversize;
+mod per_second;
 mod read;
 mod receive;
 mod relay;
@@ -20,7 +22,7 @@ use crate::io::ring::{Completion, Operation, Ring};
 use crate::io::sends::Sends;
 use crate::storm::StormControl;
 use crate::tables::Tables;
-use oversize::Answers;
+use per_second::PerSecond;
 use relay::Spreading;
 use std::collections::VecDeque;
 use std::io;
@@ -106,7 +108,9 @@ pub(crate) struct Shard {
     /// Frames for everybody that are still to be sent on.
     spreading: Spreading,
     /// What senders of packets too big were told lately.
-    answers: Answers,
+    answers: PerSecond,
+    /// Echoes sent back lately.
+    echoes: PerSecond,
     /// One segment of a super-frame that is to be cut into fragments.
     scratch: Vec<u8>,
     receive_armed: bool,
@@ -146,7 +150,8 @@ impl Shard {
             batch: None,
             relay_full: false,
             spreading: Spreading::new(),
-            answers: Answers::default(),
+            answers: PerSecond::default(),
+            echoes: PerSecond::default(),
             scratch: Vec::new(),
             receive_armed: false,
             read_armed: false,
@@ -271,6 +276,7 @@ impl Shard {
             }
             Command::SetPathMtu { link, datagram, advise } => self.tables.set_path(link, datagram, advise),
             Command::Probe { link, number, len } => self.probe(link, number, len)?,
+            Command::Echo { peer, number, len } => self.ask_for_echo(peer, number, len)?,
             Command::DropLink(link) => self.tables.drop_link(link),
             Command::InstallReceive(session) => self.tables.install_receive(*session),
             Command::DropReceive(index) => self.tables.drop_receive(index),
@@ -313,6 +319,7 @@ impl Shard {
                 }
                 Report::LaneSeen { .. }
                 | Report::ProbeSeen { .. }
+                | Report::EchoSeen { .. }
                 | Report::ControlDatagram { .. }
                 | Report::Ended { .. } => {
                     self.counters.dropped(DropReason::ReportFull);

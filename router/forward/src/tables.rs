@@ -223,6 +223,12 @@ impl Tables {
         }
     }
 
+    /// The link on the way to `peer` for this host's own frames.
+    #[must_use]
+    pub fn next(&self, peer: PeerName) -> Option<LinkId> {
+        self.routes.next(peer)
+    }
+
     /// Replaces all routes.
     pub fn set_routes(&mut self, routes: Arc<Routes>) {
         self.last_destination = None;

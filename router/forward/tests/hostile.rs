@@ -268,7 +268,7 @@ fn a_frame_for_or_from_somebody_else_is_dropped() {
 fn inner_headers_of_a_later_version_are_dropped() {
     let mut rig = Rig::usual();
     let mut forger = Forger::new(&rig);
-    for (place, bits) in [(12, 1), (12, 7), (14, 1), (14, 2), (15, 1)] {
+    for (place, bits) in [(12, 3), (12, 7), (14, 1), (14, 2), (15, 1)] {
         let mut inner = Forger::inner();
         inner[place] |= bits;
         let datagram = forger.datagram(0, inner, &frame(1, 100));

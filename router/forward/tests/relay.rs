@@ -364,3 +364,50 @@ fn a_relay_whose_way_out_is_full_drops_and_its_own_tap_goes_on() {
     assert_eq!(relayed + relay.drops(DropReason::RelayFull), 40 * POURED, "{}", mesh.state());
     assert_eq!(relay.drops(DropReason::SendQueueFull), 0, "{}", mesh.state());
 }
+
+#[test]
+fn an_echo_goes_the_way_of_frames_and_comes_back() {
+    for mode in [Mode::Sealed, Mode::Authenticated, Mode::Clear] {
+        let mesh = Mesh::line(&Options { mode, ..Options::default() }, 3);
+        // One as long as a frame may be, and what is shorter than an echo or longer than a frame.
+        for (number, len) in [(7, MAX_FRAME as u16), (8, 0), (9, u16::MAX)] {
+            mesh.side(1).command(|_| Command::Echo { peer: name(3), number, len });
+            let report = mesh.side(1).await_report("an echo", |r| matches!(r, Report::EchoSeen { .. }));
+            let Report::EchoSeen { peer, number: seen, round_trip } = report else { unreachable!() };
+            assert_eq!((peer, seen), (name(3), number));
+            assert!(!round_trip.is_zero() && round_trip < std::time::Duration::from_secs(20));
+        }
+        assert_eq!(mesh.side(3).counter("echoes_answered"), 3);
+        assert_eq!(mesh.side(2).counter("frames_relayed"), 6, "both ways by the relay");
+        let writes: u64 = mesh.sides.iter().map(|side| side.counter("tap_writes")).sum();
+        assert_eq!(writes, 0, "an echo is nothing for a tap");
+        mesh.side(1).command(|_| Command::Echo { peer: name(9), number: 1, len: 60 });
+        mesh.side(1).dropped(DropReason::NoRoute, 1);
+    }
+}
+
+#[test]
+fn echoes_for_all_too_short_or_too_many_get_no_answer() {
+    let mesh = Mesh::line(&Options::default(), 2);
+    let mut forger = mesh.forger(2, 1);
+    let mut ask = |destination, kind: u8, body: &[u8]| {
+        let mut header = inner(name(1), destination, HOP_LIMIT);
+        header[12] |= kind;
+        let datagram = forger.datagram(0, header, body);
+        forger.send(&datagram);
+    };
+    ask(None, 1, &[0; 16]);
+    ask(Some(name(2)), 3, &[0; 60]);
+    mesh.side(2).dropped(DropReason::Malformed, 2);
+    ask(Some(name(2)), 1, &[0; 15]);
+    ask(Some(name(2)), 2, &[0; 15]);
+    wait(|| mesh.state(), || mesh.side(2).drops(DropReason::FrameTooShort) == 2);
+    assert_eq!(mesh.side(2).counter("echoes_answered"), 0);
+    // More than a second's worth, twice, in less than two seconds or in more.
+    let begun = std::time::Instant::now();
+    let limited = DropReason::EchoLimit;
+    while mesh.side(2).drops(limited) == 0 {
+        ask(Some(name(2)), 1, &[0; 16]);
+        assert!(begun.elapsed().as_secs() < 20, "{}", mesh.state());
+    }
+}

@@ -11,6 +11,7 @@ mod containers;
 mod routers;
 mod watch;
 
+use std::fmt::Display;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
@@ -259,26 +260,15 @@ impl Keeper {
         let exposed = ExposedAddresses::open(&self.config.state_dir)?;
         let known = HostPolicy::read(&self.config.state_dir)?;
         let before = self.rules.take();
-        let mut last = before.clone();
-        for _ in 0..APPLIED_MAX {
+        let apply = || {
             let degraded = exposed.apply(known.as_ref().unwrap_or(&self.config.policy))?;
             if self.degraded != degraded {
                 degraded.iter().for_each(|degraded| tracing::warn!("{degraded}"));
                 self.degraded = degraded;
             }
-            let new = firewall.snapshot()?;
-            // Somebody may have flushed them between the two steps: they count when they are as
-            // they were, or the same twice.
-            if last.as_ref() == Some(&new) {
-                if before.is_some() && new != now {
-                    tracing::warn!(%firewall, "rules of ours were gone or changed: put back");
-                }
-                self.rules = Some(new);
-                return Ok(());
-            }
-            last = Some(new);
-        }
-        tracing::warn!(%firewall, "rules of ours change as soon as they are put in place");
+            Ok(())
+        };
+        self.rules = put_back(&firewall, before, &now, apply, || firewall.snapshot())?;
         Ok(())
     }
 
@@ -296,20 +286,33 @@ impl Keeper {
             self.guard = Some((guard, now));
             return Ok(());
         }
-        let mut last = known.clone();
-        for _ in 0..APPLIED_MAX {
-            guard.apply()?;
-            let new = Guard::snapshot()?;
-            if last.as_ref() == Some(&new) {
-                if known.is_some() {
-                    tracing::warn!("the guard was gone or changed: put back");
-                }
-                self.guard = Some((guard, new));
-                return Ok(());
-            }
-            last = Some(new);
-        }
-        tracing::warn!("the guard changes as soon as it is put in place");
+        let there = put_back(&"the guard", known, &now, || guard.apply(), Guard::snapshot)?;
+        self.guard = there.map(|there| (guard, there));
         Ok(())
     }
+}
+
+/// Puts rules in place of those that are there `now`, until they are as they were `before`, or the
+/// same twice: somebody may flush them between the two steps. `None` if that never comes.
+fn put_back<T: Clone + PartialEq>(
+    what: &impl Display,
+    before: Option<T>,
+    now: &T,
+    mut apply: impl FnMut() -> Result<()>,
+    snapshot: impl Fn() -> Result<T>,
+) -> Result<Option<T>> {
+    let mut last = before.clone();
+    for _ in 0..APPLIED_MAX {
+        apply()?;
+        let new = snapshot()?;
+        if last.as_ref() == Some(&new) {
+            if before.is_some() && new != *now {
+                tracing::warn!(by = %what, "rules of ours were gone or changed: put back");
+            }
+            return Ok(Some(new));
+        }
+        last = Some(new);
+    }
+    tracing::warn!(by = %what, "rules of ours change as soon as they are put in place");
+    Ok(None)
 }

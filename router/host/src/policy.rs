@@ -6,7 +6,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use crate::error::Result;
-use crate::store::{StateDir, StateFile, Stored};
+use crate::store::{Aside, StateDir, StateFile, Stored};
 
 /// File of the [`HostPolicy`] in the state directory.
 const FILE: &str = "host.json";
@@ -38,6 +38,11 @@ impl HostPolicy {
             Stored::Content(policy) => Ok(Some(policy)),
             Stored::Absent | Stored::Damaged(_) => Ok(None),
         }
+    }
+
+    /// The same for who holds the lock: a damaged file is set aside.
+    pub(crate) fn read_own(state: &StateDir) -> Result<(Option<Self>, Option<Aside>)> {
+        state.read_own(FILE)
     }
 
     /// Writes it down.

@@ -109,17 +109,23 @@ impl Records {
     /// # Errors
     /// [`Error::State`].
     pub fn open(state_dir: &Path) -> Result<Self> {
-        let lock = StateDir::create(state_dir)?.lock()?;
+        let state = StateDir::create(state_dir)?;
+        let lock = state.lock()?;
         // Made with the first file: who only looks changes nothing.
         let directory = StateDir::existing(state_dir.join(DIRECTORY));
         let mut records = Vec::new();
-        let mut aside = Vec::new();
+        let (policy, damaged) = HostPolicy::read_own(&state)?;
+        let mut aside: Vec<Aside> = damaged.into_iter().collect();
         for name in directory.names()? {
             let (record, damaged) = directory.read_own::<Record>(&name)?;
             records.extend(record);
             aside.extend(damaged);
         }
-        let guarded = HostPolicy::read(state_dir)?.is_some_and(|policy| policy.guard);
+        // The keeper has no user to tell.
+        for Aside { kept, cause } in &aside {
+            tracing::warn!(kept = %kept.display(), "a damaged file was set aside: {cause}");
+        }
+        let guarded = policy.is_some_and(|policy| policy.guard);
         Ok(Self { directory, _lock: lock, records, ended: BTreeSet::new(), aside, guarded })
     }
 

@@ -157,6 +157,15 @@ fn damaged_records_are_set_aside_and_told() {
 }
 
 #[test]
+fn a_damaged_file_that_says_whether_containers_are_guarded_is_set_aside_and_told() {
+    let state = state();
+    std::fs::write(state.path().join("host.json"), "{").unwrap();
+    let records = Records::open(state.path()).unwrap();
+    let kept: Vec<_> = records.set_aside().iter().map(|aside| aside.kept.clone()).collect();
+    assert_eq!(kept, [state.path().join("host.json.bad")]);
+}
+
+#[test]
 fn reset_removes_every_interface_of_ours_and_no_other() {
     in_host(|host| {
         bridge::ensure(host, 1376).unwrap();

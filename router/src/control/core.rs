@@ -6,11 +6,13 @@ mod greeted;
 mod inbox;
 mod messages;
 mod paths;
+mod pings;
 mod shards;
 mod tasks;
 mod timers;
 
 pub(super) use inbox::{Inbox, inbox};
+use pings::Pings;
 pub(super) use tasks::{accept, receive, reports, signals};
 
 use super::greeting::{Greeted, GreetingError, Outcome, Resumptions, entropy};
@@ -19,7 +21,8 @@ use super::names::{Names, Readers};
 use super::server::Answer;
 use super::status::Refusals;
 use super::{Signal, status};
-use crate::config::Config;
+use crate::config::{Config, LogLevel};
+use crate::logging;
 use crate::rt::{self, TcpStream};
 use crate::secrets::ReloadError;
 use crate::state::Saver;
@@ -175,6 +178,7 @@ pub(super) struct Core {
     pub(super) recent: Vec<Target>,
     /// Sidecars that are told of names.
     names_readers: Readers,
+    pings: Pings,
     mac_changes: Vec<MacChange>,
     /// When the shards may be told of them.
     macs_at: Duration,
@@ -233,6 +237,7 @@ impl Core {
             counters: CoreCounters::default(),
             recent: Vec::new(),
             names_readers: Readers::default(),
+            pings: Pings::default(),
             mac_changes: Vec::new(),
             macs_at: Duration::ZERO,
             routes_changed: false,
@@ -475,6 +480,8 @@ impl Core {
             }
             // Answered when it is done.
             Request::Reload => return self.reload(Some(answer)),
+            Request::LogLevel { level } => set_log_level(&level),
+            Request::Ping { peer, size } => return self.ping(peer, size, answer),
             Request::AttachmentsChanged => {
                 self.read_attachments();
                 Ok(Reply::Done)
@@ -486,6 +493,18 @@ impl Core {
         };
         answer.give(result);
     }
+}
+
+fn set_log_level(level: &str) -> Result<Reply, Problem> {
+    let what = "cannot change how much is logged";
+    let Some(known) = LogLevel::ALL.into_iter().find(|known| known.as_str() == level) else {
+        let why = format!("{level:.20?} is no level");
+        return Err(Problem::new(Code::BadRequest, what, why, "name error, warn, info, debug or trace"));
+    };
+    logging::set_level(known).map_err(|error| Problem::new(Code::Failed, what, error, ""))?;
+    // An error, to be read at every level.
+    tracing::error!(level, "from now on this much is logged");
+    Ok(Reply::Done)
 }
 
 /// A random number from 0 to 1, for waits.

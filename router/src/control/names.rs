@@ -13,6 +13,8 @@ use weave_wire::HostName;
 
 /// Changes that wait for a reader, at most; one that is further behind begins anew.
 const CHANGES: usize = 256;
+// All that is said of one name fits one frame.
+const _: () = assert!(weave_mesh::MAX_NAME_ADDRESSES < FRAME_ENTRIES);
 /// Wait after an error of `accept`.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 

@@ -352,7 +352,7 @@ fn address_of(core: &Core, name: PeerName) -> Option<Target> {
     told.or_else(linked).map(Target::from)
 }
 
-fn nickname_of(core: &Core, name: PeerName) -> Nickname {
+pub(super) fn nickname_of(core: &Core, name: PeerName) -> Nickname {
     if name == core.local.name {
         return core.nickname.clone();
     }
@@ -470,6 +470,7 @@ fn counters(core: &Core) -> BTreeMap<String, u64> {
         ("peers_evicted", mesh.evicted),
         ("peers_collected", mesh.collected),
         ("route_runs", mesh.route_runs),
+        ("log_lines_left_out", crate::logging::left_out()),
     ]
     .into_iter()
     .map(|(name, value)| (name.to_owned(), value))

@@ -40,6 +40,21 @@ impl ChecksumField {
     }
 }
 
+/// Shortest body of an echo, bytes: the number and the clock of who asks.
+pub const ECHO_LEN: usize = 16;
+
+/// What stands behind an inner header.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum FrameKind {
+    /// An Ethernet frame.
+    Ethernet = 0,
+    /// A body of [`ECHO_LEN`] bytes or more, for the destination to send back.
+    EchoRequest = 1,
+    /// That body, sent back.
+    EchoReply = 2,
+}
+
 /// 16 bytes in front of each frame:
 ///
 /// | bytes | bits | field |
@@ -47,7 +62,7 @@ impl ChecksumField {
 /// | 0-5 | | source peer |
 /// | 6-11 | | destination peer, zero: broadcast |
 /// | 12 | 7-3 | hop limit |
-/// | 12 | 2-0 | kind, 0: Ethernet frame |
+/// | 12 | 2-0 | kind: 0 Ethernet frame, 1 echo request, 2 echo reply |
 /// | 13 | | checksum start, 0: none |
 /// | 14 | 7 | checksum field at 6 (UDP) instead of 16 (TCP) |
 /// | 14 | 6-3 | fragment index |
@@ -69,7 +84,6 @@ const _: () = assert!(INNER_LEN == 16);
 
 const FIELD_UDP: u8 = 0x80;
 const LAST_FRAGMENT: u8 = 0x04;
-const KIND_ETHERNET: u8 = 0;
 
 impl InnerHeader {
     /// The header of a whole frame from `source`, to `destination` or to all.
@@ -83,11 +97,17 @@ impl InnerHeader {
         Self {
             source: source.to_bytes(),
             destination: destination.map_or([0; 6], PeerName::to_bytes),
-            hops_kind: HOP_LIMIT << 3 | KIND_ETHERNET,
+            hops_kind: HOP_LIMIT << 3 | FrameKind::Ethernet as u8,
             checksum_start: start,
             flags: field | LAST_FRAGMENT,
             zero: 0,
         }
+    }
+
+    /// The header of an echo from `source` to `destination`.
+    #[must_use]
+    pub fn echo(source: PeerName, destination: PeerName, kind: FrameKind) -> Self {
+        Self { hops_kind: HOP_LIMIT << 3 | kind as u8, ..Self::new(source, Some(destination), None) }
     }
 
     /// The header with which a relay sends the frame on; `None` if the frame may
@@ -142,11 +162,25 @@ impl InnerHeader {
         self.hops_kind >> 3
     }
 
-    /// True for the only kind of this version, an Ethernet frame, with all
-    /// reserved bits zero.
+    /// What follows; `None` for a kind that this version does not know, and where a
+    /// reserved bit is set.
+    #[must_use]
+    pub const fn kind(&self) -> Option<FrameKind> {
+        if self.flags & 3 != 0 || self.zero != 0 {
+            return None;
+        }
+        match self.hops_kind & 7 {
+            0 => Some(FrameKind::Ethernet),
+            1 => Some(FrameKind::EchoRequest),
+            2 => Some(FrameKind::EchoReply),
+            _ => None,
+        }
+    }
+
+    /// True if an Ethernet frame follows.
     #[must_use]
     pub const fn is_ethernet(&self) -> bool {
-        self.hops_kind & 7 == KIND_ETHERNET && self.flags & 3 == 0 && self.zero == 0
+        matches!(self.kind(), Some(FrameKind::Ethernet))
     }
 
     /// The request to complete a checksum, if there is one.
@@ -195,7 +229,21 @@ mod tests {
         assert_eq!(header.as_bytes(), [2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 0x80, 34, 0x84, 0]);
         assert_eq!(header.checksum(), Some(request));
         assert_eq!(header.hop_limit(), HOP_LIMIT);
-        assert!(header.is_whole() && header.is_ethernet());
+        assert!(header.is_whole() && header.kind() == Some(FrameKind::Ethernet));
+    }
+
+    #[test]
+    fn unknown_kinds_and_reserved_bits_are_told() {
+        let mut header = InnerHeader::echo(name(1), name(2), FrameKind::EchoRequest);
+        assert_eq!(header.kind(), Some(FrameKind::EchoRequest));
+        assert_eq!(header.relayed().and_then(|on| on.kind()), Some(FrameKind::EchoRequest));
+        for kind in 3..8 {
+            header.hops_kind = HOP_LIMIT << 3 | kind;
+            assert_eq!(header.kind(), None);
+        }
+        let plain = InnerHeader::new(name(1), None, None);
+        assert_eq!(InnerHeader { flags: plain.flags | 1, ..plain }.kind(), None);
+        assert_eq!(InnerHeader { zero: 1, ..plain }.kind(), None);
     }
 
     #[test]
@@ -227,7 +275,7 @@ mod tests {
             for last in [false, true] {
                 let part = whole.of_fragment(index, last);
                 assert_eq!((part.fragment(), part.is_last_fragment()), (index, last));
-                assert!(part.is_of_same_frame(&whole) && part.is_ethernet());
+                assert!(part.is_of_same_frame(&whole) && part.kind() == whole.kind());
                 assert_eq!(part.checksum(), Some(request));
                 assert_eq!(part.of_fragment(0, true), whole);
             }

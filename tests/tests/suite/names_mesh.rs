@@ -148,3 +148,19 @@ fn one_name_of_three_hosts_survives_a_partition() {
         wait_for(host, &[0, 1, 2]);
     }
 }
+
+#[test]
+fn directories_named_from_where_a_command_runs_are_those_of_its_daemons_too() {
+    let world = World::new(Options::encrypted().count(1).not_launched().not_attached());
+    let place = tempfile::tempdir().unwrap();
+    let weave = |arguments: &[&str]| {
+        let mut command = world.command(0, arguments);
+        command.current_dir(place.path()).env("WEAVE_STATE_DIR", "state").env("WEAVE_RUN_DIR", "run");
+        world.run(0, &mut command).ok();
+    };
+    weave(&["launch-dns", &format!("{}/24", dns_of(0).ip())]);
+    let records = std::fs::read_dir(place.path().join("state/attachments")).unwrap();
+    assert_eq!(records.count(), 1, "the address of the DNS is remembered");
+    weave(&["reset"]);
+    assert!(!place.path().join("state").exists() && !place.path().join("run").exists());
+}

@@ -5,7 +5,7 @@ use std::io::Read;
 use std::net::IpAddr;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::sync::mpsc;
 use std::time::Duration;
 
@@ -25,7 +25,7 @@ use crate::failure::{Failure, Result};
 use crate::launch::make_run_dir;
 use crate::output;
 use crate::root;
-use crate::running::{DNS_LOCK, DNS_LOG, Daemon, Running};
+use crate::running::{self, DNS_LOCK, DNS_LOG, Daemon, Running};
 
 /// Time a sidecar has to be ready, or to end.
 const WITHIN: Duration = Duration::from_secs(10);
@@ -90,9 +90,9 @@ pub fn beside_router(environment: &Environment) {
 }
 
 /// Has the keeper start the sidecar, as it was launched last: for who has no privileges.
-pub fn have_kept(environment: &Environment) {
-    let wanted = super::settings(environment)
-        .and_then(|settings| write(&DnsSettings { enabled: true, ..settings }, &environment.state_dir()?));
+pub fn have_kept(state_dir: &Path) {
+    let wanted = super::settings_in(state_dir)
+        .and_then(|settings| write(&DnsSettings { enabled: true, ..settings }, state_dir));
     if let Err(failure) = wanted {
         output::warn(failure);
     }
@@ -154,11 +154,11 @@ fn change(new: DnsSettings, environment: &Environment) -> Result<()> {
     write(&new, &state_dir)?;
     terminate(&run_dir)?;
     publish::tell(environment)?;
-    if let Err(failure) = spawn(&run_dir) {
+    if let Err(failure) = spawn(&run_dir, &state_dir) {
         write(&old, &state_dir)?;
         publish::tell(environment)?;
         if runs && old.enabled {
-            spawn(&run_dir)?;
+            spawn(&run_dir, &state_dir)?;
         }
         return Err(failure);
     }
@@ -184,7 +184,7 @@ pub fn begin_if_wanted(run_dir: &Path, state_dir: &Path) -> Result<Begun> {
         return Ok(Begun::NotWanted);
     }
     publish::write(run_dir, state_dir);
-    spawn(run_dir)?;
+    spawn(run_dir, state_dir)?;
     publish::write(run_dir, state_dir);
     Ok(Begun::Started)
 }
@@ -221,27 +221,13 @@ fn terminate(run_dir: &Path) -> Result<bool> {
 }
 
 /// Starts the sidecar and waits until it is asked.
-fn spawn(run_dir: &Path) -> Result<()> {
+fn spawn(run_dir: &Path, state_dir: &Path) -> Result<()> {
     let failed = |why: &dyn std::fmt::Display| {
         let log = run_dir.join(DNS_LOG);
         Failure::new("cannot start the DNS", why, format_args!("look into {}", log.display()))
     };
-    let log = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .custom_flags(OFlags::NOFOLLOW.bits().cast_signed())
-        .open(run_dir.join(DNS_LOG))
-        .map_err(|error| failed(&error))?;
-    let executable = std::env::current_exe().map_err(|error| failed(&error))?;
-    let mut child = Command::new(executable)
-        .arg("dns")
-        .env_remove("WEAVE_PASSWORD")
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(log)
-        .spawn()
+    let mut child = running::daemon("dns", DNS_LOG, run_dir, state_dir)
+        .and_then(|mut sidecar| sidecar.stdout(Stdio::piped()).spawn())
         .map_err(|error| failed(&error))?;
     let Some(stdout) = child.stdout.take() else { return Err(failed(&"it has no output")) };
     let (sender, receiver) = mpsc::sync_channel(1);

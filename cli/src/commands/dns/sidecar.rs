@@ -14,6 +14,8 @@ use weave_dns::SidecarConfig;
 use weave_host::attach::{AttachOptions, PROBE_WAIT};
 use weave_host::records::Records;
 use weave_host::{Namespace, Netlink};
+use weave_router::config::LogLevel;
+use weave_router::logging;
 
 use super::{SIDECAR, launch};
 use crate::environment::Environment;
@@ -41,16 +43,22 @@ pub fn run(environment: &Environment) -> Result<()> {
 fn serve(environment: &Environment) -> Result<()> {
     root::require("dns")?;
     let failed = |error: std::io::Error| Failure::because("cannot start the DNS", error);
-    let (run_dir, settings) = (environment.run_dir()?, super::settings(environment)?);
+    let (run_dir, state_dir) = (environment.run_dir()?, environment.state_dir()?);
+    let settings = super::settings(environment)?;
     let _ = rustix::process::setsid();
     prepare(&run_dir).map_err(failed)?;
     let _claim = Claim::take(&run_dir, Daemon::Dns)?;
     let _ = std::env::set_current_dir("/");
-    log_to_stderr(settings.debug);
+    let (level, quieter) = if settings.debug {
+        (LogLevel::Debug, "")
+    } else {
+        (LogLevel::Info, "hickory_net=warn,hickory_resolver=warn")
+    };
+    logging::start(level, quieter);
     let commands = listen_to_commands(&run_dir).map_err(failed)?;
     // The namespace lives as long as its sockets do.
     let own_sockets = match settings.cidr {
-        Some(cidr) => vec![own_sockets(cidr, environment)?],
+        Some(cidr) => vec![own_sockets(cidr, &state_dir, environment)?],
         None => Vec::new(),
     };
     let config = SidecarConfig {
@@ -75,16 +83,6 @@ fn serve(environment: &Environment) -> Result<()> {
     .map_err(failed)
 }
 
-fn log_to_stderr(debug: bool) {
-    let level = if debug { "debug" } else { "info,hickory_net=warn,hickory_resolver=warn" };
-    let _ = tracing_subscriber::fmt()
-        .with_env_filter(tracing_subscriber::EnvFilter::new(level))
-        .with_writer(std::io::stderr)
-        .with_ansi(false)
-        .with_target(false)
-        .try_init();
-}
-
 fn listen_to_commands(run_dir: &Path) -> std::io::Result<UnixListener> {
     let path = sidecar_socket(run_dir);
     match fs::remove_file(&path) {
@@ -97,13 +95,13 @@ fn listen_to_commands(run_dir: &Path) -> std::io::Result<UnixListener> {
 }
 
 /// Sockets in a namespace that is attached like a container: the host itself stays off that network.
-fn own_sockets(cidr: IpNet, environment: &Environment) -> Result<(UdpSocket, TcpListener)> {
+fn own_sockets(cidr: IpNet, state_dir: &Path, environment: &Environment) -> Result<(UdpSocket, TcpListener)> {
     let failed =
         |error: weave_host::Error| Failure::because(format_args!("cannot give the DNS {cidr}"), error);
     let mtu = environment.mtu_if_set()?.map(u32::from);
     let namespace = Namespace::create(SIDECAR).map_err(failed)?;
     let mut host = Netlink::open().map_err(failed)?;
-    let mut records = Records::open(&environment.state_dir()?).map_err(failed)?;
+    let mut records = Records::open(state_dir).map_err(failed)?;
     launch::remove_interfaces(&mut host, &mut records).map_err(failed)?;
     let options = AttachOptions { mac: None, mtu, probe: Some(PROBE_WAIT) };
     records.attach(&mut host, SIDECAR, &namespace, &[cidr], &options).map_err(failed)?;

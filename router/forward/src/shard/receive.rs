@@ -88,6 +88,10 @@ impl Shard {
                 Ok(Opened::Frame(Frame { place, inner, course })) => {
                     let place = range.start + place.start..range.start + place.end;
                     match course {
+                        Course::Here if !inner.is_ethernet() => {
+                            self.on_echo(inner, &Bytes::Received(buffer, place))?;
+                            continue;
+                        }
                         Course::Here => {}
                         Course::Relay(link) => {
                             self.relay(link, inner, &Bytes::Received(buffer, place))?;
@@ -255,6 +259,11 @@ impl Shard {
         let Frame { place, inner, course } = frame;
         let held = bytes.get(place.clone()).unwrap_or_default();
         match course {
+            Course::Here if !inner.is_ethernet() => {
+                self.on_echo(inner, &Bytes::Held(held))?;
+                self.give_back(bytes, home);
+                return Ok(());
+            }
             Course::Here => {}
             Course::Relay(link) => {
                 self.relay(link, inner, &Bytes::Held(held))?;

@@ -49,20 +49,31 @@ impl Shard {
             self.counters.dropped(DropReason::HopLimit);
             return Ok(());
         };
-        let len = from.len();
-        let result = match self.tables.way(link) {
-            Err(reason) => Err(reason),
-            Ok(way) if len > way.room => self.fragment(way, Origin::Relay, &inner, from)?,
-            Ok(way) => self.put(way, Origin::Relay, &inner, from, len, <[u8]>::copy_from_slice)?,
-        };
-        match result {
+        match self.put_whole(link, &inner, from)? {
             Ok(()) => {
                 self.counters.frames_relayed.add(1);
-                self.counters.bytes_relayed.add(len as u64);
+                self.counters.bytes_relayed.add(from.len() as u64);
             }
             Err(reason) => self.counters.dropped(reason),
         }
         Ok(())
+    }
+
+    /// Puts what lies at `from` on `link`, in fragments if its path is too short. The outer
+    /// result is the ring's, the inner one says whether it was dropped.
+    #[inline]
+    pub(super) fn put_whole(
+        &mut self,
+        link: LinkId,
+        inner: &InnerHeader,
+        from: &Bytes<'_>,
+    ) -> io::Result<Result<(), DropReason>> {
+        let len = from.len();
+        match self.tables.way(link) {
+            Err(reason) => Ok(Err(reason)),
+            Ok(way) if len > way.room => self.fragment(way, Origin::Relay, inner, from),
+            Ok(way) => self.put(way, Origin::Relay, inner, from, len, <[u8]>::copy_from_slice),
+        }
     }
 
     /// True if a frame for everybody may be sent on; else it is counted as dropped.

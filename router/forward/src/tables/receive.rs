@@ -11,6 +11,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
 use std::time::Duration;
 use weave_crypto::{OpenError, REKEY_DATAGRAMS, ReceiveKey, ReplayError};
+use weave_wire::inner::{ECHO_LEN, FrameKind};
 use weave_wire::packet::EthernetHeader;
 use weave_wire::{
     DatagramKind, INNER_LEN, InnerHeader, Lane, MacAddr, OUTER_LEN, OuterHeader, PeerName, SessionIndex,
@@ -187,7 +188,9 @@ impl Tables {
             return Ok(Opened::KeepAlive);
         }
         let (&inner, frame) = InnerHeader::split(body).ok_or(DropReason::Malformed)?;
-        if !inner.is_ethernet() {
+        let kind = inner.kind().ok_or(DropReason::Malformed)?;
+        if kind != FrameKind::Ethernet && inner.destination().is_none() {
+            // An echo is for one peer.
             return Err(DropReason::Malformed);
         }
         let (link, neighbour) = (session.link, session.peer);
@@ -198,14 +201,14 @@ impl Tables {
         let arrival = Arrival { link, neighbour, source, destination: inner.destination() };
         let course = self.routes.course(arrival)?;
         if inner.is_whole() {
-            self.accept(link, source, course, frame)?;
+            self.accept(link, kind, source, course, frame)?;
             let start = OUTER_LEN + INNER_LEN;
             return Ok(Opened::Frame(Frame { place: start..start + frame.len(), inner, course }));
         }
         let (session, counter) = (header.session(), header.counter());
         let fragment = Fragment { link, session, lane, counter, inner, bytes: frame };
         let Some(whole) = self.reassembly.add(fragment, self.now)? else { return Ok(Opened::Fragment) };
-        match self.accept(link, source, course, &whole.bytes) {
+        match self.accept(link, kind, source, course, &whole.bytes) {
             Ok(()) => {
                 let place = 0..whole.bytes.len();
                 Ok(Opened::Reassembled(whole.bytes, Frame { place, inner: whole.inner, course }))
@@ -222,18 +225,26 @@ impl Tables {
     fn accept(
         &mut self,
         link: LinkId,
+        kind: FrameKind,
         source: PeerName,
         course: Course,
         frame: &[u8],
     ) -> Result<(), DropReason> {
-        let (ethernet, _) = EthernetHeader::split(frame).ok_or(DropReason::FrameTooShort)?;
         if frame.len() > self.max_frame {
             return Err(DropReason::FrameTooLong);
         }
-        match course {
-            Course::Here | Course::Everywhere(_) => self.learn(ethernet.source(), source)?,
-            // Its destination learns it.
-            Course::Relay(_) => {}
+        match kind {
+            FrameKind::Ethernet => {
+                let (ethernet, _) = EthernetHeader::split(frame).ok_or(DropReason::FrameTooShort)?;
+                // Of a frame that is sent on its destination learns it.
+                if !matches!(course, Course::Relay(_)) {
+                    self.learn(ethernet.source(), source)?;
+                }
+            }
+            FrameKind::EchoRequest | FrameKind::EchoReply if frame.len() < ECHO_LEN => {
+                return Err(DropReason::FrameTooShort);
+            }
+            FrameKind::EchoRequest | FrameKind::EchoReply => {}
         }
         if let Some(link) = self.links.get(usize::from(link.0)).and_then(Option::as_ref) {
             link.counters.frames_received.add(1);

@@ -2,6 +2,7 @@
 
 use super::Mesh;
 use crate::output::{LinkNumber, Signer};
+use crate::paths::{Links, walk};
 use crate::routes::PeerRoute;
 use crate::store::Peer;
 use std::collections::BTreeMap;
@@ -45,6 +46,18 @@ impl<S: Signer> Mesh<S> {
         let ours = self.links.iter().filter(|(_, link)| link.info.peer == name);
         let link = ours.max_by_key(|(_, link)| link.order).map(|(number, _)| *number);
         self.store.peer(name).map(|peer| self.view(name, peer, link))
+    }
+
+    /// The peers on the way of our frames to `peer`, itself last, each with whether the link
+    /// that leads to it is unencrypted. Empty if no way leads there.
+    #[must_use]
+    pub fn way_to(&self, peer: PeerName) -> Vec<(PeerName, bool)> {
+        let links = if self.routes.sealed_only { Links::Sealed } else { Links::Any };
+        let (Some(us), Some(to)) = (self.topology.node(self.config.name), self.topology.node(peer)) else {
+            return Vec::new();
+        };
+        let way = walk(&self.topology, links, us, to);
+        way.iter().filter_map(|edge| Some((self.topology.name(edge.to)?, edge.unencrypted))).collect()
     }
 
     /// Where we tell others that we can be reached.

@@ -96,6 +96,7 @@ impl Core {
                 }
             }
             Report::ProbeSeen { link, number, len } => self.on_probe(link, number, len),
+            Report::EchoSeen { peer, number, round_trip } => self.on_echo(peer, number, round_trip),
             Report::MacSeen { mac, peer } => self.on_mac(mac, peer, now),
             Report::KeyWearsOut(id) => {
                 if let Some(link) = self.links.get_mut(&id) {

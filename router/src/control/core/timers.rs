@@ -19,6 +19,7 @@ impl Core {
     pub(super) fn on_timers(&mut self) {
         let now = self.now();
         self.dial(now);
+        self.expire_pings(now);
         self.join_beats(now);
         let ids: Vec<LinkId> = self.links.keys().copied().collect();
         for id in ids {
@@ -43,6 +44,9 @@ impl Core {
             next = next.min(self.macs_at);
         }
         if let Some(at) = self.leave_at {
+            next = next.min(at);
+        }
+        if let Some(at) = self.pings.deadline() {
             next = next.min(at);
         }
         if self.peers_changed {

@@ -1,0 +1,129 @@
+//! The way to a peer: its name, its TCP port, what the route passes, and how the link stands.
+
+use std::io;
+use std::net::{SocketAddr, TcpStream, ToSocketAddrs, UdpSocket};
+use std::sync::mpsc;
+use std::time::Duration;
+
+use rustix::net::sockopt;
+use weave_api::status::{Connection, ConnectionState};
+use weave_api::target::TargetHost;
+use weave_api::{Status, Target};
+
+use super::Finding;
+
+/// Time to look up the peer's name.
+const RESOLVE_WITHIN: Duration = Duration::from_secs(5);
+/// Time to connect to one address.
+const CONNECT_WITHIN: Duration = Duration::from_secs(2);
+/// Addresses of one name that are tried, at most.
+const ADDRESSES: usize = 8;
+/// What stands around a full frame, VLAN tag included, over IPv4 and IPv6, bytes; the Ethernet
+/// header of the frame is in it.
+const AROUND: (u16, u16) = (94, 114);
+
+/// Looks at the way to `target`.
+pub(super) fn look(target: &Target, status: Option<&Status>, port: u16, mtu: u16) -> Vec<Finding> {
+    let subject = format!("peer {target}");
+    let addresses = match resolve(target, port) {
+        Ok(addresses) => addresses,
+        Err(error) => {
+            let remedy = "correct the name, or give an address";
+            return vec![Finding::failed(subject, format_args!("its name is not known: {error}"), remedy)];
+        }
+    };
+    let mut findings = Vec::new();
+    let mut reached = None;
+    for address in addresses {
+        let finding = tcp(&subject, address);
+        let ok = finding.standing == super::Standing::Ok;
+        findings.push(finding);
+        if ok {
+            reached = Some(address);
+            break;
+        }
+    }
+    if let Some(address) = reached {
+        // Of several addresses one is enough.
+        findings.drain(..findings.len() - 1);
+        findings.extend(route(&subject, address, mtu));
+    }
+    let is_it =
+        |link: &&Connection| link.address == *target || reached.is_some_and(|at| link.address == at.into());
+    if let Some(link) = status.and_then(|status| status.connections.iter().find(is_it)) {
+        findings.push(state(&subject, link));
+    }
+    findings
+}
+
+/// Looked up on a thread of its own: the resolver has no time limit.
+fn resolve(target: &Target, port: u16) -> io::Result<Vec<SocketAddr>> {
+    let name = match &target.host {
+        TargetHost::Address(_) => return Ok(target.address(port).into_iter().collect()),
+        TargetHost::Name(name) => (name.clone(), target.port.unwrap_or(port)),
+    };
+    let (sender, receiver) = mpsc::sync_channel(1);
+    std::thread::spawn(move || {
+        let _ = sender.send(name.to_socket_addrs());
+    });
+    let late = |_| io::Error::new(io::ErrorKind::TimedOut, "the resolver does not answer");
+    Ok(receiver.recv_timeout(RESOLVE_WITHIN).map_err(late)??.take(ADDRESSES).collect())
+}
+
+fn tcp(subject: &str, address: SocketAddr) -> Finding {
+    match TcpStream::connect_timeout(&address, CONNECT_WITHIN) {
+        Ok(_) => {
+            Finding::ok(subject, format_args!("TCP port {} of {} answers", address.port(), address.ip()))
+        }
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Finding::failed(
+            subject,
+            format_args!("{address} refuses connections: no router listens there"),
+            "launch it there, or name its port: PEER:PORT",
+        ),
+        Err(error) if error.kind() == io::ErrorKind::TimedOut => Finding::failed(
+            subject,
+            format_args!("{address} does not answer"),
+            format_args!(
+                "let TCP and UDP port {} pass the firewalls between, and check the address",
+                address.port()
+            ),
+        ),
+        Err(error) => {
+            Finding::failed(subject, format_args!("{address}: {error}"), "check address and routes")
+        }
+    }
+}
+
+/// What the route to a peer carries, as far as this host knows.
+fn route(subject: &str, address: SocketAddr, mtu: u16) -> Option<Finding> {
+    let any = if address.is_ipv6() { "[::]:0" } else { "0.0.0.0:0" };
+    let socket = UdpSocket::bind(any).and_then(|socket| socket.connect(address).map(|()| socket)).ok()?;
+    let path = if address.is_ipv6() { sockopt::ipv6_mtu(&socket) } else { sockopt::ip_mtu(&socket) };
+    let path = u16::try_from(path.ok()?).unwrap_or(u16::MAX);
+    let around = if address.is_ipv6() { AROUND.1 } else { AROUND.0 };
+    if path >= mtu.saturating_add(around) {
+        return Some(Finding::ok(subject, format_args!("its route carries {path} bytes, full frames fit")));
+    }
+    let text =
+        format!("its route carries {path} bytes, full frames need {}: they go in fragments", mtu + around);
+    let fits = path.saturating_sub(around);
+    Some(Finding::warning(subject, text, format_args!("WEAVE_MTU={fits} on all hosts avoids that")))
+}
+
+fn state(subject: &str, link: &Connection) -> Finding {
+    let reason = link.reason.as_deref().unwrap_or("not yet");
+    match link.state {
+        ConnectionState::Established => {
+            let sealed = if link.encrypted == Some(true) { "encrypted" } else { "unencrypted" };
+            Finding::ok(subject, format_args!("the link is established, {sealed}"))
+        }
+        ConnectionState::Connecting | ConnectionState::Pending => Finding::warning(
+            subject,
+            format_args!("the link is being made: {reason}"),
+            "look again in some seconds",
+        ),
+        ConnectionState::Retrying | ConnectionState::Failed => {
+            Finding::failed(subject, format_args!("no link: {reason}"), "")
+        }
+    }
+}

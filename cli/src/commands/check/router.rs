@@ -1,0 +1,132 @@
+//! How the router of this host stands, and what runs beside it.
+
+use weave_api::client::TIME_LIMIT;
+use weave_api::status::{Connection, ConnectionState};
+use weave_api::{Client, ClientError, Status};
+use weave_host::engine::Engine;
+
+use super::Finding;
+use crate::commands::dns;
+use crate::environment::Environment;
+use crate::failure::Result;
+use crate::running::{Daemon, Running};
+
+/// Links, and states of them, that are named one by one, at most.
+const NAMED: usize = 16;
+
+/// Looks at the router, and at its links if it runs.
+pub(super) fn look(environment: &Environment) -> Result<(Option<Status>, Vec<Finding>)> {
+    let run_dir = environment.run_dir()?;
+    let status = match Client::connect(&run_dir, TIME_LIMIT).and_then(|mut client| client.status()) {
+        Ok(status) => status,
+        Err(error) => {
+            let remedy = match error {
+                ClientError::NotRunning(_) => "weave launch",
+                ClientError::Refused(_) => "weave stop; weave launch",
+                ClientError::Socket(_)
+                | ClientError::Io(_)
+                | ClientError::TimedOut(_)
+                | ClientError::Closed
+                | ClientError::Nonsense(_) => "look into its log; run this as root",
+            };
+            return Ok((None, vec![Finding::failed("router", error, remedy)]));
+        }
+    };
+    let mut findings = vec![version(&status)];
+    for degraded in &status.degraded {
+        findings.push(Finding::warning(&degraded.name, &degraded.reason, ""));
+    }
+    if Running::find(&run_dir, Daemon::Keeper)?.is_none() {
+        let text = "it does not run: containers that start again are not attached, flushed rules stay away";
+        findings.push(Finding::failed("keeper", text, "weave stop; weave launch"));
+    }
+    findings.extend(links(&status));
+    Ok((Some(status), findings))
+}
+
+fn version(status: &Status) -> Finding {
+    let ours = env!("CARGO_PKG_VERSION");
+    let network = if status.encrypted { "encrypted" } else { "clear" };
+    if status.version == ours {
+        return Finding::ok("router", format_args!("{ours} runs, {network}, port {}", status.port));
+    }
+    let text = format!("it is of version {}, this command of {ours}", status.version);
+    Finding::warning("router", text, "weave stop; weave launch")
+}
+
+fn links(status: &Status) -> Vec<Finding> {
+    let (up, down): (Vec<_>, Vec<_>) =
+        status.connections.iter().partition(|link| link.state == ConnectionState::Established);
+    let mut findings = Vec::new();
+    if !status.connections.is_empty() || !status.targets.is_empty() {
+        let text = format!("{} established of {}", up.len(), status.connections.len());
+        findings.push(if up.is_empty() {
+            Finding::failed("links", text, "see below; `weave connect PEER` names a peer")
+        } else {
+            Finding::ok("links", text)
+        });
+    }
+    for link in down.into_iter().filter(|link| link.reason.is_some()).take(NAMED) {
+        let reason = link.reason.as_deref().unwrap_or_default();
+        findings.push(Finding::warning(format_args!("link {}", called(link)), reason, ""));
+    }
+    for link in &up {
+        if link.mtu.is_some_and(|mtu| mtu != status.mtu) {
+            let theirs = link.mtu.unwrap_or_default();
+            let text = format!("its containers have an MTU of {theirs}, those here {}", status.mtu);
+            let remedy = "set one WEAVE_MTU on all hosts, then `weave stop` and `weave launch`";
+            findings.push(Finding::failed(format_args!("link {}", called(link)), text, remedy));
+        }
+    }
+    let degraded = up.iter().flat_map(|link| link.degraded.iter().map(move |degraded| (link, degraded)));
+    for (link, degraded) in degraded.take(NAMED) {
+        let text = format!("{}: {}", degraded.name, degraded.reason);
+        findings.push(Finding::warning(format_args!("link {}", called(link)), text, ""));
+    }
+    findings
+}
+
+fn called(link: &Connection) -> String {
+    link.nickname.as_ref().map_or_else(|| link.address.to_string(), ToString::to_string)
+}
+
+/// Looks at the engine and the DNS.
+pub(super) fn services(environment: &Environment) -> Result<Vec<Finding>> {
+    Ok(vec![engine(&environment.engine_host()?), names(environment)?])
+}
+
+fn engine(host: &str) -> Finding {
+    match Engine::new(host).and_then(|engine| engine.list()) {
+        Ok(containers) => Finding::ok("engine", format_args!("{host}: {} containers", containers.len())),
+        Err(error) => {
+            let remedy = "start it, or set DOCKER_HOST; `attach pid:N` and `netns:NAME` need none";
+            Finding::warning("engine", error, remedy)
+        }
+    }
+}
+
+fn names(environment: &Environment) -> Result<Finding> {
+    let enabled = dns::settings(environment)?.enabled;
+    Ok(match dns::ask::status(&environment.run_dir()?) {
+        Ok(sidecar) if sidecar.listening.is_empty() => {
+            let text = format!("it listens nowhere: {}", sidecar.not_listening.join("; "));
+            Finding::failed(
+                "DNS",
+                text,
+                "weave launch-dns CIDR, weave expose CIDR, or an engine with a bridge",
+            )
+        }
+        Ok(sidecar) => {
+            let text = format!("{} names of {}", sidecar.names, sidecar.domain);
+            match sidecar.not_listening.as_slice() {
+                [] => Finding::ok("DNS", text),
+                elsewhere => {
+                    let text = format!("{text}; does not listen: {}", elsewhere.join("; "));
+                    Finding::warning("DNS", text, "stop what has that port, then `weave launch-dns`")
+                }
+            }
+        }
+        Err(error) if enabled => Finding::failed("DNS", error, "weave launch-dns"),
+        Err(_) => Finding::ok("DNS", "not launched"),
+    })
+}

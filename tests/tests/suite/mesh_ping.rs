@@ -1,0 +1,57 @@
+//! `weave ping`: round trips, the way there and its weakest link.
+
+use weave_tests::world::{LINK_WITHIN, Options, World, wait_until};
+
+/// Hosts in line, the last one in view of the first.
+fn line(options: Options) -> World {
+    let options = options.count(3).args("--no-discovery").not_attached();
+    let options =
+        (0..3).fold(options, |options, host| options.args_of(host, &format!("--nickname host{host}")));
+    let world = World::new(options.launches(&[(0, &[]), (1, &[0]), (2, &[1])]));
+    let routed = || world.status(0).routes.len() == 2 && world.status(2).routes.len() == 2;
+    wait_until(LINK_WITHIN, || world.connections(&[0, 1, 2]), routed);
+    world
+}
+
+#[test]
+fn a_ping_tells_the_way_and_the_round_trips() {
+    let world = line(Options::encrypted());
+    let text = world.weave(0, &["ping", "host2", "-c", "3", "-i", "10", "-s", "1376"]).ok().stdout;
+    let lines: Vec<_> = text.lines().collect();
+    let way = format!("{}(host2): 2 links (host1 > host2), encrypted, path MTU 1376", world.status(2).name);
+    assert_eq!(lines[0], way);
+    assert!(lines[1].starts_with("1376 bytes to host2: 1: ") && lines[1].ends_with(" ms"), "{text}");
+    assert!(lines[4].starts_with("3 sent, 3 received, 0% lost; round trip min/avg/max "), "{text}");
+    assert_eq!(world.counter(2, "echoes_answered"), 3);
+    assert_eq!(world.counter(1, "frames_relayed"), 6);
+
+    // By name, as JSON; and what cannot be done.
+    let name = world.status(1).name.to_string();
+    let json = world.weave(0, &["ping", &name, "-c", "1", "-o", "json"]).ok().stdout;
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!((&json["received"], &json["encrypted"]), (&1.into(), &true.into()), "{json}");
+    assert!(json["round_trips_ns"][0].as_u64().unwrap() > 0);
+    for (arguments, why) in [
+        (["ping", "nobody", "-s", "64"], "no such peer is known"),
+        (["ping", "host2", "-s", "1377"], "1377 bytes are more than the MTU of the network, 1376"),
+        (["ping", "host0", "-s", "64"], "that is this host"),
+    ] {
+        let ran = world.weave(0, &arguments);
+        assert!(ran.code == Some(1) && ran.stderr.contains(why), "{ran:?}");
+    }
+}
+
+#[test]
+fn a_ping_that_nobody_answers_fails_and_says_so() {
+    let world = World::pair(Options::clear().not_attached());
+    wait_until(LINK_WITHIN, || world.connections(&[0, 1]), || !world.status(0).routes.is_empty());
+    // Both go by the name of this machine.
+    let far = world.status(1).name.to_string();
+    let text = world.weave(0, &["ping", &far, "-c", "1"]).ok().stdout;
+    assert!(text.contains("1 link") && text.contains(", unencrypted, path MTU 1376"), "{text}");
+    // The link is not known to be dead yet.
+    world.tool(1, "iptables -A INPUT -p udp -j DROP");
+    let ran = world.weave(0, &["ping", &far, "-c", "1"]);
+    assert!(ran.code == Some(1) && ran.stdout.contains("1 sent, 0 received, 100% lost"), "{ran:?}");
+    assert!(ran.stderr.contains("no answer came"), "{ran:?}");
+}

@@ -1,0 +1,174 @@
+//! What operators ask a host: `check`, `report`, `log-level`, `status --watch`.
+
+use std::time::Duration;
+
+use serde_json::Value;
+use weave_tests::world::{LINK_WITHIN, Options, World, wait_until};
+
+/// What `check` found of things whose name begins with `subject`.
+fn found<'a>(findings: &'a [Value], subject: &str) -> Vec<(&'a str, &'a str)> {
+    let text = |finding: &'a Value, field: &str| finding[field].as_str().unwrap();
+    let of = findings.iter().filter(|finding| text(finding, "subject").starts_with(subject));
+    of.map(|finding| (text(finding, "standing"), text(finding, "text"))).collect()
+}
+
+fn check(world: &World, host: usize, more: &[&str], code: i32) -> Vec<Value> {
+    let ran = world.weave(host, &[&["check", "-o", "json"], more].concat());
+    assert_eq!(ran.code, Some(code), "{ran:?}");
+    serde_json::from_str(&ran.stdout).unwrap()
+}
+
+#[test]
+fn check_says_what_keeps_a_network_from_working() {
+    let world = World::pair(Options::encrypted().not_attached());
+    // Of several hosts with no engine: nothing fails.
+    let findings = check(&world, 1, &[], 0);
+    for subject in ["privileges", "kernel", "tap", "locked memory", "firewall", "router", "links"] {
+        let found = found(&findings, subject);
+        assert!(
+            !found.is_empty() && found.iter().all(|(standing, _)| *standing == "ok"),
+            "{subject}: {found:?}"
+        );
+    }
+    let peer = found(&findings, "peer ");
+    assert_eq!(peer.len(), 3, "{peer:?}");
+    assert!(peer[0].1.contains("answers") && peer[1].1.contains("full frames fit"), "{peer:?}");
+    assert_eq!(peer[2], ("ok", "the link is established, encrypted"));
+    assert_eq!(found(&findings, "engine")[0].0, "warning");
+
+    // A path that is too narrow, and a port where nobody listens.
+    world.tool(1, "ip link set eth0 mtu 1400");
+    let address = world.underlay(0).to_string();
+    let findings = check(&world, 1, &[&address], 0);
+    let peer = found(&findings, "peer ");
+    assert!(
+        peer.iter().any(|(standing, text)| *standing == "warning" && text.contains("carries 1400 bytes"))
+    );
+    let findings = check(&world, 1, &[&format!("{address}:6999")], 1);
+    let (standing, text) = found(&findings, "peer ")[0];
+    assert!(standing == "failed" && text.contains("no router listens there"), "{text}");
+
+    // A router that is gone.
+    world.stop(0);
+    let ran = world.weave(0, &["check"]);
+    assert!(ran.code == Some(1) && ran.stderr.contains("router"), "{ran:?}");
+    let line = ran.stdout.lines().skip_while(|line| !line.starts_with("FAILED   router")).nth(1);
+    assert_eq!(line.map(str::trim), Some("-> weave launch"));
+    let findings = check(&world, 1, &[], 1);
+    assert!(found(&findings, "links")[0].1.starts_with("0 established"));
+}
+
+#[test]
+fn a_report_has_everything_but_secrets_and_needs_no_router() {
+    let password = "never to be seen in a report";
+    let options = Options::encrypted()
+        .count(1)
+        .no_wait()
+        .env("WEAVE_PASSWORD", password)
+        .env("WEAVE_LOG_FORMAT", "json");
+    let world = World::new(options);
+    let report = || -> Value {
+        let text = world.weave(0, &["report"]).ok().stdout;
+        assert!(!text.contains(password));
+        serde_json::from_str(&text).unwrap()
+    };
+    let whole = report();
+    assert_eq!(whole["version"], 1);
+    assert_eq!(whole["status"]["nickname"].as_str(), Some(world.status(0).nickname.as_str()));
+    assert_eq!(whole["attachments"][0]["mac"].as_str(), Some(world.mac(0).to_string().as_str()));
+    assert!(whole["checks"].as_array().unwrap().len() > 5 && whole["host"]["cores"].as_u64() > Some(0));
+    // A log is JSON line by line. The keeper's says that there is no engine.
+    let has_log = || !report()["logs"]["keeper.log"].as_str().unwrap().is_empty();
+    wait_until(LINK_WITHIN, || "the keeper logs something".into(), has_log);
+    let whole = report();
+    let log = whole["logs"]["keeper.log"].as_str().unwrap();
+    let lines: Vec<Value> = log.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+    assert!(lines.iter().any(|line| line["level"] == "INFO"), "{log}");
+
+    world.stop(0);
+    let rest = report();
+    let missing = rest["missing"][0].as_str().unwrap();
+    assert!(rest["status"].is_null() && missing.contains("no router runs here"), "{missing}");
+    assert_eq!(rest["attachments"], whole["attachments"]);
+}
+
+#[test]
+fn the_log_level_changes_live() {
+    let world = World::pair(Options::encrypted().not_attached());
+    let has_debug = || world.log(0).contains("DEBUG");
+    assert!(!has_debug());
+    world.weave(0, &["log-level", "debug"]).ok();
+    // A dial is said at this level.
+    world.weave(0, &["connect", "10.99.0.77"]).ok();
+    wait_until(LINK_WITHIN, || world.log(0), has_debug);
+    world.weave(0, &["log-level", "error"]).ok();
+    let ran = world.weave(0, &["log-level", "loud"]);
+    assert!(ran.code == Some(2) && ran.stderr.contains("none of error, warn, info, debug, trace"), "{ran:?}");
+}
+
+/// A terminal of 80 by 24 in which `weave status --watch` runs on host 0.
+struct Terminal<'a> {
+    world: &'a World,
+    directory: tempfile::TempDir,
+}
+
+impl<'a> Terminal<'a> {
+    fn new(world: &'a World) -> Self {
+        let terminal = Self { world, directory: tempfile::tempdir().unwrap() };
+        let mut tmux =
+            terminal.tmux(&["-f", "/dev/null", "new-session", "-d", "-x", "80", "-y", "24", "-s", "watch"]);
+        tmux.arg(weave_tests::world::weave()).args(["status", "--watch"]);
+        world.run(0, &mut tmux).ok();
+        terminal
+    }
+
+    fn tmux(&self, arguments: &[&str]) -> std::process::Command {
+        let mut command = self.world.host(0).command("tmux");
+        command.arg("-S").arg(self.directory.path().join("tmux")).args(arguments);
+        command.env("TERM", "xterm");
+        command
+    }
+
+    fn is_there(&self) -> bool {
+        self.world.run(0, &mut self.tmux(&["has-session"])).code == Some(0)
+    }
+
+    fn screen(&self) -> String {
+        self.world.run(0, &mut self.tmux(&["capture-pane", "-p"])).stdout
+    }
+
+    fn wait_for(&self, limit: Duration, text: &str) {
+        wait_until(limit, || format!("{text:?} in {}", self.screen()), || self.screen().contains(text));
+    }
+}
+
+impl Drop for Terminal<'_> {
+    fn drop(&mut self) {
+        self.world.run(0, &mut self.tmux(&["kill-server"]));
+    }
+}
+
+#[test]
+fn the_live_view_shows_links_and_ends_with_a_key() {
+    let world = World::pair(Options::encrypted().not_attached());
+    let terminal = Terminal::new(&world);
+    terminal.wait_for(LINK_WITHIN, "links 1 of 1");
+    let screen = terminal.screen();
+    assert!(screen.contains("established") && screen.contains("encrypted"), "{screen}");
+    assert!(
+        screen.lines().count() <= 24 && screen.lines().all(|line| line.chars().count() <= 80),
+        "{screen}"
+    );
+    world.run(0, &mut terminal.tmux(&["send-keys", "s"])).ok();
+    terminal.wait_for(LINK_WITHIN, "by round trip");
+    // The router may end and come back meanwhile.
+    world.stop(0);
+    terminal.wait_for(LINK_WITHIN, "NO ANSWER");
+    world.launch_to(0, &[1]);
+    wait_until(LINK_WITHIN, || terminal.screen(), || !terminal.screen().contains("NO ANSWER"));
+    world.run(0, &mut terminal.tmux(&["send-keys", "q"])).ok();
+    wait_until(LINK_WITHIN, || "the session ends".into(), || !terminal.is_there());
+    // Without a terminal there is nothing to draw on.
+    let ran = world.weave(0, &["status", "--watch"]);
+    assert!(ran.code == Some(2) && ran.stderr.contains("is no terminal"), "{ran:?}");
+}

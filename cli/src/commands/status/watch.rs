@@ -68,6 +68,7 @@ fn ask(run_dir: &Path, client: &mut Option<Client>) -> Result<weave_api::Status,
 }
 
 /// False if the key ends it.
+#[expect(clippy::wildcard_enum_match_arm, reason = "other keys do nothing")]
 fn on_key(key: KeyEvent, view: &mut View) -> bool {
     if key.kind == KeyEventKind::Release {
         return true;

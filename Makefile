@@ -1,5 +1,5 @@
 # Two commands for newcomers: `make demo` and `make test`.
-.PHONY: all demo test test-long sim bench lint fmt help
+.PHONY: all demo test test-long test-memory soak sim bench lint fmt help
 .DEFAULT_GOAL := help
 CARGO ?= cargo
 # A library installed on this machine must not end up in the executable.
@@ -23,6 +23,14 @@ test: ## installs what is missing, runs every test but the long ones
 test-long: ## the tests that need more than 30 s each
 	@scripts/install-deps
 	$(CARGO) nextest run --workspace --locked --profile long
+
+soak: ## churn of links, containers, names and keys for ten minutes: nothing may grow
+	@scripts/install-deps
+	WEAVE_SOAK_SECONDS=600 $(CARGO) nextest run --workspace --locked --profile soak
+
+test-memory: ## fault and hostile tests with 192 MiB for all daemons of a host together
+	@scripts/install-deps
+	WEAVE_LAB_MEMORY_MIB=192 $(CARGO) nextest run --workspace --locked --profile memory
 
 sim: ## meshes of simulated hosts under faults, seed after seed, for half an hour
 	$(CARGO) build --release --locked -p weave-sim

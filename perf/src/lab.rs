@@ -30,6 +30,7 @@ mod cuts;
 mod error;
 mod host;
 mod layout;
+mod memory;
 mod nat;
 mod process;
 mod registry;
@@ -55,6 +56,7 @@ pub use cuts::Traffic;
 pub use error::{Error, Result};
 pub use host::Host;
 pub use layout::{NAT_FORGETS, Nat, Place, SEGMENTS_MAX, v4, v6};
+use memory::MemoryLimit;
 pub use process::Process;
 pub use registry::cleanup;
 use segments::Segments;
@@ -161,7 +163,8 @@ impl Lab {
             let namespace = lab.namespace(&format!("host{number}"))?;
             let directory = lab.directory.join(format!("host{number}"));
             let place = options.places.get(number - 1).cloned().unwrap_or_default();
-            lab.hosts.push(Host::new(number, namespace, directory, place)?);
+            let memory = MemoryLimit::from_environment(&format!("{}-host{number}", lab.name))?;
+            lab.hosts.push(Host::new(number, namespace, directory, place, memory)?);
         }
         let between = underlay::connect(&lab.hosts, &options.underlay)?;
         for namespace in between.segments.iter().map(Segments::namespace).chain(&between.translators) {

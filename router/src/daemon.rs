@@ -15,7 +15,7 @@ use weave_crypto::{Identity, LocalPeer, Secrets, StretchError};
 use weave_forward::{Prepared, ProbeError, SocketError, StartError};
 use weave_host::keeper_socket::{Queues, Wanted};
 use weave_wire::Uid;
-use weave_wire::link::handshake::Mode;
+use weave_wire::link::handshake::{Mode, Versions};
 
 /// Locked memory asked for, bytes: rings of shards and control core.
 pub const LOCKED_MEMORY: u64 = 64 << 20;
@@ -187,6 +187,7 @@ fn start(
         lanes: shards,
         mtu: config.mtu,
         features: 0,
+        versions: config.test.versions.unwrap_or(Versions::OURS),
     });
     let mut warnings = state.warnings;
     warnings.extend(ground.degraded.iter().map(|(name, reason)| format!("{name}: {reason}")));

@@ -12,6 +12,7 @@ mod ground;
 pub mod logging;
 mod privileges;
 mod rt;
+mod seccomp;
 mod secrets;
 mod state;
 

@@ -1,5 +1,6 @@
 //! Giving up all privileges for good.
 
+use crate::seccomp;
 use rustix::thread::{
     CapabilitySet, CapabilitySets, clear_ambient_capability_set, remove_capability_from_bounding_set,
     set_capabilities, set_no_new_privs,
@@ -7,7 +8,7 @@ use rustix::thread::{
 use std::io;
 
 /// Takes every capability from the calling thread, from those it starts and from all that is
-/// executed later (capabilities(7)). Call it before there is a second thread.
+/// executed later (capabilities(7)), and the system calls it has no use for. Call it before there is a second thread.
 ///
 /// # Errors
 /// The step that the kernel refused. Where only the bounding set stays, as in a container without
@@ -29,5 +30,6 @@ pub(crate) fn drop_all() -> Result<(), (&'static str, io::Error)> {
     clear_ambient_capability_set().map_err(failed("clearing the ambient capabilities"))?;
     let none = CapabilitySet::empty();
     let sets = CapabilitySets { effective: none, permitted: none, inheritable: none };
-    set_capabilities(None, sets).map_err(failed("dropping the capabilities"))
+    set_capabilities(None, sets).map_err(failed("dropping the capabilities"))?;
+    seccomp::restrict().map_err(|error| ("filtering system calls", error.into()))
 }

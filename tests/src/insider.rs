@@ -104,6 +104,7 @@ impl Insider {
             lanes: 1,
             mtu: 1376,
             features: 0,
+            versions: weave_wire::link::handshake::Versions::OURS,
         });
         let (mut stream, socket) = world.on_host(from, || {
             let stream = TcpStream::connect_timeout(&target, WITHIN).unwrap();

@@ -13,6 +13,7 @@ use weave_host::{Namespace, Netlink};
 
 use super::error::{Error, Result};
 use super::layout::{self, Place, TRANSLATED};
+use super::memory::MemoryLimit;
 use super::process::{Process, name_of};
 use super::registry;
 use super::underlay::UNDERLAY;
@@ -31,10 +32,17 @@ pub struct Host {
     /// Where its first device is now.
     segment: AtomicU8,
     outputs: AtomicU32,
+    memory: Option<MemoryLimit>,
 }
 
 impl Host {
-    pub(super) fn new(number: usize, namespace: Namespace, directory: PathBuf, place: Place) -> Result<Self> {
+    pub(super) fn new(
+        number: usize,
+        namespace: Namespace,
+        directory: PathBuf,
+        place: Place,
+        memory: Option<MemoryLimit>,
+    ) -> Result<Self> {
         place.check()?;
         let host = Self {
             number: u8::try_from(number).map_err(|_| Error::Hosts { given: number })?,
@@ -43,6 +51,7 @@ impl Host {
             segment: AtomicU8::new(place.segments.first().copied().unwrap_or_default()),
             place,
             outputs: AtomicU32::new(0),
+            memory,
         };
         for directory in [&host.directory, &host.run_dir(), &host.state_dir()] {
             registry::make_directory(directory).map_err(|error| Error::file("make", directory, error))?;
@@ -179,7 +188,14 @@ impl Host {
 
     /// A command with the environment of this host, to be given to [`Host::output`] or [`Host::spawn`].
     pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
-        let mut command = Command::new(program);
+        let mut command = match &self.memory {
+            Some(memory) => {
+                let mut shell = Command::new("sh");
+                shell.args(["-c", "echo 0 >\"$0\" && exec \"$@\""]).arg(memory.procs()).arg(program);
+                shell
+            }
+            None => Command::new(program),
+        };
         for variable in CLEARED {
             command.env_remove(variable);
         }

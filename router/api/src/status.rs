@@ -169,6 +169,9 @@ pub struct Connection {
     /// MTU of the peer's container interfaces, bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mtu: Option<u16>,
+    /// Version of the mesh protocol that both ends use.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub protocol: Option<u16>,
     /// Round trip of the last heartbeat, microseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rtt_us: Option<u64>,

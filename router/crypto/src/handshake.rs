@@ -32,7 +32,7 @@ use crate::schedule::{ConnectionId, Handover, LinkKeys};
 use crate::{Entropy, IdentityKey};
 use sha2::{Digest, Sha512};
 use std::sync::Arc;
-use weave_wire::link::handshake::{AssociatedData, Confirm, Hello, LENGTH_LEN, Mode, Role, Share, Versions};
+use weave_wire::link::handshake::{AssociatedData, Confirm, Hello, LENGTH_LEN, Mode, Role, Share};
 
 /// A handshake in progress.
 pub struct Handshake {
@@ -199,7 +199,7 @@ impl Handshake {
     fn hello(&self, password_slot: u8) -> Vec<u8> {
         let hello = Hello {
             mode: self.local.secrets.mode(),
-            versions: Versions::OURS,
+            versions: self.local.versions,
             password_slot,
             features: self.local.features,
             nonce: self.nonce,
@@ -226,8 +226,8 @@ impl Handshake {
                 return Err(Failed { cause: Failure::EncryptedNetwork, reply: send });
             }
         }
-        let Some(version) = Versions::OURS.common(theirs.versions) else {
-            let cause = Failure::Version { theirs: theirs.versions, ours: Versions::OURS };
+        let Some(version) = self.local.versions.common(theirs.versions) else {
+            let cause = Failure::Version { theirs: theirs.versions, ours: self.local.versions };
             return Err(Failed { cause, reply: send });
         };
         if theirs.nonce == self.nonce {

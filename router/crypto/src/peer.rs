@@ -1,7 +1,7 @@
 //! What the two sides of a handshake are.
 
 use crate::{Identity, IdentityKey, Secrets};
-use weave_wire::link::handshake::Mode;
+use weave_wire::link::handshake::{Mode, Versions};
 use weave_wire::{PeerName, SessionIndex, Uid};
 
 /// This host, as it presents itself to every peer.
@@ -23,6 +23,8 @@ pub struct LocalPeer {
     pub mtu: u16,
     /// Optional abilities, one bit each.
     pub features: u64,
+    /// Versions of the protocol: [`Versions::OURS`], but in tests.
+    pub versions: Versions,
 }
 
 impl LocalPeer {

@@ -38,6 +38,7 @@ fn local(number: u8) -> Arc<LocalPeer> {
         lanes: number,
         mtu: 1376,
         features: 0,
+        versions: weave_wire::link::handshake::Versions::OURS,
     })
 }
 

@@ -277,4 +277,39 @@ mod tests {
         }
         assert!(admission.half_open() <= HALF_OPEN && admission.sources.len() <= SOURCES);
     }
+
+    #[test]
+    fn a_thousand_guesses_in_an_hour_are_all_counted_and_keep_nobody_out() {
+        const GUESSES: u32 = 1000;
+        // How many sources guess, and in bursts of how many.
+        for (sources, burst) in [(1, 1), (8, 5), (1, 50), (200, 20)] {
+            let mut admission = Admission::new(Duration::ZERO);
+            let (mut admitted, mut refused) = (0, 0);
+            let genuine = v4(60_000);
+            for guess in 0..GUESSES {
+                let hour = Duration::from_secs(3600);
+                let now = hour * (guess / burst * burst) / GUESSES;
+                let source = v4(u16::try_from(guess / burst % sources).unwrap());
+                match admission.admit(source, false, now) {
+                    Ok(let_in) => {
+                        admitted += 1;
+                        // A wrong password is told from a right one within a second or two.
+                        admission.done(let_in.ticket);
+                    }
+                    Err(_) => refused += 1,
+                }
+                // In the middle of every burst.
+                if guess % burst == burst / 2 {
+                    let known = guess % 2 == 0;
+                    let let_in = admission.admit(genuine, known, now).unwrap();
+                    admission.done(let_in.ticket);
+                }
+            }
+            assert_eq!(admitted + refused, GUESSES);
+            // Two a second after five at once, from each: no burst gets more.
+            let most = GUESSES / burst * burst.min(6);
+            assert!(admitted <= most, "{admitted} of {sources} in bursts of {burst}");
+            assert_eq!(admission.half_open(), 0);
+        }
+    }
 }

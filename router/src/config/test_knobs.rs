@@ -5,6 +5,7 @@
 
 use std::str::FromStr;
 use std::time::Duration;
+use weave_wire::link::handshake::{VERSION_MAX, VERSION_MIN, Versions};
 
 /// Shortest spacing of two re-keys that a test may ask for.
 const MIN_REKEY: Duration = Duration::from_millis(100);
@@ -17,6 +18,9 @@ pub struct TestKnobs {
     pub rekey_interval: Option<Duration>,
     /// `WEAVE_TEST_ABSENT`: features that the start-up probes report absent.
     pub absent: Vec<Feature>,
+    /// `WEAVE_TEST_PROTOCOL`: speak the versions of the protocol from the oldest to this one, as
+    /// a later release would.
+    pub versions: Option<Versions>,
 }
 
 /// A kernel feature with a fall-back, so that each fall-back can be tested on a new kernel.
@@ -73,14 +77,15 @@ impl FromStr for Feature {
 
 impl TestKnobs {
     /// The variables that are switches.
-    pub const VARIABLES: [&'static str; 2] = ["WEAVE_TEST_REKEY_MS", "WEAVE_TEST_ABSENT"];
+    pub const VARIABLES: [&'static str; 3] =
+        ["WEAVE_TEST_REKEY_MS", "WEAVE_TEST_ABSENT", "WEAVE_TEST_PROTOCOL"];
 
     /// Reads the switches through `variable`, which answers like [`std::env::var`].
     ///
     /// # Errors
     /// When a value makes no sense: a test with a mistyped switch would test nothing.
     pub fn read(variable: impl Fn(&str) -> Option<String>) -> Result<Self, TestKnobError> {
-        let [rekey, absent] = Self::VARIABLES;
+        let [rekey, absent, protocol] = Self::VARIABLES;
         let mut knobs = Self::default();
         if let Some(value) = variable(rekey) {
             let interval =
@@ -98,6 +103,15 @@ impl TestKnobs {
                 value,
                 expected: "a list of features that can be absent",
             })?;
+        }
+        if let Some(value) = variable(protocol) {
+            let max = value.parse().ok().filter(|max| (VERSION_MIN..=VERSION_MAX + 1).contains(max));
+            let max = max.ok_or(TestKnobError {
+                variable: protocol,
+                value,
+                expected: "a version of the protocol, the next one at most",
+            })?;
+            knobs.versions = Some(Versions { min: VERSION_MIN, max });
         }
         Ok(knobs)
     }
@@ -118,11 +132,13 @@ mod tests {
         let knobs = TestKnobs::read(|name| match name {
             "WEAVE_TEST_REKEY_MS" => Some("100".into()),
             "WEAVE_TEST_ABSENT" => Some("uso,multishot-read".into()),
+            "WEAVE_TEST_PROTOCOL" => Some("2".into()),
             _ => None,
         });
         let knobs = knobs.unwrap();
         assert_eq!(knobs.rekey_interval, Some(MIN_REKEY));
         assert_eq!(knobs.absent, [Feature::Uso, Feature::MultishotRead]);
+        assert_eq!(knobs.versions, Some(Versions { min: VERSION_MIN, max: VERSION_MAX + 1 }));
     }
 
     #[test]

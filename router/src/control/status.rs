@@ -14,7 +14,6 @@ use weave_api::target::Target;
 use weave_crypto::{Dialler as Side, Failure};
 use weave_mesh::Origin;
 use weave_mesh::dialler::{Entry, Stand};
-use weave_wire::link::handshake::{VERSION_MAX, VERSION_MIN};
 use weave_wire::{Nickname, PeerName};
 
 /// Peers that did not get in and are shown, at most.
@@ -80,7 +79,7 @@ pub(super) fn status(core: &Core, now: Duration) -> Status {
     let name = core.local.name;
     Status {
         version: env!("CARGO_PKG_VERSION").into(),
-        protocol: (VERSION_MIN.into(), VERSION_MAX.into()),
+        protocol: (core.local.versions.min.into(), core.local.versions.max.into()),
         name,
         nickname: core.nickname.clone(),
         uid: core.local.uid,
@@ -200,6 +199,7 @@ const fn blank(direction: Direction, address: Target, state: ConnectionState) ->
         peer: None,
         nickname: None,
         mtu: None,
+        protocol: None,
         rtt_us: None,
         lanes_in: 0,
         lanes_out: 0,
@@ -231,6 +231,7 @@ fn linked(core: &Core, link: &Link, now: Duration) -> Connection {
         peer: Some(link.peer.name),
         nickname: link.nickname.clone(),
         mtu: Some(link.peer.mtu),
+        protocol: Some(link.peer.version.into()),
         rtt_us: link.liveness.as_ref().and_then(weave_mesh::Liveness::rtt).map(micros),
         lanes_in: lanes(link.lanes_in),
         lanes_out: lanes(link.lanes_out),
@@ -475,4 +476,28 @@ fn counters(core: &Core) -> BTreeMap<String, u64> {
     .into_iter()
     .map(|(name, value)| (name.to_owned(), value))
     .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_hour_of_wrong_guesses_is_one_line_a_minute_and_source() {
+        let mut refusals = Refusals::default();
+        let mut lines = HashMap::new();
+        for second in 0..3600 {
+            for source in 0..3_u8 {
+                let address = IpAddr::from([10, 0, 0, source]);
+                let logged = refusals.note(address, "wrong password".into(), Duration::from_secs(second));
+                *lines.entry(address).or_insert(0) += u32::from(logged);
+            }
+        }
+        assert!(lines.values().all(|lines| *lines == 60), "{lines:?}");
+        // However many there are, few are kept.
+        for source in 0..1000_u32 {
+            refusals.note(IpAddr::from(source.to_be_bytes()), String::new(), Duration::from_secs(3600));
+        }
+        assert_eq!(refusals.0.len(), REFUSALS);
+    }
 }

@@ -28,6 +28,7 @@ fn assert_unprivileged(pid: u32) {
             assert_eq!(value(set), "0000000000000000", "{set} of {name}");
         }
         assert_eq!(value("NoNewPrivs"), "1", "{name}");
+        assert_eq!(value("Seccomp"), "2", "{name}");
     }
 }
 

@@ -62,6 +62,7 @@ impl Side {
             lanes: 2,
             mtu: 1376,
             features: 0,
+            versions: weave_wire::link::handshake::Versions::OURS,
         };
         change(&mut local);
         let session = SessionIndex(0x5e55_0000 + u64::from(number));

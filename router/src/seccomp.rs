@@ -1,0 +1,177 @@
+//! System calls that a router never makes, refused by the kernel (seccomp(2)): who takes the
+//! process over runs no other program and reaches no other process, namespace or device with it.
+//! What its rings may do is limited by themselves, since no filter sees that.
+//!
+//! A list of what is refused, not of what is allowed: a library that begins to use another call
+//! must not end a router.
+
+use seccompiler::{
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
+    TargetArch, apply_filter,
+};
+use std::collections::BTreeMap;
+use std::io;
+
+/// Calls refused whatever their arguments.
+const REFUSED: &[libc::c_long] = &[
+    // Other programs and processes.
+    libc::SYS_execve,
+    libc::SYS_execveat,
+    libc::SYS_ptrace,
+    libc::SYS_process_vm_readv,
+    libc::SYS_process_vm_writev,
+    libc::SYS_pidfd_getfd,
+    libc::SYS_kcmp,
+    // Namespaces and file systems.
+    libc::SYS_setns,
+    libc::SYS_unshare,
+    libc::SYS_mount,
+    libc::SYS_umount2,
+    libc::SYS_pivot_root,
+    libc::SYS_chroot,
+    libc::SYS_open_tree,
+    libc::SYS_move_mount,
+    libc::SYS_fsopen,
+    libc::SYS_fsconfig,
+    libc::SYS_fsmount,
+    libc::SYS_fspick,
+    libc::SYS_mount_setattr,
+    libc::SYS_mknodat,
+    libc::SYS_name_to_handle_at,
+    libc::SYS_open_by_handle_at,
+    libc::SYS_quotactl,
+    libc::SYS_swapon,
+    libc::SYS_swapoff,
+    // The kernel itself.
+    libc::SYS_init_module,
+    libc::SYS_finit_module,
+    libc::SYS_delete_module,
+    libc::SYS_kexec_load,
+    libc::SYS_bpf,
+    libc::SYS_perf_event_open,
+    libc::SYS_userfaultfd,
+    libc::SYS_add_key,
+    libc::SYS_request_key,
+    libc::SYS_keyctl,
+    libc::SYS_syslog,
+    libc::SYS_acct,
+    libc::SYS_reboot,
+    libc::SYS_personality,
+    // The machine's clock and name.
+    libc::SYS_settimeofday,
+    libc::SYS_clock_settime,
+    libc::SYS_adjtimex,
+    libc::SYS_clock_adjtime,
+    libc::SYS_sethostname,
+    libc::SYS_setdomainname,
+];
+/// Those that only this architecture has.
+#[cfg(target_arch = "x86_64")]
+const REFUSED_HERE: &[libc::c_long] = &[
+    libc::SYS_fork,
+    libc::SYS_vfork,
+    libc::SYS_mknod,
+    libc::SYS_kexec_file_load,
+    libc::SYS_iopl,
+    libc::SYS_ioperm,
+    libc::SYS_modify_ldt,
+];
+#[cfg(not(target_arch = "x86_64"))]
+const REFUSED_HERE: &[libc::c_long] = &[];
+
+/// Families of sockets that are made: the control socket, the underlay, and netlink to read
+/// which addresses there are.
+const FAMILIES: [libc::c_int; 4] = [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK];
+
+/// Why there is no filter.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SeccompError {
+    /// The library knows no such processor.
+    #[error("this processor is not known to the filter")]
+    Processor,
+    /// The filter cannot be made or the kernel refuses it.
+    #[error(transparent)]
+    Filter(#[from] seccompiler::Error),
+    /// A part of it cannot be made.
+    #[error(transparent)]
+    Part(#[from] seccompiler::BackendError),
+}
+
+impl From<SeccompError> for io::Error {
+    fn from(error: SeccompError) -> Self {
+        Self::other(error)
+    }
+}
+
+/// Filters the calls of this thread, and of all that it starts, for good. Needs
+/// `no_new_privs`.
+pub(crate) fn restrict() -> Result<(), SeccompError> {
+    for filter in filters()? {
+        apply_filter(&filter)?;
+    }
+    Ok(())
+}
+
+fn filters() -> Result<[BpfProgram; 2], SeccompError> {
+    let mut rules: BTreeMap<i64, Vec<SeccompRule>> =
+        REFUSED.iter().chain(REFUSED_HERE).map(|call| (*call, Vec::new())).collect();
+    let arg = |number, op, value: u64| SeccompCondition::new(number, SeccompCmpArgLen::Dword, op, value);
+    let family = |family: &libc::c_int| arg(0, SeccompCmpOp::Ne, family.unsigned_abs().into());
+    let none_of = FAMILIES.iter().map(family).collect::<Result<_, _>>()?;
+    rules.insert(libc::SYS_socket, vec![SeccompRule::new(none_of)?]);
+    // Threads may be started, processes not.
+    let thread = u64::from(libc::CLONE_THREAD.unsigned_abs());
+    let process = arg(0, SeccompCmpOp::MaskedEq(thread), 0)?;
+    rules.insert(libc::SYS_clone, vec![SeccompRule::new(vec![process])?]);
+    // Its arguments lie in memory, where no filter looks; libraries take the former call then.
+    let newer = BTreeMap::from([(libc::SYS_clone3, Vec::new())]);
+    Ok([compile(rules, libc::EPERM)?, compile(newer, libc::ENOSYS)?])
+}
+
+fn compile(rules: BTreeMap<i64, Vec<SeccompRule>>, errno: libc::c_int) -> Result<BpfProgram, SeccompError> {
+    let target = TargetArch::try_from(std::env::consts::ARCH).map_err(|_| SeccompError::Processor)?;
+    let refuse = SeccompAction::Errno(errno.unsigned_abs());
+    Ok(SeccompFilter::new(rules, SeccompAction::Allow, refuse, target)?.try_into()?)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use nix::sched::{CloneFlags, unshare};
+    use std::net::UdpSocket;
+    use std::process::Command;
+
+    #[test]
+    fn what_a_router_never_does_is_refused_and_the_rest_goes_on() {
+        std::thread::spawn(|| {
+            rustix::thread::set_no_new_privs(true).unwrap();
+            restrict().unwrap();
+            let refused = |error: Option<i32>| assert_eq!(error, Some(libc::EPERM));
+            refused(Command::new("/bin/true").spawn().unwrap_err().raw_os_error());
+            refused(unshare(CloneFlags::CLONE_NEWNET).err().map(|error| error as i32));
+            refused(
+                rustix::fs::mknodat(
+                    rustix::fs::CWD,
+                    "/tmp/never",
+                    rustix::fs::FileType::CharacterDevice,
+                    rustix::fs::Mode::empty(),
+                    1,
+                )
+                .err()
+                .map(|error| error.raw_os_error()),
+            );
+            let packets =
+                rustix::net::socket(rustix::net::AddressFamily::PACKET, rustix::net::SocketType::RAW, None);
+            refused(packets.err().map(|error| error.raw_os_error()));
+            UdpSocket::bind("127.0.0.1:0").unwrap();
+            nix::ifaddrs::getifaddrs().unwrap();
+            // Threads are started as ever, and inherit it.
+            let inherited =
+                std::thread::spawn(|| Command::new("/bin/true").spawn().unwrap_err().raw_os_error());
+            refused(inherited.join().unwrap());
+        })
+        .join()
+        .unwrap();
+    }
+}

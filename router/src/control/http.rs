@@ -8,15 +8,17 @@ mod answer;
 mod body;
 mod feed;
 mod host;
+mod look;
 mod page;
 mod stream;
 
-use super::core::{Core, Event};
+use super::core::Event;
 use crate::Config;
 use crate::rt::{self, TcpListener, TcpStream};
 use feed::Feed;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
+use look::Look;
 use std::cell::Cell;
 use std::convert::Infallible;
 use std::rc::Rc;
@@ -106,7 +108,7 @@ impl Drop for Place {
 
 /// What all connections share.
 struct Site {
-    core: Look,
+    core: Rc<Look>,
     /// Names that a client may call this host by.
     names: Vec<String>,
     /// Where the DNS of this host is asked, and whether there is one.
@@ -131,30 +133,11 @@ impl Site {
     }
 }
 
-/// A way to look at the control core.
-#[derive(Clone)]
-struct Look(rt::Sender<Event>);
-
-impl Look {
-    /// What `look` sees; `None` if the core does not answer in time.
-    async fn at<T: 'static>(&self, look: impl FnOnce(&Core) -> T + 'static) -> Option<T> {
-        let (sender, receiver) = rt::bounded(1);
-        let look = Event::Look(Box::new(move |core| {
-            let _ = sender.try_send(look(core));
-        }));
-        let answer = async {
-            self.0.send(look).await.ok()?;
-            receiver.recv().await.ok()
-        };
-        rt::timeout(CORE_WITHIN, answer).await.flatten()
-    }
-}
-
 /// Serves clients until the runtime ends.
 pub(super) async fn serve(listener: TcpListener, config: Arc<Config>, events: rt::Sender<Event>) {
-    let core = Look(events);
+    let core = Rc::new(Look::new(events));
     let site = Rc::new(Site {
-        feed: Rc::new(Feed::new(core.clone())),
+        feed: Rc::new(Feed::new(Rc::clone(&core))),
         core,
         names: host::names(&config),
         config,

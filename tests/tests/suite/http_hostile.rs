@@ -132,7 +132,12 @@ fn a_thousand_connections_and_slow_senders_do_not_keep_others_out_for_long() {
         );
         assert!(begun.elapsed() > Duration::from_secs(4), "a client has some time");
     });
-    assert_eq!(world.get(0, "/healthz").code, 200);
+    let metrics = world.get(0, "/metrics").body;
+    let closed = |reason: &str| {
+        let line = format!("weave_http_connections_closed_total{{reason=\"{reason}\"}} ");
+        metrics.lines().find_map(|text| text.strip_prefix(&line)?.parse::<usize>().ok())
+    };
+    assert_eq!((closed("full"), closed("timeout")), (Some(1000 - CONNECTIONS_MAX), Some(CONNECTIONS_MAX)));
 }
 
 #[test]
@@ -152,4 +157,26 @@ fn more_than_so_many_listeners_are_refused_and_a_place_comes_back() {
         drop(listeners);
         wait_until(CLOSED_WITHIN, || "a place for another".into(), || listen().0 == "200");
     });
+}
+
+/// Asks for much and reads nothing.
+#[test]
+fn long_a_client_that_does_not_read_is_closed() {
+    let world = alone();
+    world.on_host(0, || {
+        let mut stream = http::connect();
+        stream.set_nonblocking(true).unwrap();
+        let request = b"GET /app.js HTTP/1.1\r\nHost: localhost\r\n\r\n";
+        let begun = Instant::now();
+        wait_until(
+            Duration::from_secs(45),
+            || "it is closed".into(),
+            || match stream.write(&request.repeat(100)) {
+                Ok(_) => false,
+                Err(error) => error.kind() != std::io::ErrorKind::WouldBlock,
+            },
+        );
+        assert!(begun.elapsed() > Duration::from_secs(20), "a client has some time");
+    });
+    assert_eq!(world.get(0, "/healthz").code, 200);
 }

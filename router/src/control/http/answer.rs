@@ -2,9 +2,9 @@
 
 use super::body::Body;
 use super::{Site, count, host, page};
+use crate::control::core::Core;
 use crate::control::metrics::{self, Process, Sample, Scrape};
 use crate::control::status;
-use crate::rt;
 use bytes::Bytes;
 use hyper::header::{
     ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HOST, HeaderName, HeaderValue,
@@ -128,17 +128,17 @@ async fn give<B>(site: &Site, request: &Request<B>, deadline: Rc<Cell<Instant>>)
 }
 
 async fn scrape(site: &Site) -> Plain {
-    let Some(sample) = site.core.at(Sample::of).await else {
-        return Plain::said(StatusCode::SERVICE_UNAVAILABLE, NO_CORE);
-    };
     let (http, config) = (site.sample(), Arc::clone(&site.config));
-    let text = rt::blocking(move || {
+    let text = site.core.make(Sample::of, move |sample| {
         let settings = DnsSettings::read(&config.state_dir).ok().flatten();
         let is_launched = settings.is_some_and(|settings| settings.enabled);
         let dns = is_launched.then(|| weave_api::sidecar::status(&config.run_dir, DNS_WITHIN).ok());
         metrics::render(&Scrape { sample, http, process: Process::read(), dns })
     });
-    Plain::live(METRICS, Bytes::from(text.await))
+    match text.await {
+        Some(text) => Plain::live(METRICS, Bytes::from(text)),
+        None => Plain::said(StatusCode::SERVICE_UNAVAILABLE, NO_CORE),
+    }
 }
 
 async fn report(site: &Site) -> Plain {
@@ -146,17 +146,15 @@ async fn report(site: &Site) -> Plain {
         let text = "too many reports are being sent: ask again";
         return Plain::said(StatusCode::SERVICE_UNAVAILABLE, text);
     };
-    let report = site.core.at(|core| {
+    let look = |core: &Core| {
         let (names, names_left_out) = status::names(core, usize::MAX);
         let status = status::status(core, core.now());
         Report { version: REPORT_VERSION, status, names, names_left_out }
-    });
-    let Some(report) = report.await else {
-        return Plain::said(StatusCode::SERVICE_UNAVAILABLE, NO_CORE);
     };
-    match rt::blocking(move || serde_json::to_vec(&report)).await {
-        Ok(json) => Plain::live(JSON, Body::Whole { bytes: Some(json.into()), _place: Some(place) }),
-        Err(_) => Plain::said(StatusCode::INTERNAL_SERVER_ERROR, "the report has no form in JSON"),
+    match site.core.make(look, |report| serde_json::to_vec(&report).ok()).await {
+        Some(Some(json)) => Plain::live(JSON, Body::Whole { bytes: Some(json.into()), _place: Some(place) }),
+        Some(None) => Plain::said(StatusCode::INTERNAL_SERVER_ERROR, "the report has no form in JSON"),
+        None => Plain::said(StatusCode::SERVICE_UNAVAILABLE, NO_CORE),
     }
 }
 

@@ -1,6 +1,8 @@
 //! Events for those who listen: the report once a second, made once for all of them.
 
-use super::{Look, Place};
+use super::Place;
+use super::look::Look;
+use crate::control::core::Core;
 use crate::control::status;
 use crate::rt;
 use bytes::Bytes;
@@ -21,7 +23,7 @@ const EVENTS_WAITING: usize = 1;
 
 /// Makes the events while somebody listens.
 pub(super) struct Feed {
-    core: Look,
+    core: Rc<Look>,
     state: RefCell<State>,
 }
 
@@ -45,7 +47,7 @@ impl Listener {
 }
 
 impl Feed {
-    pub(super) fn new(core: Look) -> Self {
+    pub(super) fn new(core: Rc<Look>) -> Self {
         Self { core, state: RefCell::default() }
     }
 
@@ -81,19 +83,18 @@ impl Feed {
     }
 
     async fn event(&self) -> Option<Bytes> {
-        let report = self.core.at(|core| {
+        let look = |core: &Core| {
             let (names, names_left_out) = status::names(core, EVENT_NAMES_MAX);
             let status = status::status_without_macs(core, core.now());
             Report { version: REPORT_VERSION, status, names, names_left_out }
-        });
-        let report = report.await?;
-        let event = rt::blocking(move || {
+        };
+        let event = self.core.make(look, |report| {
             let mut event = format!("event: {EVENT_NAME}\ndata: ").into_bytes();
             // Its lines end at its end: JSON holds no line feed of its own.
             serde_json::to_writer(&mut event, &report).ok()?;
             event.extend_from_slice(b"\n\n");
             Some(event)
         });
-        event.await.map(Bytes::from)
+        event.await.flatten().map(Bytes::from)
     }
 }

@@ -356,3 +356,19 @@ impl SeenLanes {
         (self.seen.swap(0, Ordering::Relaxed), self.own_port.swap(0, Ordering::Relaxed))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_is_counted_in_the_first_bucket_that_it_fits() {
+        let histogram = Histogram::default();
+        for ns in [0, 5_000, 5_001, 100_000_000, 100_000_001] {
+            histogram.record(ns);
+        }
+        let (buckets, sum) = histogram.get();
+        assert_eq!(buckets, [2, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1]);
+        assert_eq!(sum, 200_010_002);
+    }
+}

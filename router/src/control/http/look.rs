@@ -52,7 +52,10 @@ impl Look {
     async fn seen<T: 'static>(&self, look: impl FnOnce(&Core) -> T + 'static) -> Option<(Turn<'_>, T)> {
         self.turn.0.send(()).await.ok()?;
         let turn = Turn(&self.turn.1);
-        rt::sleep(self.next.get().saturating_duration_since(Instant::now())).await;
+        let rest = self.next.get().saturating_duration_since(Instant::now());
+        if !rest.is_zero() {
+            rt::sleep(rest).await;
+        }
         let (sender, receiver) = rt::bounded(1);
         let look = Box::new(move |core: &Core| {
             let begun = Instant::now();

@@ -137,7 +137,7 @@ fn every_query_has_a_result_with_two_routers_and_traffic() {
         || "both hosts see one network".into(),
         || prometheus.try_value(agree).as_deref() == Some("1"),
     );
-    pings.finish();
+    let _ = pings.finish();
 }
 
 /// One alert after the other: what it is for is done to the routers, and undone.

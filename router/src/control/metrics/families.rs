@@ -35,6 +35,13 @@ pub(super) struct Family {
     pub(super) help: Cow<'static, str>,
 }
 
+impl Family {
+    /// True if it has values for each peer or each shard.
+    pub(super) fn is_of_many(&self) -> bool {
+        matches!(self.labels.first(), Some(&("peer" | "shard")))
+    }
+}
+
 macro_rules! families {
     ($($kind:ident $constant:ident = $name:literal [$($label:literal)*] $help:literal;)*) => {
         $(pub(super) static $constant: Family = Family {

@@ -32,7 +32,7 @@ pub(super) fn publish(scrape: &Scrape, sheet: &mut Sheet) {
     process(&scrape.process, sheet);
 }
 
-fn host(sample: &Sample, sheet: &Sheet) {
+fn host(sample: &Sample, sheet: &mut Sheet) {
     sheet.level(&f::BUILD_INFO, &[env!("CARGO_PKG_VERSION"), &VERSION_MAX.to_string()], 1);
     sheet.level(&f::HOST_INFO, &[&sample.name.to_string(), sample.nickname.as_str()], 1);
     sheet.level(&f::ENCRYPTED, &[], sample.encrypted.into());
@@ -54,7 +54,7 @@ fn host(sample: &Sample, sheet: &Sheet) {
 }
 
 /// Number of links and attempts in each state, zeros too: rules need not guess.
-fn connections(sample: &Sample, sheet: &Sheet) {
+fn connections(sample: &Sample, sheet: &mut Sheet) {
     use ConnectionState::{Connecting, Established, Failed, Pending, Retrying};
     let links = |state, encrypted| {
         let links = sample.links.iter().map(|link| &link.connection);
@@ -96,7 +96,7 @@ fn links(sample: &Sample, sheet: &mut Sheet) {
     sheet.histogram(&f::ROUND_TRIPS, &[], &bounds, &sample.round_trips, sum);
 }
 
-fn one_link(link: &LinkSample, sheet: &Sheet) {
+fn one_link(link: &LinkSample, sheet: &mut Sheet) {
     let (peer, connection) = (link.peer.to_string(), &link.connection);
     let who = &[peer.as_str(), link.nickname.as_ref().map_or("", weave_wire::Nickname::as_str)];
     let with = |label| [who[0], who[1], label];
@@ -124,7 +124,7 @@ fn one_link(link: &LinkSample, sheet: &Sheet) {
 }
 
 /// What can be added up of links without lines of their own.
-fn others(links: &[&LinkSample], sheet: &Sheet) {
+fn others(links: &[&LinkSample], sheet: &mut Sheet) {
     let sum =
         |of: fn(&weave_api::status::Connection) -> u64| links.iter().map(|link| of(&link.connection)).sum();
     let established = |link: &&&LinkSample| link.connection.state == ConnectionState::Established;
@@ -135,7 +135,7 @@ fn others(links: &[&LinkSample], sheet: &Sheet) {
     sheet.count(&f::LINK_FRAMES, &[OTHER, "", "out"], sum(|link| link.tx_frames));
 }
 
-fn keys(sample: &Sample, sheet: &Sheet) {
+fn keys(sample: &Sample, sheet: &mut Sheet) {
     for (family, name) in [
         (&f::HANDSHAKES_FAILED, "handshakes_failed"),
         (&f::LINKS_MADE, "links_made"),
@@ -155,7 +155,7 @@ fn keys(sample: &Sample, sheet: &Sheet) {
     }
 }
 
-fn mesh(sample: &Sample, sheet: &Sheet) {
+fn mesh(sample: &Sample, sheet: &mut Sheet) {
     let topology = sample.topology;
     sheet.level(&f::PEERS, &[], topology.peers as u64);
     sheet.level(&f::PEERS_UNREACHABLE, &[], topology.unreachable as u64);
@@ -203,7 +203,7 @@ fn forwarding(sample: &Sample, sheet: &mut Sheet) {
     }
 }
 
-fn control(sample: &Sample, http: &HttpSample, sheet: &Sheet) {
+fn control(sample: &Sample, http: &HttpSample, sheet: &mut Sheet) {
     for (queue, length) in ["events", "reports"].into_iter().zip(sample.queues) {
         sheet.level(&f::QUEUE, &[queue], length as u64);
     }
@@ -218,7 +218,7 @@ fn control(sample: &Sample, http: &HttpSample, sheet: &Sheet) {
     sheet.count(&f::HTTP_CLOSED, &["timeout"], http.timed_out);
 }
 
-fn names(dns: &SidecarStatus, sheet: &Sheet) {
+fn names(dns: &SidecarStatus, sheet: &mut Sheet) {
     sheet.level(&f::DNS_ROUTER_LOST, &[], dns.router_lost_s.is_some().into());
     sheet.level(&f::DNS_NAMES, &[], dns.names as u64);
     sheet.level(&f::DNS_ADDRESSES, &[], dns.entries as u64);

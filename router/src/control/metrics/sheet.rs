@@ -9,40 +9,64 @@ use std::fmt::Write;
 static METADATA: Metadata<'static> = Metadata::new("weave", Level::INFO, None);
 
 /// Values, each of a family and with its labels.
+///
+/// What there is little of goes through the exporter of the `metrics` crates. That costs some
+/// microseconds a line: what there is for each peer or shard is written directly, as are
+/// histograms counted elsewhere and counters of fractions, which the exporter does not take.
 pub(super) struct Sheet {
     recorder: PrometheusRecorder,
-    /// What the recorder cannot take: histograms counted elsewhere, counters of fractions.
-    rest: BTreeMap<String, (&'static Family, String)>,
+    direct: BTreeMap<&'static str, (&'static Family, String)>,
 }
 
 impl Sheet {
     pub(super) fn new() -> Self {
-        Self { recorder: PrometheusBuilder::new().build_recorder(), rest: BTreeMap::new() }
+        Self { recorder: PrometheusBuilder::new().build_recorder(), direct: BTreeMap::new() }
     }
 
     /// A counter.
-    pub(super) fn count(&self, family: &'static Family, labels: &[&str], value: u64) {
+    pub(super) fn count(&mut self, family: &'static Family, labels: &[&str], value: u64) {
         debug_assert_eq!(family.kind, Kind::Counter, "{}", family.name);
+        if family.is_of_many() {
+            return self.line(family, labels, value);
+        }
         self.recorder.register_counter(&key(family, labels), &METADATA).absolute(value);
     }
 
     /// A gauge.
-    pub(super) fn set(&self, family: &'static Family, labels: &[&str], value: f64) {
+    pub(super) fn set(&mut self, family: &'static Family, labels: &[&str], value: f64) {
         debug_assert_eq!(family.kind, Kind::Gauge, "{}", family.name);
+        if family.is_of_many() {
+            return self.line(family, labels, value);
+        }
         self.recorder.register_gauge(&key(family, labels), &METADATA).set(value);
     }
 
     /// A gauge of something counted.
     #[expect(clippy::cast_precision_loss, reason = "exact below 2^53")]
-    pub(super) fn level(&self, family: &'static Family, labels: &[&str], value: u64) {
+    pub(super) fn level(&mut self, family: &'static Family, labels: &[&str], value: u64) {
         self.set(family, labels, value as f64);
     }
 
     /// A counter of seconds.
     pub(super) fn count_seconds(&mut self, family: &'static Family, value: f64) {
         debug_assert_eq!(family.kind, Kind::Counter, "{}", family.name);
-        let (_, lines) = self.rest.entry(family.name.to_string()).or_insert((family, String::new()));
-        let _ = writeln!(lines, "{} {value}", family.name);
+        self.line(family, &[], value);
+    }
+
+    fn line(&mut self, family: &'static Family, labels: &[&str], value: impl std::fmt::Display) {
+        let (_, lines) = self.direct.entry(&family.name).or_insert((family, String::new()));
+        lines.push_str(&family.name);
+        let mut separator = '{';
+        for (name, value) in family.labels.iter().zip(labels) {
+            lines.push(separator);
+            lines.push_str(name);
+            lines.push_str("=\"");
+            escape(value, lines);
+            lines.push('"');
+            separator = ',';
+        }
+        let end = if separator == ',' { "}" } else { "" };
+        let _ = writeln!(lines, "{end} {value}");
     }
 
     /// A histogram: the upper bounds of its buckets, seconds, how many are in each and, last,
@@ -56,7 +80,7 @@ impl Sheet {
         sum: f64,
     ) {
         debug_assert_eq!(family.kind, Kind::Histogram, "{}", family.name);
-        let (_, lines) = self.rest.entry(family.name.to_string()).or_insert((family, String::new()));
+        let (_, lines) = self.direct.entry(&family.name).or_insert((family, String::new()));
         // Only labels that the router makes itself: there is nothing to escape.
         let labels: Vec<String> =
             family.labels.iter().zip(labels).map(|(name, value)| format!("{name}=\"{value}\"")).collect();
@@ -86,11 +110,23 @@ impl Sheet {
             }
         }
         let mut text = self.recorder.handle().render();
-        for (name, (family, lines)) in self.rest {
+        for (name, (family, lines)) in self.direct {
             let kind = family.kind.name();
             let _ = writeln!(text, "# HELP {name} {}\n# TYPE {name} {kind}\n{lines}", family.help);
         }
         text
+    }
+}
+
+/// The value of a label as it is written.
+fn escape(value: &str, text: &mut String) {
+    for character in value.chars() {
+        match character {
+            '\\' => text.push_str("\\\\"),
+            '"' => text.push_str("\\\""),
+            '\n' => text.push_str("\\n"),
+            other => text.push(other),
+        }
     }
 }
 

@@ -158,6 +158,13 @@ fn a_hostile_nickname_stays_inside_its_label() {
     let mut scrape = scrape(1);
     let hostile = r#"a"} 1 # <b>\"#;
     scrape.dns.as_mut().unwrap().as_mut().unwrap().counters.insert(hostile.into(), 1);
+    for hostile in [hostile, "\n# TYPE", "a\\"] {
+        let mut sheet = Sheet::new();
+        sheet.count(&super::families::LINK_BYTES, &[hostile, "", "in"], 1);
+        let text = sheet.finish();
+        assert_eq!(lines(&text, "weave_link_bytes_total").len(), 1, "{text}");
+        assert_eq!(text.lines().filter(|line| line.starts_with("# TYPE")).count(), 1, "{text}");
+    }
     let text = render(&scrape);
     assert!(text.contains(r#"weave_dns_events_total{event="a\"} 1 # <b>\\"} 1"#), "{text}");
 }

@@ -15,7 +15,7 @@ use super::{World, wait_until};
 /// Where it listens, on its host.
 const ADDRESS: &str = "127.0.0.1:9090";
 /// How often it scrapes and looks at its rules.
-const EVERY: &str = "250ms";
+const EVERY: &str = "500ms";
 /// Time it needs to start, and to see what changes.
 const SEEN_WITHIN: Duration = Duration::from_secs(20);
 

@@ -25,7 +25,7 @@ const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
 const JSON: &str = "application/json";
 const TEXT: &str = "text/plain; charset=utf-8";
 /// Time the DNS of this host has to tell of itself.
-const DNS_WITHIN: Duration = Duration::from_millis(500);
+const DNS_WITHIN: Duration = Duration::from_millis(200);
 const UNKNOWN: &str = "there is /metrics, /healthz, /readyz, /report, /events and the page /";
 const NO_CORE: &str = "the control core of the router does not answer";
 

@@ -2,7 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
-use weave_router::config::{DEFAULT_MTU, DEFAULT_PORT, MAX_MTU, MIN_MTU};
+use weave_router::config::{
+    DEFAULT_MTU, DEFAULT_PORT, DEFAULT_STATUS_ADDR, Http, MAX_MTU, MAX_STATUS_HOSTS, MIN_MTU,
+    parse_status_addr,
+};
+use weave_wire::HostName;
 use zeroize::Zeroizing;
 
 use crate::failure::{Failure, Result};
@@ -93,6 +97,46 @@ impl<'a> Environment<'a> {
         self.number("WEAVE_MTU", MIN_MTU, MAX_MTU)
     }
 
+    /// `WEAVE_STATUS_ADDR`, or `WEAVE_METRICS_ADDR`, and `WEAVE_STATUS_HOSTS`. An address that is
+    /// set, but empty, means off.
+    pub fn http(&self) -> Result<Option<Http>> {
+        let name = ["WEAVE_STATUS_ADDR", "WEAVE_METRICS_ADDR"].into_iter().find(|name| self.has(name));
+        let names = self.status_hosts()?;
+        let Some(name) = name else {
+            return Ok(Some(Http { address: DEFAULT_STATUS_ADDR, names }));
+        };
+        let Some(text) = self.text(name)? else { return Ok(None) };
+        let address = parse_status_addr(&text).map_err(|why| {
+            Failure::usage(
+                format_args!("cannot use {name}"),
+                why,
+                "write ADDRESS:PORT, or nothing to switch it off",
+            )
+        })?;
+        Ok(Some(Http { address, names }))
+    }
+
+    fn status_hosts(&self) -> Result<Vec<HostName>> {
+        const NAME: &str = "WEAVE_STATUS_HOSTS";
+        let Some(text) = self.text(NAME)? else { return Ok(Vec::new()) };
+        let wrong = |why: &dyn std::fmt::Display| {
+            Failure::usage(
+                format_args!("cannot use {NAME}"),
+                why,
+                "name hosts, separated by commas, or unset it",
+            )
+        };
+        let names: Vec<HostName> = text
+            .split(',')
+            .map(HostName::typed)
+            .collect::<std::result::Result<_, _>>()
+            .map_err(|why| wrong(&why))?;
+        if names.len() > MAX_STATUS_HOSTS {
+            return Err(wrong(&format_args!("{} names are more than {MAX_STATUS_HOSTS}", names.len())));
+        }
+        Ok(names)
+    }
+
     fn number(&self, name: &str, least: u16, most: u16) -> Result<Option<u16>> {
         let Some(text) = self.text(name)? else {
             return Ok(None);
@@ -148,6 +192,39 @@ mod tests {
             let lookup = move |_: &str| Some(value.into());
             let failure = Environment::new(&lookup).port().unwrap_err();
             assert!(failure.to_string().contains("WEAVE_PORT"), "{failure}");
+        }
+    }
+
+    fn http(variables: &[(&str, &str)]) -> Result<Option<Http>> {
+        let lookup =
+            |name: &str| variables.iter().find(|(known, _)| *known == name).map(|(_, v)| (*v).into());
+        Environment::new(&lookup).http()
+    }
+
+    #[test]
+    fn the_status_address_has_a_default_and_two_variables_and_can_be_switched_off() {
+        let address = |variables| http(variables).unwrap().map(|http| http.address.to_string());
+        assert_eq!(address(&[]).as_deref(), Some("127.0.0.1:6782"));
+        assert_eq!(address(&[("WEAVE_METRICS_ADDR", "[::1]:80")]).as_deref(), Some("[::1]:80"));
+        let both = [("WEAVE_STATUS_ADDR", "10.0.0.1:1"), ("WEAVE_METRICS_ADDR", "10.0.0.2:2")];
+        assert_eq!(address(&both).as_deref(), Some("10.0.0.1:1"));
+        assert_eq!(address(&[("WEAVE_STATUS_ADDR", "")]), None);
+    }
+
+    #[test]
+    fn a_status_address_that_is_none_is_wrong_usage() {
+        for value in ["6782", "127.0.0.1", "localhost:6782", "127.0.0.1:0", "127.0.0.1:65536", " "] {
+            let failure = http(&[("WEAVE_STATUS_ADDR", value)]).unwrap_err();
+            assert!(failure.to_string().contains("WEAVE_STATUS_ADDR"), "{failure}");
+        }
+    }
+
+    #[test]
+    fn names_of_the_status_page_are_names_of_hosts() {
+        let names = |value| http(&[("WEAVE_STATUS_HOSTS", value)]);
+        assert_eq!(names("a.example.com,b").unwrap().unwrap().names.len(), 2);
+        for value in ["a,,b", "http://a", "a b", &["a"; MAX_STATUS_HOSTS + 1].join(",")] {
+            assert!(names(value).unwrap_err().to_string().contains("WEAVE_STATUS_HOSTS"));
         }
     }
 }

@@ -4,6 +4,7 @@
 //! defaults; nothing below it looks at either again.
 
 mod cores;
+mod http;
 mod offload;
 mod password;
 mod test_knobs;
@@ -16,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use weave_wire::{Nickname, PeerName};
 
 pub use cores::{CoreList, MAX_CORES, ParseCoresError};
+pub use http::{DEFAULT_STATUS_ADDR, Http, MAX_STATUS_HOSTS, ParseStatusAddrError, parse_status_addr};
 pub use offload::{Offloads, ParseOffloadsError};
 pub use password::{
     PASSWORD_MAX, PASSWORD_SHORT, ParsePasswordsError, Password, PasswordFile, ReadPasswordsError,
@@ -89,6 +91,8 @@ pub struct Config {
     pub clear: bool,
     /// Peers to dial, replacing the remembered ones; empty: the remembered ones.
     pub targets: Vec<Target>,
+    /// Metrics, report and status page over HTTP; `None`: off.
+    pub http: Option<Http>,
     /// How much to log.
     pub log_level: LogLevel,
     /// Switches for tests, all off in production.

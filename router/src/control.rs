@@ -5,7 +5,9 @@
 
 mod core;
 mod greeting;
+mod http;
 mod link;
+mod metrics;
 mod names;
 mod ports;
 mod server;
@@ -36,6 +38,7 @@ pub(crate) struct Setup {
     pub(crate) group: Group,
     pub(crate) sockets: ControlSockets,
     pub(crate) listener: std::net::TcpListener,
+    pub(crate) http: Option<std::net::TcpListener>,
     pub(crate) control_socket: PathBuf,
     pub(crate) names_socket: PathBuf,
     pub(crate) saver: Saver,
@@ -60,7 +63,7 @@ pub(crate) enum Signal {
 pub(crate) fn run(setup: Setup, ready: impl FnOnce() + 'static) -> Result<End, String> {
     rt::run(async move {
         let (events, told, inbox) = core::inbox();
-        let Setup { sockets, listener, control_socket, names_socket, signals, .. } = setup;
+        let Setup { sockets, listener, http, control_socket, names_socket, signals, .. } = setup;
         let server = rt::UnixListener::bind(&control_socket, weave_api::server::CLIENTS_MAX, None)
             .map_err(|error| format!("cannot listen on {}: {error}", control_socket.display()))?;
         let names = rt::UnixListener::bind(&names_socket, READERS_MAX, Some(SIDECAR_ID))
@@ -73,6 +76,7 @@ pub(crate) fn run(setup: Setup, ready: impl FnOnce() + 'static) -> Result<End, S
             .receive
             .try_clone()
             .map_err(|error| format!("cannot send from the mesh port: {error}"))?;
+        let http_config = Arc::clone(&setup.config);
         let mut core = core::Core::new(
             core::Parts {
                 local: setup.local,
@@ -95,6 +99,9 @@ pub(crate) fn run(setup: Setup, ready: impl FnOnce() + 'static) -> Result<End, S
         rt::spawn(core::reports(core.reports(), events.clone()));
         rt::spawn(core::signals(signals, events.clone()));
         rt::spawn(names::serve(names, events.clone()));
+        if let Some(listener) = http {
+            rt::spawn(http::serve(rt::TcpListener::new(listener), http_config, events.clone()));
+        }
         rt::spawn(server::serve(server, events));
         ready();
         let result = core.run(inbox).await;

@@ -172,6 +172,8 @@ fn start(
 ) -> Result<Started, RunError> {
     let process = |step| move |cause| RunError::Process { step, cause };
     let listener = ground.listener.try_clone().map_err(process("sharing the listening socket"))?;
+    let http = ground.http.as_ref().map(std::net::TcpListener::try_clone).transpose();
+    let http = http.map_err(process("sharing the listening socket"))?;
     let (group, sockets) = group.start()?;
     let (saver, saver_thread) =
         Saver::start(&config.state_dir).map_err(process("starting the thread for the state"))?;
@@ -206,6 +208,7 @@ fn start(
         group,
         sockets,
         listener,
+        http,
         control_socket,
         names_socket,
         saver,

@@ -3,6 +3,7 @@
 
 use crate::config::{Config, Feature};
 use crate::daemon::RunError;
+use nix::sys::socket::{setsockopt, sockopt};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
@@ -17,6 +18,8 @@ use weave_wire::PeerName;
 const PORT_RELEASED: Duration = Duration::from_secs(2);
 /// How often it is tried meanwhile.
 const PORT_TRIED: Duration = Duration::from_millis(10);
+/// Buffers of an HTTP connection each way, bytes; the kernel doubles them.
+const HTTP_BUFFERS: usize = 64 << 10;
 /// Shards where no cores are named, at most.
 const DEFAULT_SHARDS: usize = 4;
 
@@ -24,6 +27,8 @@ const DEFAULT_SHARDS: usize = 4;
 pub(crate) struct Ground {
     features: Features,
     pub(crate) listener: TcpListener,
+    /// Where HTTP is served, unless it is off or the address was not to be had.
+    pub(crate) http: Option<TcpListener>,
     sockets: SocketSet,
     queues: Queues,
     pub(crate) degraded: Vec<(&'static str, String)>,
@@ -42,6 +47,18 @@ impl Ground {
         let features = reduce(probe(&absent)?, config, &mut degraded);
         let shards = shards(config);
         let listener = listen(config)?;
+        let http = config.http.as_ref().and_then(|http| match bind_http(http.address) {
+            Ok(listener) => Some(listener),
+            Err(error) => {
+                let address = http.address;
+                let reason = format!(
+                    "cannot listen on {address}: {error}: no metrics and no status page; set WEAVE_STATUS_ADDR to a \
+                     free address of this host and launch again"
+                );
+                degraded.push(("no_status_page", reason));
+                None
+            }
+        });
         let sockets = open_sockets(config.host, config.port, shards, features.merging)?;
         if !sockets.large_buffers {
             let reason = "the kernel gives smaller socket buffers than asked for: raise sysctl net.core.rmem_max and wmem_max";
@@ -63,7 +80,7 @@ impl Ground {
         let no_tso = "this kernel gives no TCP super-frames over a tap";
         missing("no_tso", given.tso, !config.offload.tso, no_tso);
         missing("no_uso", given.uso, !config.offload.uso, "UDP super-frames over a tap need Linux 6.2");
-        Ok(Self { features, listener, sockets, queues, degraded })
+        Ok(Self { features, listener, http, sockets, queues, degraded })
     }
 
     /// The rings and buffers of shards that go by `name`.
@@ -103,23 +120,40 @@ fn shards(config: &Config) -> usize {
 /// Binds the TCP port; with it the port is ours.
 fn listen(config: &Config) -> Result<TcpListener, RunError> {
     let bind = |ip: IpAddr| TcpListener::bind(SocketAddr::new(ip, config.port));
-    let in_use = |error: &io::Error| error.kind() == io::ErrorKind::AddrInUse;
+    let result = until_released(|| match config.host {
+        Some(ip) => bind(ip),
+        // On a host without IPv6 the family is missing; any other error is the
+        // same for both.
+        None => match bind(Ipv6Addr::UNSPECIFIED.into()) {
+            Err(error) if !is_in_use(&error) => bind(Ipv4Addr::UNSPECIFIED.into()),
+            other => other,
+        },
+    });
+    result.map_err(|cause| RunError::Listen { port: config.port, cause })
+}
+
+fn is_in_use(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::AddrInUse
+}
+
+/// Binds, as soon as a router that was killed has let go of the port.
+fn until_released(bind: impl Fn() -> io::Result<TcpListener>) -> io::Result<TcpListener> {
     let deadline = Instant::now() + PORT_RELEASED;
     loop {
-        let result = match config.host {
-            Some(ip) => bind(ip),
-            // On a host without IPv6 the family is missing; any other error is the
-            // same for both.
-            None => match bind(Ipv6Addr::UNSPECIFIED.into()) {
-                Err(error) if !in_use(&error) => bind(Ipv4Addr::UNSPECIFIED.into()),
-                other => other,
-            },
-        };
-        match result {
-            Err(error) if in_use(&error) && Instant::now() < deadline => std::thread::sleep(PORT_TRIED),
-            result => return result.map_err(|cause| RunError::Listen { port: config.port, cause }),
+        match bind() {
+            Err(error) if is_in_use(&error) && Instant::now() < deadline => std::thread::sleep(PORT_TRIED),
+            result => return result,
         }
     }
+}
+
+/// Binds the address of HTTP. A client that does not read holds little memory of the kernel.
+fn bind_http(address: SocketAddr) -> io::Result<TcpListener> {
+    let listener = until_released(|| TcpListener::bind(address))?;
+    // Connections have what their listener has.
+    setsockopt(&listener, sockopt::SndBuf, &HTTP_BUFFERS)?;
+    setsockopt(&listener, sockopt::RcvBuf, &HTTP_BUFFERS)?;
+    Ok(listener)
 }
 
 /// Takes away what was switched off, and names what is missing.

@@ -1,7 +1,6 @@
 //! Names: the DNS sidecar and the commands around it.
 
 pub mod arguments;
-pub mod ask;
 pub mod guard;
 pub mod launch;
 pub mod names;

@@ -7,13 +7,12 @@ use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
 
 use serde::Serialize;
-use weave_api::names::{NameEntry, SidecarStatus};
-use weave_api::{Client, Status, client::TIME_LIMIT};
+use weave_api::names::{ANSWER_WITHIN, NameEntry, SidecarStatus};
+use weave_api::{Client, Status, client::TIME_LIMIT, sidecar};
 use weave_host::policy::HostPolicy;
 use weave_host::records::{Record, read_all};
 
 use super::check::{self, Finding};
-use super::dns;
 use crate::environment::Environment;
 use crate::failure::Result;
 use crate::output;
@@ -66,7 +65,7 @@ pub fn run(environment: &Environment) -> Result<()> {
         }
     };
     let mut keep = |what: &str, error: &dyn std::fmt::Display| missing.push(format!("{what}: {error}"));
-    let dns = dns::ask::status(&run_dir).map_err(|error| keep("dns", &error)).ok();
+    let dns = sidecar::status(&run_dir, ANSWER_WITHIN).map_err(|error| keep("dns", &error)).ok();
     let (attachments, damaged) = read_all(&state_dir).unwrap_or_else(|error| {
         keep("attachments", &error);
         Default::default()

@@ -94,7 +94,7 @@ fn names(format: Format, environment: &Environment) -> Result<()> {
 /// The sidecar and the names of this host.
 fn dns_summary(environment: &Environment) -> Result<String> {
     let run_dir = environment.run_dir()?;
-    let sidecar = match dns::ask::status(&run_dir) {
+    let sidecar = match weave_api::sidecar::status(&run_dir, weave_api::names::ANSWER_WITHIN) {
         Ok(status) => Some(Ok(status)),
         Err(error) => dns::settings(environment)?.enabled.then_some(Err(error)),
     };

@@ -94,6 +94,7 @@ pub fn resolve(options: LaunchOptions, environment: &Environment, role: Role) ->
         password_file,
         clear: options.clear,
         targets: options.targets,
+        http: environment.http()?,
         log_level: if options.debug { LogLevel::Debug } else { options.log_level.unwrap_or_default() },
         test,
     };

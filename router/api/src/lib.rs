@@ -16,14 +16,17 @@ pub mod client;
 pub mod frame;
 pub mod names;
 pub mod problem;
+pub mod report;
 pub mod request;
 pub mod server;
+pub mod sidecar;
 pub mod socket;
 pub mod status;
 pub mod target;
 
 pub use client::{Client, ClientError};
 pub use problem::{Code, OneLine, Problem};
+pub use report::Report;
 pub use request::{Envelope, Hello, Outcome, Reply, Request, Response};
 pub use status::Status;
 pub use target::Target;

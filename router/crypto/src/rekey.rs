@@ -125,6 +125,12 @@ impl Rekey {
         self.current.keys.epoch()
     }
 
+    /// When that epoch began here.
+    #[must_use]
+    pub const fn since(&self) -> Duration {
+        self.current.born
+    }
+
     /// Keys of the epoch we send in.
     #[must_use]
     pub const fn keys(&self) -> &LinkKeys {

@@ -4,11 +4,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use weave_wire::Lane;
 
 macro_rules! reasons {
-    ($($(#[$doc:meta])* $name:ident = $text:literal,)*) => {
+    ($(#[doc = $doc:literal] $name:ident = $text:literal,)*) => {
         /// Why a frame or datagram went no further.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
         #[repr(u8)]
-        pub enum DropReason { $($(#[$doc])* $name,)* }
+        pub enum DropReason { $(#[doc = $doc] $name,)* }
 
         impl DropReason {
             /// All reasons, in the order of their counters.
@@ -18,6 +18,12 @@ macro_rules! reasons {
             #[must_use]
             pub const fn name(self) -> &'static str {
                 match self { $(Self::$name => $text,)* }
+            }
+
+            /// What it means, for documentation.
+            #[must_use]
+            pub const fn meaning(self) -> &'static str {
+                match self { $(Self::$name => $doc,)* }
             }
         }
     };
@@ -103,22 +109,34 @@ reasons! {
 }
 
 macro_rules! counters {
-    ($($(#[$doc:meta])* $name:ident,)*) => {
+    ($(#[doc = $doc:literal] $name:ident,)*) => {
         /// Counters of one shard.
         #[derive(Debug)]
         #[repr(align(128))]
         pub struct Counters {
             drops: [AtomicU64; DropReason::ALL.len()],
-            $($(#[$doc])* pub $name: Counter,)*
+            /// Time that frames of the tap spent in the router, of one in so many.
+            pub frame_times: Histogram,
+            /// Places in use when the control core last sent a command.
+            pub fill: Fill,
+            $(#[doc = $doc] pub $name: Counter,)*
         }
 
         impl Default for Counters {
             fn default() -> Self {
-                Self { drops: [const { AtomicU64::new(0) }; DropReason::ALL.len()], $($name: Counter::default(),)* }
+                Self {
+                    drops: [const { AtomicU64::new(0) }; DropReason::ALL.len()],
+                    frame_times: Histogram::default(),
+                    fill: Fill::default(),
+                    $($name: Counter::default(),)*
+                }
             }
         }
 
         impl Counters {
+            /// Names of all counters but the drops, and what they count.
+            pub const MEANINGS: &[(&str, &str)] = &[$((stringify!($name), $doc),)*];
+
             /// All counters but the drops, with their names in status and metrics.
             pub fn values(&self) -> impl Iterator<Item = (&'static str, u64)> {
                 [$((stringify!($name), self.$name.get()),)*].into_iter()
@@ -170,6 +188,77 @@ counters! {
     segmentation_refused,
     /// MACs that could not be learned because the table was full.
     mac_table_full,
+}
+
+/// Upper bounds of the buckets of a [`Histogram`], nanoseconds.
+pub const FRAME_TIME_BOUNDS_NS: [u64; 13] = [
+    5_000,
+    10_000,
+    25_000,
+    50_000,
+    100_000,
+    250_000,
+    500_000,
+    1_000_000,
+    2_500_000,
+    5_000_000,
+    10_000_000,
+    25_000_000,
+    100_000_000,
+];
+
+/// Times, in buckets: written by one thread, read by others.
+#[derive(Debug, Default)]
+pub struct Histogram {
+    /// One for each bound, and one for what is longer.
+    buckets: [Counter; FRAME_TIME_BOUNDS_NS.len() + 1],
+    sum_ns: Counter,
+}
+
+impl Histogram {
+    /// Adds one time. Only the owner calls this.
+    pub fn record(&self, ns: u64) {
+        let bucket = FRAME_TIME_BOUNDS_NS.partition_point(|bound| *bound < ns);
+        self.buckets[bucket].add(1);
+        self.sum_ns.add(ns);
+    }
+
+    /// How many times were up to each bound and over the bound before it, the longest last; and
+    /// the sum of all, nanoseconds.
+    #[must_use]
+    pub fn get(&self) -> ([u64; FRAME_TIME_BOUNDS_NS.len() + 1], u64) {
+        (std::array::from_fn(|bucket| self.buckets[bucket].get()), self.sum_ns.get())
+    }
+}
+
+/// How full a shard is.
+#[derive(Debug, Default)]
+pub struct Fill {
+    /// Read buffers that hold frames.
+    pub read_buffers: Gauge,
+    /// Receive buffers that hold datagrams.
+    pub receive_buffers: Gauge,
+    /// Send slots that the kernel has.
+    pub send_slots: Gauge,
+    /// Frames that wait for send slots.
+    pub parked: Gauge,
+}
+
+/// A number one thread sets and others read.
+#[derive(Debug, Default)]
+pub struct Gauge(AtomicU64);
+
+impl Gauge {
+    /// Sets it. Only the owner calls this.
+    pub fn set(&self, value: usize) {
+        self.0.store(value as u64, Ordering::Relaxed);
+    }
+
+    /// The value as last set.
+    #[must_use]
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
 }
 
 /// A number one thread raises and others read.
@@ -269,5 +358,21 @@ impl SeenLanes {
     #[must_use]
     pub fn take(&self) -> (u64, u64) {
         (self.seen.swap(0, Ordering::Relaxed), self.own_port.swap(0, Ordering::Relaxed))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_is_counted_in_the_first_bucket_that_it_fits() {
+        let histogram = Histogram::default();
+        for ns in [0, 5_000, 5_001, 100_000_000, 100_000_001] {
+            histogram.record(ns);
+        }
+        let (buckets, sum) = histogram.get();
+        assert_eq!(buckets, [2, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1]);
+        assert_eq!(sum, 200_010_002);
     }
 }

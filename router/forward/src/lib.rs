@@ -25,7 +25,7 @@ pub use clock::boot_time;
 pub use command::{
     Command, CommandQueue, LinkId, MacChange, Mode, PeerRoute, ReceiveSession, Report, Routes, SendSession,
 };
-pub use counters::{Counters, DropReason, LinkCounters, Snapshot};
+pub use counters::{Counters, DropReason, FRAME_TIME_BOUNDS_NS, Fill, Histogram, LinkCounters, Snapshot};
 pub use group::{Group, GroupConfig, Prepared, StartError};
 pub use io::socket::{ControlSockets, SOCKET_BUFFER, SocketError, SocketSet, open as open_sockets};
 pub use probe::{Features, ProbeError, probe};

@@ -8,6 +8,7 @@ mod receive;
 mod relay;
 #[cfg(test)]
 mod tests;
+mod timed;
 mod transmit;
 
 use crate::clock::boot_time;
@@ -28,6 +29,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use timed::Timed;
 use weave_wire::vnet::VNET_LEN;
 
 /// Receive buffers of a shard: what the underlay may have waiting for it.
@@ -122,6 +124,8 @@ pub(crate) struct Shard {
     /// Errors of tap and socket without a success in between.
     read_errors: u32,
     receive_errors: u32,
+    /// The frame being timed, if one is.
+    timed: Option<Timed>,
 }
 
 impl Shard {
@@ -160,6 +164,7 @@ impl Shard {
             probe_slot: None,
             read_errors: 0,
             receive_errors: 0,
+            timed: None,
         }
     }
 
@@ -180,6 +185,7 @@ impl Shard {
             }
             self.retry_parked()?;
             self.flush()?;
+            self.time_turn();
             self.send_reports();
             self.note_losses();
         }
@@ -261,6 +267,7 @@ impl Shard {
     fn run_commands(&mut self) -> io::Result<()> {
         let doors = Arc::clone(&self.doors);
         let Some(door) = doors.get(self.shard) else { return Ok(()) };
+        self.note_fill();
         while let Some(command) = door.commands.pop() {
             self.run_command(command)?;
         }

@@ -29,7 +29,7 @@ pub use backoff::Backoff;
 pub use counters::MeshCounters;
 pub use dialler::{DialId, Dialler, Origin, may_dial};
 pub use liveness::{Beat, Liveness};
-pub use mesh::{MAX_NAME_ADDRESSES, Mesh, PeerView};
+pub use mesh::{MAX_NAME_ADDRESSES, Mesh, PeerView, TopologyView};
 pub use output::{LinkInfo, LinkNumber, MeshConfig, Output, OwnStation, Refused, Signer, Timer};
 pub use path_mtu::{PathMtu, Probe};
 pub use roaming::{Challenge, Roaming};

@@ -104,23 +104,21 @@ impl Liveness {
         self.probing = None;
     }
 
-    /// Heartbeat `sequence` was answered. True if the link is established by it.
-    pub fn on_answer(&mut self, sequence: u64, now: Duration) -> bool {
-        let Some(place) = self.outstanding.iter().position(|(number, _)| *number == sequence) else {
-            return false;
-        };
-        let Some((_, sent)) = self.outstanding.remove(place) else { return false };
+    /// Heartbeat `sequence` was answered: its round trip, if its answer was awaited. The link is
+    /// established by it.
+    pub fn on_answer(&mut self, sequence: u64, now: Duration) -> Option<Duration> {
+        let place = self.outstanding.iter().position(|(number, _)| *number == sequence)?;
+        let (_, sent) = self.outstanding.remove(place)?;
         if self.probing.is_some_and(|(since, _)| sent < since) {
             // Sent before the end of TCP: proves nothing about now.
-            return false;
+            return None;
         }
         self.outstanding.retain(|(number, _)| *number > sequence);
         self.probing = None;
         self.rtt = Some(now.saturating_sub(sent));
-        let first = self.last_answer.is_none();
         self.last_answer = Some(now);
         self.next_beat = sent.saturating_add(self.interval).max(now);
-        first
+        self.rtt
     }
 
     /// True if a heartbeat is due.
@@ -276,7 +274,7 @@ mod tests {
         let mut link = Liveness::new(Duration::ZERO);
         let Some(Beat::Send(early)) = link.poll(Duration::ZERO) else { panic!() };
         link.on_tcp_end(Duration::from_millis(1));
-        assert!(!link.on_answer(early, Duration::from_millis(2)));
+        assert_eq!(link.on_answer(early, Duration::from_millis(2)), None);
         assert!(!link.is_established());
     }
 

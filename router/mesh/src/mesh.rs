@@ -14,7 +14,7 @@ mod recompute;
 mod timers;
 mod views;
 
-pub use views::PeerView;
+pub use views::{PeerView, TopologyView};
 
 use crate::counters::MeshCounters;
 use crate::directory::{Directory, Limits};

@@ -17,6 +17,7 @@ pub(super) use tasks::{accept, receive, reports, signals};
 
 use super::greeting::{Greeted, GreetingError, Outcome, Resumptions, entropy};
 use super::link::{Connection, Incoming, Link, SEND_QUEUE_MESSAGES, ShardWork};
+use super::metrics::{Asked, RoundTrips};
 use super::names::{Names, Readers};
 use super::server::Answer;
 use super::status::Refusals;
@@ -89,6 +90,8 @@ pub(super) enum Event {
     Report(Report),
     /// A client asks.
     Asked(Request, Answer),
+    /// Somebody looks at the core, and changes nothing.
+    Look(Box<dyn FnOnce(&Core)>),
     /// A sidecar wants the names.
     ReadsNames(rt::Sender<Names>),
     /// A signal came.
@@ -136,6 +139,8 @@ pub(super) struct CoreCounters {
     /// of two dials that crossed, mostly.
     pub(super) links_unfinished: u64,
     pub(super) rekeys: u64,
+    /// Links lost because no new keys could be agreed in time.
+    pub(super) keys_expired: u64,
     pub(super) resumptions: u64,
     pub(super) moves: u64,
     pub(super) heartbeats_sent: u64,
@@ -174,6 +179,8 @@ pub(super) struct Core {
     pub(super) refusals: Refusals,
     pub(super) degraded: Vec<(&'static str, String)>,
     pub(super) counters: CoreCounters,
+    pub(super) round_trips: RoundTrips,
+    pub(super) asked: Asked,
     /// Where peers were, the latest first.
     pub(super) recent: Vec<Target>,
     /// Sidecars that are told of names.
@@ -235,6 +242,8 @@ impl Core {
             refusals: Refusals::default(),
             degraded: parts.degraded,
             counters: CoreCounters::default(),
+            round_trips: RoundTrips::default(),
+            asked: Asked::default(),
             recent: Vec::new(),
             names_readers: Readers::default(),
             pings: Pings::default(),
@@ -271,6 +280,11 @@ impl Core {
 
     pub(super) fn reports(&self) -> rt::Receiver<Report> {
         self.group.reports()
+    }
+
+    /// Number of events that wait.
+    pub(super) fn waiting(&self) -> usize {
+        self.events.len() + self.told.len()
     }
 
     /// Handles events until told to stop.
@@ -319,6 +333,7 @@ impl Core {
             Event::Datagram(datagram, source) => self.on_datagram(datagram, source),
             Event::Report(report) => self.on_report(report),
             Event::Asked(request, answer) => self.on_asked(request, answer),
+            Event::Look(look) => look(self),
             Event::ReadsNames(reader) => self.on_reads_names(reader),
             Event::Signal(Signal::Stop) => self.stop(),
             Event::Signal(Signal::Reload) => self.reload(None),
@@ -345,6 +360,17 @@ impl Core {
         for link in self.links.values_mut() {
             // A peer that does not hear it finds out by its probes.
             let _ = link.send(&Message::Bye(why.into()));
+        }
+    }
+
+    /// Why this host does not forward, if it does not.
+    pub(super) fn not_ready(&self) -> Option<&'static str> {
+        if self.leave_at.is_some() || self.end.is_some() {
+            Some("the router stops")
+        } else if self.is_superseded {
+            Some("another host runs on a copy of this host's state and goes on in its place")
+        } else {
+            None
         }
     }
 
@@ -445,11 +471,12 @@ impl Core {
     }
 
     fn on_asked(&mut self, request: Request, answer: Answer) {
+        self.asked.note(&request);
         let now = self.now();
         let what = "cannot change the targets";
         let result = match request {
             Request::Status => Ok(Reply::Status(Box::new(status::status(self, now)))),
-            Request::Names => Ok(Reply::Names(status::names(self))),
+            Request::Names => Ok(Reply::Names(status::names(self, usize::MAX).0)),
             Request::Connect { replace, peers } => {
                 let done = if replace {
                     self.dialler.replace_targets(&peers, now)

@@ -76,6 +76,11 @@ impl Refusals {
 
 /// Everything, as of `now`.
 pub(super) fn status(core: &Core, now: Duration) -> Status {
+    Status { macs: macs(core, now), ..status_without_macs(core, now) }
+}
+
+/// The same without stations, of which there may be many.
+pub(super) fn status_without_macs(core: &Core, now: Duration) -> Status {
     let name = core.local.name;
     Status {
         version: env!("CARGO_PKG_VERSION").into(),
@@ -91,42 +96,45 @@ pub(super) fn status(core: &Core, now: Duration) -> Status {
         mtu: core.config.mtu,
         conn_limit: core.config.conn_limit,
         trusted_subnets: core.config.trusted_subnets.clone(),
-        targets: core
-            .dialler
-            .entries()
-            .iter()
-            .filter(|e| e.origin == Origin::Target)
-            .map(|e| target(e, now))
-            .collect(),
+        targets: targets(core, now),
         connections: connections(core, now),
         peers: peers(core),
         routes: routes(core),
-        macs: macs(core, now),
+        macs: Vec::new(),
         shards: shards(core),
         counters: counters(core),
-        degraded: core
-            .degraded
-            .iter()
-            .chain(&unencrypted_ways(core))
-            .map(|(name, reason)| Degraded {
-                name: (*name).into(),
-                reason: reason.clone(),
-                since_s: now.as_secs(),
-            })
-            .collect(),
+        degraded: degraded_states(core, now),
     }
 }
 
-/// All names, those of this host among them.
-pub(super) fn names(core: &Core) -> Vec<NameEntry> {
-    let all = core.mesh.names().map(|(name, origin, address, container)| NameEntry {
+/// Slower ways that the router works in.
+pub(super) fn degraded_states(core: &Core, now: Duration) -> Vec<Degraded> {
+    let ways = unencrypted_ways(core);
+    let states = core.degraded.iter().chain(&ways).map(|(name, reason)| Degraded {
+        name: (*name).into(),
+        reason: reason.clone(),
+        since_s: now.as_secs(),
+    });
+    states.collect()
+}
+
+/// What the router is told to dial.
+pub(super) fn targets(core: &Core, now: Duration) -> Vec<TargetStatus> {
+    let told = core.dialler.entries().iter().filter(|entry| entry.origin == Origin::Target);
+    told.map(|entry| target(entry, now)).collect()
+}
+
+/// Names, those of this host among them, at most `most`; and how many more there are.
+pub(super) fn names(core: &Core, most: usize) -> (Vec<NameEntry>, usize) {
+    let total = core.mesh.names().count();
+    let shown = core.mesh.names().take(most).map(|(name, origin, address, container)| NameEntry {
         name: name.clone(),
         address,
         container: ShortId(container),
         origin,
         nickname: Some(nickname_of(core, origin)),
     });
-    all.collect()
+    (shown.collect(), total.saturating_sub(most))
 }
 
 /// Peers that are sent nothing, because the ways to them are unencrypted somewhere.
@@ -177,14 +185,18 @@ fn links(core: &Core) -> impl Iterator<Item = &Link> {
 }
 
 fn connections(core: &Core, now: Duration) -> Vec<Connection> {
-    let linked = links(core).map(|link| linked(core, link, now));
-    let dialled = core.dialler.entries().iter().filter_map(|entry| dialled(entry, now));
-    let refused = core.refusals.0.iter().map(|(address, refused)| Connection {
+    links(core).map(|link| linked(core, link, now)).chain(attempts(core, now)).collect()
+}
+
+/// Attempts to make a link, ours and of others.
+pub(super) fn attempts(core: &Core, now: Duration) -> impl Iterator<Item = Connection> {
+    let dialled = core.dialler.entries().iter().filter_map(move |entry| dialled(entry, now));
+    let refused = core.refusals.0.iter().map(move |(address, refused)| Connection {
         reason: Some(refused.reason.clone()),
         since_s: now.saturating_sub(refused.at).as_secs(),
         ..blank(Direction::Inbound, Target::from(*address), ConnectionState::Failed)
     });
-    linked.chain(dialled).chain(refused).collect()
+    dialled.chain(refused)
 }
 
 const fn blank(direction: Direction, address: Target, state: ConnectionState) -> Connection {
@@ -218,7 +230,8 @@ const fn direction(side: Side) -> Direction {
     }
 }
 
-fn linked(core: &Core, link: &Link, now: Duration) -> Connection {
+/// A link.
+pub(super) fn linked(core: &Core, link: &Link, now: Duration) -> Connection {
     let state = if link.is_established() { ConnectionState::Established } else { ConnectionState::Pending };
     let sum =
         |of: fn(&weave_forward::LinkCounters) -> u64| link.counters.iter().map(|counters| of(counters)).sum();
@@ -410,7 +423,8 @@ fn macs(core: &Core, now: Duration) -> Vec<MacEntry> {
     all
 }
 
-fn shards(core: &Core) -> Vec<Shard> {
+/// The shards and their counters.
+pub(super) fn shards(core: &Core) -> Vec<Shard> {
     let cores = core.config.cores.as_ref().map(|cores| cores.as_slice().to_vec()).unwrap_or_default();
     let mut shards = Vec::new();
     for (number, counters) in core.group.counters().iter().enumerate() {
@@ -431,51 +445,59 @@ fn shards(core: &Core) -> Vec<Shard> {
     shards
 }
 
-fn counters(core: &Core) -> BTreeMap<String, u64> {
-    let counters = &core.counters;
-    let mesh = core.mesh.counters();
-    [
-        ("tcp_accepted", counters.accepted),
-        ("tcp_refused", counters.refused),
-        ("handshakes_failed", counters.handshakes_failed),
-        ("links_made", counters.links_made),
-        ("links_lost", counters.links_lost),
-        ("links_unfinished", counters.links_unfinished),
-        ("rekeys", counters.rekeys),
-        ("resumptions", counters.resumptions),
-        ("address_moves", counters.moves),
-        ("heartbeats_sent", counters.heartbeats_sent),
-        ("heartbeats_dropped", counters.heartbeats_dropped),
-        ("keep_alives_dropped", counters.keep_alives_dropped),
-        ("mac_flap", counters.mac_flaps),
-        ("mac_replaced", counters.macs_replaced),
-        ("mac_conflict", counters.mac_conflicts),
-        ("gossip_accepted", mesh.accepted),
-        ("gossip_published", mesh.published),
-        ("gossip_stale", mesh.stale),
-        ("gossip_forged", mesh.forged),
-        ("gossip_key_conflict", mesh.key_conflict),
-        ("gossip_version_limit", mesh.version_limit),
-        ("gossip_unreadable", mesh.unreadable),
-        ("gossip_farewelled", mesh.farewelled),
-        ("gossip_peers_full", mesh.peers_full),
-        ("gossip_parts_full", mesh.parts_full),
-        ("gossip_bytes_full", mesh.bytes_full),
-        ("gossip_wants_full", mesh.wants_full),
-        ("gossip_pulls_full", mesh.pulls_full),
-        ("gossip_unanswered", mesh.unanswered),
-        ("gossip_own_copies", mesh.own_copies),
-        ("stations_full", mesh.stations_full),
-        ("names_full", mesh.names_full),
-        ("own_does_not_fit", mesh.does_not_fit),
-        ("peers_evicted", mesh.evicted),
-        ("peers_collected", mesh.collected),
-        ("route_runs", mesh.route_runs),
-        ("log_lines_left_out", crate::logging::left_out()),
-    ]
-    .into_iter()
-    .map(|(name, value)| (name.to_owned(), value))
-    .collect()
+macro_rules! counters {
+    ($core:ident, $mesh:ident: $($name:literal = $value:expr,)*) => {
+        /// Names of the counters of the control core and the mesh.
+        #[cfg(test)]
+        pub(super) const COUNTERS: &[&str] = &[$($name,)*];
+
+        /// These counters.
+        pub(super) fn counters(core: &Core) -> BTreeMap<String, u64> {
+            let ($core, $mesh) = (&core.counters, core.mesh.counters());
+            [$(($name, $value),)*].into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+        }
+    };
+}
+
+counters! { counters, mesh:
+    "tcp_accepted" = counters.accepted,
+    "tcp_refused" = counters.refused,
+    "handshakes_failed" = counters.handshakes_failed,
+    "links_made" = counters.links_made,
+    "links_lost" = counters.links_lost,
+    "links_unfinished" = counters.links_unfinished,
+    "rekeys" = counters.rekeys,
+    "keys_expired" = counters.keys_expired,
+    "resumptions" = counters.resumptions,
+    "address_moves" = counters.moves,
+    "heartbeats_sent" = counters.heartbeats_sent,
+    "heartbeats_dropped" = counters.heartbeats_dropped,
+    "keep_alives_dropped" = counters.keep_alives_dropped,
+    "mac_flap" = counters.mac_flaps,
+    "mac_replaced" = counters.macs_replaced,
+    "mac_conflict" = counters.mac_conflicts,
+    "gossip_accepted" = mesh.accepted,
+    "gossip_published" = mesh.published,
+    "gossip_stale" = mesh.stale,
+    "gossip_forged" = mesh.forged,
+    "gossip_key_conflict" = mesh.key_conflict,
+    "gossip_version_limit" = mesh.version_limit,
+    "gossip_unreadable" = mesh.unreadable,
+    "gossip_farewelled" = mesh.farewelled,
+    "gossip_peers_full" = mesh.peers_full,
+    "gossip_parts_full" = mesh.parts_full,
+    "gossip_bytes_full" = mesh.bytes_full,
+    "gossip_wants_full" = mesh.wants_full,
+    "gossip_pulls_full" = mesh.pulls_full,
+    "gossip_unanswered" = mesh.unanswered,
+    "gossip_own_copies" = mesh.own_copies,
+    "stations_full" = mesh.stations_full,
+    "names_full" = mesh.names_full,
+    "own_does_not_fit" = mesh.does_not_fit,
+    "peers_evicted" = mesh.evicted,
+    "peers_collected" = mesh.collected,
+    "route_runs" = mesh.route_runs,
+    "log_lines_left_out" = crate::logging::left_out(),
 }
 
 #[cfg(test)]

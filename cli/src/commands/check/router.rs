@@ -1,8 +1,9 @@
 //! How the router of this host stands, and what runs beside it.
 
 use weave_api::client::TIME_LIMIT;
+use weave_api::names::ANSWER_WITHIN;
 use weave_api::status::{Connection, ConnectionState};
-use weave_api::{Client, ClientError, Status};
+use weave_api::{Client, ClientError, Status, sidecar};
 use weave_host::engine::Engine;
 
 use super::Finding;
@@ -107,7 +108,7 @@ fn engine(host: &str) -> Finding {
 
 fn names(environment: &Environment) -> Result<Finding> {
     let enabled = dns::settings(environment)?.enabled;
-    Ok(match dns::ask::status(&environment.run_dir()?) {
+    Ok(match sidecar::status(&environment.run_dir()?, ANSWER_WITHIN) {
         Ok(sidecar) if sidecar.listening.is_empty() => {
             let text = format!("it listens nowhere: {}", sidecar.not_listening.join("; "));
             Finding::failed(

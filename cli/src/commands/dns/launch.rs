@@ -18,7 +18,7 @@ use weave_host::records::Records;
 use weave_wire::HostName;
 
 use super::sidecar::READY;
-use super::{SIDECAR, ask, publish};
+use super::{SIDECAR, publish};
 use crate::commands::keeper;
 use crate::environment::Environment;
 use crate::failure::{Failure, Result};
@@ -148,7 +148,7 @@ fn change(new: DnsSettings, environment: &Environment) -> Result<()> {
     let _lock = lock(&run_dir)?;
     let old = super::settings(environment)?;
     let runs = Running::find(&run_dir, Daemon::Dns)?.is_some();
-    if runs && old == new && ask::status(&run_dir).is_ok() {
+    if runs && old == new && weave_api::sidecar::status(&run_dir, weave_api::names::ANSWER_WITHIN).is_ok() {
         return Ok(());
     }
     write(&new, &state_dir)?;

@@ -8,7 +8,7 @@ use weave_host::names::{ContainerNames, OutsideNames};
 use weave_host::records::{Record, Records};
 use weave_wire::HostName;
 
-use super::{ask, publish};
+use super::publish;
 use crate::commands::attach::open_records;
 use crate::commands::ps::full_name;
 use crate::environment::Environment;
@@ -164,7 +164,7 @@ pub fn lookup(name: &HostName, environment: &Environment) -> Result<()> {
     let bare = !name.as_str().contains('.');
     let full = if bare { HostName::typed(&format!("{name}.{domain}")) } else { Ok(name.clone()) };
     let full = full.map_err(|error| Failure::usage(&what, error, ""))?;
-    let found = ask::lookup(&environment.run_dir()?, &full).map_err(|error| {
+    let found = weave_api::sidecar::lookup(&environment.run_dir()?, &full).map_err(|error| {
         Failure::new(
             &what,
             format_args!("the DNS does not answer ({error})"),

@@ -64,6 +64,12 @@ impl Buffers {
         self.size
     }
 
+    /// Number of those that the kernel does not have.
+    #[must_use]
+    pub const fn lent(&self) -> usize {
+        self.lent
+    }
+
     /// True if the kernel has at least one.
     #[must_use]
     pub fn any_with_kernel(&self) -> bool {

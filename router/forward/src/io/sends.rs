@@ -139,6 +139,12 @@ impl Sends {
         self.free.len()
     }
 
+    /// Number of slots in use.
+    #[must_use]
+    pub fn count_used(&self) -> usize {
+        self.slots.len() - self.free.len()
+    }
+
     /// Number of free slots that are there for `origin`.
     #[must_use]
     #[inline]

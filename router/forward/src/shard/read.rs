@@ -35,6 +35,7 @@ impl Shard {
         };
         self.read_errors = 0;
         self.counters.tap_reads.add(1);
+        self.time_read(buffer);
         self.parked.push_back((buffer, len));
         if self.parked.len() == 1 {
             self.send_parked()?;
@@ -72,6 +73,7 @@ impl Shard {
             }
             self.parked.pop_front();
             self.transmit(buffer, len)?;
+            self.time_done(buffer);
             self.read.release(buffer);
         }
         Ok(())

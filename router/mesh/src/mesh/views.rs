@@ -33,7 +33,43 @@ pub struct PeerView<'a> {
     pub route: Option<&'a PeerRoute>,
 }
 
+/// What is known of who is linked to whom.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct TopologyView {
+    /// Peers that can be reached, we among them.
+    pub peers: usize,
+    /// Peers that are known but cannot be reached.
+    pub unreachable: usize,
+    /// Links that the former announce: each counts at both ends.
+    pub links: usize,
+    /// A number below 2^48 made of the former and their links: whoever knows the same has the same.
+    pub digest: u64,
+}
+
 impl<S: Signer> Mesh<S> {
+    /// Who is linked to whom, in numbers.
+    #[must_use]
+    pub fn topology(&self) -> TopologyView {
+        let mut view = TopologyView::default();
+        let mut add = |name, links: &[AnnouncedLink]| {
+            view.peers += 1;
+            view.links += links.len();
+            // A sum: in whatever order they are added.
+            let ends = links.iter().map(|link| mix(name, link.peer));
+            view.digest = ends.fold(view.digest.wrapping_add(mix(name, name)), u64::wrapping_add);
+        };
+        add(self.config.name, &self.announced_links());
+        for (name, peer) in self.store.peers() {
+            if self.routes.peer(name).is_some() {
+                add(name, peer.host.as_ref().map_or(&[], |host| &host.links));
+            } else {
+                view.unreachable += 1;
+            }
+        }
+        view.digest >>= 16;
+        view
+    }
+
     /// Everybody known, by name, reachable or not, but us.
     pub fn peers(&self) -> impl Iterator<Item = PeerView<'_>> {
         let links = self.links_by_peer();
@@ -122,4 +158,13 @@ impl<S: Signer> Mesh<S> {
         }
         forgotten
     }
+}
+
+/// A number for a link from one peer to another, spread over all bits (the finisher of `SplitMix64`).
+fn mix(from: PeerName, to: PeerName) -> u64 {
+    let number = |name: PeerName| name.to_bytes().iter().fold(0, |sum, byte| (sum << 8) | u64::from(*byte));
+    let mut mixed = number(from).wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(number(to));
+    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    mixed ^ (mixed >> 31)
 }

@@ -176,3 +176,27 @@ proptest! {
         net.check(nodes);
     }
 }
+
+#[test]
+fn who_knows_the_same_has_the_same_digest() {
+    let mut net = Net::new(4);
+    for (a, b) in [(0, 1), (1, 2), (2, 3), (3, 0)] {
+        net.link(a, b);
+    }
+    net.seconds(3);
+    let views = |net: &mut Net| [0, 1, 2, 3].map(|at| net.mesh(at).topology());
+    let whole = views(&mut net);
+    assert!(whole.iter().all(|view| *view == whole[0]), "{whole:?}");
+    assert_eq!((whole[0].peers, whole[0].links, whole[0].unreachable), (4, 8, 0));
+    net.cut(1, 2);
+    net.seconds(3);
+    let line = views(&mut net);
+    assert!(line.iter().all(|view| *view == line[0]), "{line:?}");
+    assert_ne!(line[0].digest, whole[0].digest);
+    net.cut(3, 0);
+    net.seconds(3);
+    let parts = views(&mut net);
+    assert_eq!((parts[0].digest, parts[2].digest), (parts[1].digest, parts[3].digest));
+    assert_ne!(parts[0].digest, parts[2].digest);
+    assert_eq!((parts[0].peers, parts[0].unreachable), (2, 2));
+}

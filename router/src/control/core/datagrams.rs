@@ -109,7 +109,9 @@ impl Core {
         self.on_lanes(id, beat, now);
         let Some(link) = self.links.get_mut(&id) else { return };
         let Some(liveness) = &mut link.liveness else { return };
-        liveness.on_answer(beat.sequence, now);
+        if let Some(time) = liveness.on_answer(beat.sequence, now) {
+            self.round_trips.record(time);
+        }
         if !liveness.is_established() {
             return;
         }

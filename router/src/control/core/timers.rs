@@ -115,6 +115,7 @@ impl Core {
         let (boot, shards) = (boot_time(), self.group.shards());
         let Some(link) = self.links.get_mut(&id) else { return };
         if link.rekey.is_expired(boot) {
+            self.counters.keys_expired += 1;
             return self.lose_link(id, "its keys are too old and no new ones could be agreed");
         }
         let due = link.rekey.poll_timeout().is_some_and(|at| at <= boot);

@@ -30,7 +30,7 @@ impl Host {
     pub(super) fn on_heartbeat_ack(&mut self, session: Session, beat: Heartbeat, now: Duration) {
         let Some(link) = self.links.get_mut(&session) else { return };
         let Some(liveness) = &mut link.liveness else { return };
-        liveness.on_answer(beat.sequence, now);
+        let _ = liveness.on_answer(beat.sequence, now);
         if liveness.is_established() && !std::mem::replace(&mut link.routed, true) {
             let number = link.number;
             self.dialler.established(number);

@@ -1,0 +1,217 @@
+//! The router looked at over HTTP: metrics, report, events and the status page. Nothing can be
+//! changed here.
+//!
+//! Clients are strangers: their number, their requests and the time each may take are limited,
+//! and what they send is not logged.
+
+mod answer;
+mod body;
+mod feed;
+mod host;
+mod look;
+mod page;
+mod stream;
+
+use super::core::Event;
+use crate::Config;
+use crate::rt::{self, TcpListener, TcpStream};
+use feed::Feed;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use look::Look;
+use std::cell::Cell;
+use std::convert::Infallible;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Connections at once; more are closed at once.
+const CONNECTIONS_MAX: usize = 128;
+/// Of them, streams of events.
+const STREAMS_MAX: usize = 16;
+/// Whole reports being sent at once: they may be large.
+const REPORTS_MAX: usize = 4;
+/// Requests over one connection.
+const REQUESTS_MAX: u32 = 1000;
+/// Line and headers of a request, bytes.
+const HEAD_MAX: usize = 16 << 10;
+/// Headers of a request.
+const HEADERS_MAX: usize = 64;
+/// Time to send the first request.
+const FIRST_REQUEST_WITHIN: Duration = Duration::from_secs(5);
+/// Time to read an answer and send the next request.
+const NEXT_REQUEST_WITHIN: Duration = Duration::from_secs(30);
+/// Time the control core has to answer.
+const CORE_WITHIN: Duration = Duration::from_secs(2);
+/// Wait after an error of `accept`.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// What HTTP did so far.
+#[derive(Debug, Default)]
+struct HttpCounters {
+    /// Connections closed because there were too many.
+    refused: Cell<u64>,
+    /// Connections closed because the client was slow or idle.
+    timed_out: Cell<u64>,
+    /// Requests answered with what was asked for.
+    answered: Cell<u64>,
+    /// Requests answered with an error.
+    failed: Cell<u64>,
+}
+
+/// The same with what is open, for metrics.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct HttpSample {
+    pub(super) connections: usize,
+    pub(super) streams: usize,
+    pub(super) refused: u64,
+    pub(super) timed_out: u64,
+    pub(super) answered: u64,
+    pub(super) failed: u64,
+}
+
+fn count(counter: &Cell<u64>) {
+    counter.set(counter.get() + 1);
+}
+
+/// A number of places, taken one by one.
+#[derive(Debug)]
+struct Places {
+    all: usize,
+    free: Rc<Cell<usize>>,
+}
+
+/// A place; free again when it is dropped.
+#[derive(Debug)]
+struct Place(Rc<Cell<usize>>);
+
+impl Places {
+    fn new(places: usize) -> Self {
+        Self { all: places, free: Rc::new(Cell::new(places)) }
+    }
+
+    fn take(&self) -> Option<Place> {
+        self.free.set(self.free.get().checked_sub(1)?);
+        Some(Place(Rc::clone(&self.free)))
+    }
+
+    fn used(&self) -> usize {
+        self.all - self.free.get()
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() + 1);
+    }
+}
+
+/// What all connections share.
+struct Site {
+    core: Rc<Look>,
+    /// Names that a client may call this host by.
+    names: Vec<String>,
+    /// Where the DNS of this host is asked, and whether there is one.
+    config: Arc<Config>,
+    connections: Places,
+    reports: Places,
+    streams: Places,
+    feed: Rc<Feed>,
+    counters: HttpCounters,
+}
+
+impl Site {
+    fn sample(&self) -> HttpSample {
+        HttpSample {
+            connections: self.connections.used(),
+            streams: self.streams.used(),
+            refused: self.counters.refused.get(),
+            timed_out: self.counters.timed_out.get(),
+            answered: self.counters.answered.get(),
+            failed: self.counters.failed.get(),
+        }
+    }
+}
+
+/// Serves clients until the runtime ends.
+pub(super) async fn serve(listener: TcpListener, config: Arc<Config>, events: rt::Sender<Event>) {
+    let core = Rc::new(Look::new(events));
+    let site = Rc::new(Site {
+        feed: Rc::new(Feed::new(Rc::clone(&core))),
+        core,
+        names: host::names(&config),
+        config,
+        connections: Places::new(CONNECTIONS_MAX),
+        reports: Places::new(REPORTS_MAX),
+        streams: Places::new(STREAMS_MAX),
+        counters: HttpCounters::default(),
+    });
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => match site.connections.take() {
+                Some(place) => {
+                    let site = Rc::clone(&site);
+                    rt::spawn(async move {
+                        talk(stream, site).await;
+                        drop(place);
+                    });
+                }
+                None => count(&site.counters.refused),
+            },
+            Err(error) => {
+                tracing::debug!("accepting an HTTP connection: {error}");
+                rt::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+/// Answers one client until it goes, errs or is too slow.
+async fn talk(stream: TcpStream, site: Rc<Site>) {
+    let deadline = Rc::new(Cell::new(Instant::now() + FIRST_REQUEST_WITHIN));
+    let left = Cell::new(REQUESTS_MAX);
+    let service = service_fn(|request| {
+        deadline.set(Instant::now() + NEXT_REQUEST_WITHIN);
+        left.set(left.get().saturating_sub(1));
+        let (site, deadline, last) = (Rc::clone(&site), Rc::clone(&deadline), left.get() == 0);
+        async move { Ok::<_, Infallible>(answer::answer(&site, &request, deadline, last).await) }
+    });
+    let connection = http1::Builder::new()
+        .header_read_timeout(None)
+        .max_buf_size(HEAD_MAX)
+        .max_headers(HEADERS_MAX)
+        .serve_connection(stream::Stream::new(stream), service);
+    let served = async {
+        if let Err(error) = connection.await {
+            tracing::debug!("an HTTP client: {error}");
+        }
+        false
+    };
+    let late = async {
+        loop {
+            let left = deadline.get().saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return true;
+            }
+            rt::sleep(left).await;
+        }
+    };
+    if futures_lite::future::or(served, late).await {
+        count(&site.counters.timed_out);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn there_are_so_many_places_and_each_comes_back() {
+        let places = Places::new(2);
+        let (first, _second) = (places.take().unwrap(), places.take().unwrap());
+        assert!(places.take().is_none());
+        drop(first);
+        assert!(places.take().is_some());
+    }
+}

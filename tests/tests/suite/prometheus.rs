@@ -1,0 +1,226 @@
+//! A real Prometheus: metrics, rules, alerts and the queries of the dashboards.
+
+use std::fs;
+use std::net::UdpSocket;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
+use weave_tests::prometheus::{Prometheus, dashboards, promtool};
+use weave_tests::world::LINK_WITHIN;
+use weave_tests::{Options, Pings, World, wait_until};
+
+/// What the routers have for Prometheus to reach them.
+const EVERYWHERE: (&str, &str) = ("WEAVE_STATUS_ADDR", ":6782");
+/// Results that come and go are waited for this long.
+const RESULT_WITHIN: Duration = Duration::from_secs(10);
+
+fn read(path: &str) -> String {
+    fs::read_to_string(dashboards().join(path)).unwrap()
+}
+
+/// Replaces the numbers before `m` that follow `before`: minutes of a production network by seconds.
+fn shorten(rules: &str, before: &str, by: &str) -> String {
+    let mut parts = rules.split(before);
+    let mut short = parts.next().unwrap().to_owned();
+    for part in parts {
+        let rest = part.trim_start_matches(|c: char| c.is_ascii_digit()).strip_prefix('m').unwrap();
+        short += &format!("{before}{by}{rest}");
+    }
+    short
+}
+
+/// The alerts with short times and thresholds that a test can reach.
+fn quick_alerts(memory: &str) -> String {
+    let quick = shorten(&shorten(&read("prometheus/alerts.yml"), "for: ", "0s"), "[", "3s");
+    let (memory_before, age_before, failures_before) = ("160 * 1024 * 1024", "> 150", "[3s]) > 5");
+    for threshold in [memory_before, age_before, failures_before] {
+        assert!(quick.contains(threshold), "{threshold}: {quick}");
+    }
+    quick.replace(memory_before, memory).replace(age_before, "> 3").replace(failures_before, "[3s]) > 0")
+}
+
+#[test]
+fn promtool_finds_no_fault_in_rules_and_metrics() {
+    let rules = dashboards().join("prometheus");
+    promtool(&["check", "rules", "alerts.yml", "recording.yml"], &rules, None);
+    promtool(&["test", "rules", "tests.yml"], &rules, None);
+
+    let world = World::pair(Options::encrypted());
+    world.weave(0, &["status"]).ok();
+    let answer = world.get(0, "/metrics");
+    assert_eq!(answer.headers["content-type"], "text/plain; version=0.0.4; charset=utf-8");
+    let file = world.host(0).directory().join("metrics.txt");
+    fs::write(&file, &answer.body).unwrap();
+    promtool(&["check", "metrics"], &rules, Some(&file));
+    let has = |line: &str| assert!(answer.body.contains(line), "{line}: {}", answer.body);
+    has("\nweave_connections{state=\"established\",type=\"udp\",encryption=\"yes\"} 1\n");
+    has("\nweave_control_requests_total{request=\"status\"} ");
+    has("\nweave_peers 2\n");
+    has("\n# TYPE weave_frame_processing_seconds histogram\n");
+}
+
+/// Each alert has a section in the runbook, a unit test, and words for people.
+#[test]
+fn every_alert_is_explained_and_tested() {
+    let (alerts, tests) = (read("prometheus/alerts.yml"), read("prometheus/tests.yml"));
+    let runbook = read("../docs/runbook.md");
+    let names: Vec<&str> = alerts.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")).collect();
+    assert_eq!(names.len(), 12);
+    for name in &names {
+        assert!(runbook.contains(&format!("\n## {name}\n")), "{name} has no section in the runbook");
+        let url = format!("runbook_url: docs/runbook.md#{}\n", name.to_lowercase());
+        assert!(alerts.contains(&url), "{url}");
+        assert!(tests.contains(&format!("alertname: {name}\n")), "{name} has no unit test");
+    }
+}
+
+/// Queries of all dashboards, as they are written there.
+fn queries() -> Vec<String> {
+    let mut queries = Vec::new();
+    for entry in fs::read_dir(dashboards().join("grafana")).unwrap() {
+        let path = entry.unwrap().path();
+        let is_dashboard = |path: &Path| {
+            let name = path.file_name().unwrap().to_string_lossy().into_owned();
+            name.ends_with(".json") && !name.starts_with("package") && name != "tsconfig.json"
+        };
+        if !is_dashboard(&path) {
+            continue;
+        }
+        let board: serde_json::Value = serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap();
+        for panel in board["panels"].as_array().unwrap() {
+            let targets = panel["targets"].as_array().unwrap().iter();
+            queries.extend(targets.map(|target| target["expr"].as_str().unwrap().to_owned()));
+        }
+    }
+    queries
+}
+
+/// What is right with no result: lists of what is wrong.
+fn may_be_empty(query: &str) -> bool {
+    query.ends_with("> 0") || query.ends_with("== 0")
+}
+
+#[test]
+fn every_query_has_a_result_with_two_routers_and_traffic() {
+    let (name, value) = EVERYWHERE;
+    let world = World::pair(Options::encrypted().env(name, value));
+    world.weave(0, &["launch-dns", "10.2.0.1/24"]).ok();
+    let pings = Pings::between(&world, 0, weave_tests::world::v4(1).into());
+    let recording = read("prometheus/recording.yml");
+    let prometheus = Prometheus::start(&world, 0, &[0, 1], &recording);
+
+    let all = queries();
+    assert!(all.len() > 60, "{} queries", all.len());
+    let peer = prometheus.query("weave_link_up{instance=\"host0\"}").unwrap();
+    let peer = peer[0]["metric"]["nickname"].as_str().unwrap().to_owned();
+    let rules = recording.lines().filter_map(|line| line.trim().strip_prefix("- record: "));
+    for query in all.into_iter().chain(rules.map(str::to_owned)) {
+        let filled = query
+            .replace("$__rate_interval", "5s")
+            .replace("$job", "weave")
+            .replace("$instance", "host0")
+            .replace("$peer", &peer);
+        let mut result = prometheus.query(&filled).unwrap_or_else(|error| panic!("{query}: {error}"));
+        // A rate needs two scrapes.
+        let deadline = Instant::now() + RESULT_WITHIN;
+        while result.is_empty() && !may_be_empty(&filled) && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(100));
+            result = prometheus.query(&filled).unwrap();
+        }
+        assert!(!result.is_empty() || may_be_empty(&filled), "no result: {filled}");
+    }
+    let agree = "count(count_values(\"digest\", weave_topology_digest))";
+    wait_until(
+        RESULT_WITHIN,
+        || "both hosts see one network".into(),
+        || prometheus.try_value(agree).as_deref() == Some("1"),
+    );
+    let _ = pings.finish();
+}
+
+/// One alert after the other: what it is for is done to the routers, and undone.
+#[test]
+fn long_each_alert_fires_and_clears() {
+    let (name, value) = EVERYWHERE;
+    let options = Options::encrypted().count(3).not_launched().env(name, value);
+    let mut world = World::new(options.env("WEAVE_TEST_REKEY_MS", "500"));
+    world.launch(0, &[]);
+    world.launch(1, &["--mtu", "1300", "--offload", "no-uso", &world.underlay(0).to_string()]);
+    world.options_mut().hosts[2].password = Some("quite another password".into());
+    world.wait_linked(0, 1, LINK_WITHIN);
+    world.weave(0, &["launch-dns", "10.2.0.1/24"]).ok();
+    let world = &world;
+    let plenty = "64 * 1024 * 1024 * 1024";
+    let prometheus = Prometheus::start(world, 0, &[0, 1], &quick_alerts(plenty));
+
+    prometheus.wait_fires("WeaveLinkDegraded", "host1");
+    prometheus.wait_fires("WeaveRouterDegraded", "host1");
+    for alert in ["WeaveRouterDown", "WeaveLinkDown", "WeaveGossipDivergence", "WeaveDnsDown", "WeaveMemory"]
+    {
+        assert_eq!(prometheus.firing(alert), Vec::<String>::new(), "{alert} before anything is wrong");
+    }
+    world.stop(1);
+    prometheus.wait_fires("WeaveRouterDown", "host1");
+    world.launch_to(1, &[0]);
+    world.wait_linked(0, 1, LINK_WITHIN);
+    prometheus.wait_fires("WeaveRouterRestarted", "host1");
+    for alert in ["WeaveRouterDown", "WeaveLinkDegraded", "WeaveRouterDegraded", "WeaveRouterRestarted"] {
+        prometheus.wait_clears(alert);
+    }
+
+    world.kill(0);
+    prometheus.wait_fires("WeaveLinkDown", "host1");
+    prometheus.wait_fires("WeavePeerUnreachable", "host1");
+    world.launch(0, &[]);
+    world.wait_linked(0, 1, LINK_WITHIN);
+    prometheus.wait_clears("WeaveLinkDown");
+    prometheus.wait_clears("WeavePeerUnreachable");
+
+    // TCP carries what keys are agreed by; without UDP too each host is alone.
+    world.tool(0, "iptables -I INPUT -p tcp --dport 6783 -j DROP");
+    world.tool(0, "iptables -I INPUT -p tcp --sport 6783 -j DROP");
+    prometheus.wait_fires("WeaveRekeyFailing", "host0");
+    world.tool(0, "iptables -I INPUT -p udp -i eth0 -j DROP");
+    prometheus.wait_fires("WeaveGossipDivergence", "all");
+    world.tool(0, "iptables -F INPUT");
+    world.weave(1, &["connect", &world.underlay(0).to_string()]).ok();
+    world.wait_linked(0, 1, LINK_WITHIN);
+    prometheus.wait_clears("WeaveRekeyFailing");
+    prometheus.wait_clears("WeaveGossipDivergence");
+
+    // Datagrams that are none of this protocol, faster than the threshold.
+    let to = world.host(0).v4();
+    let shout = || {
+        let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+        (0..50).for_each(|_| _ = socket.send_to(&[0; 64], (to, 6783)));
+    };
+    wait_until(
+        RESULT_WITHIN,
+        || "WeaveDrops fires".into(),
+        || {
+            world.on_host(1, shout);
+            prometheus.firing("WeaveDrops").iter().any(|one| one == "host0")
+        },
+    );
+    prometheus.wait_clears("WeaveDrops");
+
+    let pid_file = world.host(0).run_dir().join("dns.pid");
+    let pid = fs::read_to_string(pid_file).unwrap();
+    let sidecar = Pid::from_raw(pid.split_whitespace().next().unwrap().parse().unwrap());
+    nix::sys::signal::kill(sidecar, Signal::SIGSTOP).unwrap();
+    prometheus.wait_fires("WeaveDnsDown", "host0");
+    nix::sys::signal::kill(sidecar, Signal::SIGCONT).unwrap();
+    prometheus.wait_clears("WeaveDnsDown");
+
+    world.launch_to(2, &[0]);
+    prometheus.wait_fires("WeaveHandshakeFailures", "host0");
+    world.stop(2);
+    prometheus.wait_clears("WeaveHandshakeFailures");
+
+    prometheus.set_rules(&quick_alerts("1024"));
+    prometheus.wait_fires("WeaveMemory", "host0");
+    prometheus.set_rules(&quick_alerts(plenty));
+    prometheus.wait_clears("WeaveMemory");
+}

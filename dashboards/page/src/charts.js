@@ -6,6 +6,8 @@ import { bits, micros, rate, scaled, UNKNOWN } from "./format.js";
 import { KEPT_S } from "./history.js";
 
 const HEIGHT = 132;
+/** What the time axis may span, seconds. */
+const SPANS = [60, 120, 300, KEPT_S];
 const perSecond = (value) => rate(value);
 
 const KINDS = [
@@ -77,16 +79,18 @@ export class Charts {
   /** Draws a history; `whole`: that of the router, not of one link. */
   show(history, whole, wall) {
     this.last = [history, whole, wall];
+    const since = wall - (history.times[0] ?? wall);
+    const span = SPANS.find((each) => each >= since) ?? KEPT_S;
     for (const chart of this.charts) {
       const { kind } = chart;
-      const apt = history !== null && (whole || !kind.allOnly);
+      const apt = whole || !kind.allOnly;
       set(chart.figure, { hidden: !apt });
       if (!apt) continue;
       const data = history.table(kind.lines.map(([column]) => column));
       chart.plot ??= this.#make(chart);
       chart.plot.setData(data, false);
       chart.plot.batch(() => {
-        chart.plot.setScale("x", { min: wall - KEPT_S, max: wall });
+        chart.plot.setScale("x", { min: wall - span, max: wall });
         chart.plot.setScale("y", { min: 0, max: top(data.slice(1)) });
       });
       this.#tell(chart, data.slice(1));
@@ -114,10 +118,10 @@ export class Charts {
       height: HEIGHT,
       legend: { show: false },
       cursor: { show: false },
-      padding: [8, 6, 0, 0],
+      padding: [8, 16, 0, 0],
       scales: { x: { auto: false }, y: { auto: false } },
       axes: [
-        { ...axis, size: 22, space: 60, incrs: [60, 120, 300], values: (plot, ticks) => ticks.map((tick) => ago(plot.scales.x.max - tick)), splits: (plot, _, min, max, step) => splits(min, max, step) },
+        { ...axis, size: 22, space: 60, incrs: [15, 30, 60, 120, 300], values: (plot, ticks) => ticks.map((tick) => ago(plot.scales.x.max - tick)), splits: (plot, _, min, max, step) => splits(min, max, step) },
         { ...axis, size: 46, gap: 3, space: 28, values: (_, ticks) => ticks.map((tick) => kind.axis(tick)) },
       ],
       series: [
@@ -168,4 +172,7 @@ function splits(min, max, step) {
   return marks;
 }
 
-const ago = (seconds) => (seconds < 1 ? "now" : `-${Math.round(seconds / 60)} min`);
+const ago = (seconds) => {
+  if (seconds < 1) return "now";
+  return seconds % 60 < 1 ? `-${Math.round(seconds / 60)} min` : `-${Math.round(seconds)} s`;
+};

@@ -3,16 +3,18 @@
 import { forceCollide, forceLink, forceManyBody, forceSimulation, forceX, forceY } from "d3-force";
 
 /** Room for a host and what is written below it, pixels. */
-export const CELL = { width: 112, height: 62 };
+export const CELL = { width: 116, height: 62 };
 const PADDING = { x: 58, top: 30, bottom: 50 };
-const HEIGHT_MIN = 240;
+const HEIGHT_MIN = 300;
+/** Few hosts stand this much farther apart at most. */
+const APART_MAX = 1.8;
 const TURNS = 300;
 /** With more links than this for each host the mesh has no shape to show. */
 const DENSE = 4;
 
 /**
  * Places for `nodes` ([{key, own}]) in a box `width` wide: `{places: Map(key → {x, y}), height}`.
- * `cell`: the least room for each.
+ * `cell`: the least room for each host.
  */
 export function layout(nodes, edges, width, cell = CELL) {
   // Cells are wider than high; what pushes hosts apart is round. So x is shrunk meanwhile.
@@ -25,7 +27,8 @@ export function layout(nodes, edges, width, cell = CELL) {
   const links = edges
     .filter((edge) => present.has(edge.a) && present.has(edge.b))
     .map((edge) => ({ source: edge.a, target: edge.b }));
-  const radius = cell.height / 2;
+  const room = (width * HEIGHT_MIN) / (points.length * cell.width * cell.height);
+  const radius = (cell.height / 2) * Math.min(APART_MAX, Math.max(1, Math.sqrt(room / 2)));
   // As flat as the box is.
   const expected = (points.length * cell.height * cell.height) / (2 * half);
   const flat = Math.min(1, Math.max(0.08, expected / (2 * half)));

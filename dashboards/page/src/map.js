@@ -2,14 +2,16 @@
 
 import { el, keyed, say, set, svg } from "./dom.js";
 import { bits, micros, shortened } from "./format.js";
-import { CELL, layout } from "./layout.js";
+import { layout } from "./layout.js";
 import { sealed, severity, way } from "./model.js";
 
 const LABEL_MAX = 16;
 /** With more links than this those of other hosts are shown for the selected host only. */
 const OTHERS_MAX = 600;
 /** Widest line, pixels, at this many bytes a second. */
-const WIDEST = { width: 6, bytes: 1.25e9 };
+const WIDEST = { width: 6, crowded: 2.5, bytes: 1.25e9 };
+/** With more own links than this their lines are thinner. */
+const CROWD = 30;
 const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 
 const LEGEND = [
@@ -52,7 +54,8 @@ export class HostMap {
     for (const [kind, text] of LEGEND) legend.append(el("li", {}, sample(kind), text));
     this.hosts.addEventListener("keydown", (event) => this.#key(event));
     this.hosts.addEventListener("click", (event) => this.#click(event));
-    this.hosts.addEventListener("focusin", (event) => this.#move(event.target.closest("[data-host]")?.dataset.host));
+    // Not on the list: a browser lets an element of SVG with such a listener take focus itself.
+    place.addEventListener("focusin", (event) => this.#move(event.target.closest("[data-host]")?.dataset.host));
     new ResizeObserver(() => this.view && this.show(this.view, this.#selected)).observe(place);
   }
 
@@ -73,9 +76,7 @@ export class HostMap {
     const wanted = `${width} ${this.#hosts.map((host) => host.key).sort().join()}`;
     if (wanted === this.#laid) return;
     this.#laid = wanted;
-    const longest = Math.max(...this.#hosts.map((host) => Math.min(LABEL_MAX, host.nickname.length)));
-    const cell = { width: Math.min(CELL.width, Math.max(84, longest * 7 + 10)), height: CELL.height };
-    const { places, height } = layout(this.#hosts, view.edges, width, cell);
+    const { places, height } = layout(this.#hosts, view.edges, width);
     this.#places = places;
     set(this.picture, { viewBox: `0 0 ${width} ${height}`, width, height });
   }
@@ -98,6 +99,7 @@ export class HostMap {
   }
 
   #drawLinks(view) {
+    const widest = view.links.length > CROWD ? WIDEST.crowded : WIDEST.width;
     keyed(
       this.lines,
       view.edges.filter((edge) => edge.link),
@@ -109,7 +111,7 @@ export class HostMap {
           const up = severity(connection.state);
           const kind = up === "ok" ? (connection.encrypted ? "sealed" : "clear") : `down ${up}`;
           set(line, { d: this.#segment(edge), class: `link ${kind}` });
-          line.style.strokeWidth = up === "ok" ? `${thickness((rates.rx_bytes ?? 0) + (rates.tx_bytes ?? 0))}px` : "";
+          line.style.strokeWidth = up === "ok" ? `${thickness((rates.rx_bytes ?? 0) + (rates.tx_bytes ?? 0), widest)}px` : "";
         },
       },
     );
@@ -125,16 +127,15 @@ export class HostMap {
   }
 
   #makeHost(host) {
-    const node = svg(
+    return svg(
       "g",
       { role: "option", "data-host": host.key },
       svg("title"),
       svg("circle", { class: "target", r: 22 }),
       svg("g", { class: "sign" }),
-      svg("text", { class: "label", y: 21 }),
-      svg("text", { class: "detail", y: 34 }),
+      svg("text", { class: "label", y: 21, "aria-hidden": "true" }),
+      svg("text", { class: "detail", y: 34, "aria-hidden": "true" }),
     );
-    return node;
   }
 
   #updateHost(node, host, selected) {
@@ -147,13 +148,12 @@ export class HostMap {
       transform: `translate(${x.toFixed(1)} ${y.toFixed(1)})`,
       tabindex: host.key === this.#focus ? "0" : "-1",
       "aria-selected": String(host.key === selected),
-      "aria-label": lines.join(", "),
     });
     if (sign.dataset.kind !== kind) {
       sign.dataset.kind = kind;
       sign.replaceChildren(...shapes(kind));
     }
-    say(title, lines.join("\n"));
+    say(title, lines.join(",\n"));
     say(label, shortened(host.nickname, LABEL_MAX));
     say(detail, detailOf(host));
   }
@@ -201,10 +201,10 @@ export class HostMap {
 }
 
 /** A wider line for more bytes a second, on a logarithmic scale from 1 kB/s. */
-function thickness(rate) {
+function thickness(rate, widest) {
   if (rate < 1000) return 1.5;
   const share = Math.log10(rate / 1000) / Math.log10(WIDEST.bytes / 1000);
-  return Number((1.5 + Math.min(1, share) * (WIDEST.width - 1.5)).toFixed(1));
+  return Number((1.5 + Math.min(1, share) * (widest - 1.5)).toFixed(1));
 }
 
 function kindOf(host) {
@@ -253,7 +253,7 @@ function describe(host) {
   } else if (link?.connection.reason) {
     lines.push(link.connection.reason);
   }
-  if (host.names.length > 0) lines.push(`${host.names.length} names`);
+  if (host.names.length > 0) lines.push(`${host.names.length} ${host.names.length > 1 ? "names" : "name"}`);
   return lines;
 }
 

@@ -55,10 +55,12 @@ export class Model {
   }
 
   /**
-   * Takes a document that came at `now` (seconds, any origin) and wall clock time `wall` (seconds).
+   * Takes a document that came at `arrived` (seconds, any origin) and wall clock time `wall` (seconds).
    * The answer is what the page shows.
    */
-  take(report, now, wall) {
+  take(report, arrived, wall) {
+    // The router's own time, where it tells it: what is late on the way changes no rate.
+    const now = report.taken_ms === undefined ? arrived : report.taken_ms / 1000;
     const { status } = report;
     const restarted = this.#run !== null && this.#run !== `${status.name} ${status.uid}`;
     if (restarted) {
@@ -162,7 +164,7 @@ export function severity(state) {
 function rates(connection, was, elapsed) {
   return Object.fromEntries(
     COUNTED.map((field) => {
-      const grown = was ? connection[field] - was[field] : -1;
+      const grown = was && connection.peer ? connection[field] - was[field] : -1;
       // A link that was made anew counts from 0 again.
       return [field, grown >= 0 ? grown / elapsed : null];
     }),
@@ -193,8 +195,8 @@ function totals(links, drops) {
   const established = links.filter((each) => each.connection.state === "established");
   const times = established.map((each) => each.connection.rtt_us).filter((time) => time !== undefined && time !== null);
   const lost = drops.filter((each) => !EXPECTED.has(each.name));
-  // Without a link the sum is 0, but before the second document nothing is known.
-  const all = (field) => (links.length > 0 ? sum(links.map((each) => each.rates[field])) : 0);
+  // Without a link the sum is 0; with one it is not known before the second document.
+  const all = (field) => (established.length > 0 ? sum(established.map((each) => each.rates[field])) : 0);
   return {
     rx: all("rx_bytes"),
     tx: all("tx_bytes"),

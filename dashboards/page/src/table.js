@@ -30,7 +30,7 @@ export class Table {
     this.more = el("p", { class: "more", hidden: true });
     this.table = el("table", {}, el("caption", { class: "unseen" }, caption), el("thead", {}, el("tr", {}, ...heads)), this.body);
     place.append(
-      el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": caption }, this.table),
+      el("div", { class: "scroll", tabindex: "0", role: "group", "aria-label": caption }, this.table),
       this.empty,
       this.more,
     );
@@ -60,9 +60,10 @@ export class Table {
 
   #draw(still) {
     const column = this.columns.find((each) => each.key === this.sort);
+    const first = this.columns[0];
     const values = new Map(this.items.map((item) => [item, column.value(item)]));
     const sorted = [...this.items].sort(
-      (a, b) => compare(values.get(a), values.get(b), this.ascending) || compare(this.key(a), this.key(b), true),
+      (a, b) => compare(values.get(a), values.get(b), this.ascending) || compare(first.value(a), first.value(b), true),
     );
     const shown = sorted.slice(0, this.most);
     keyed(this.body, shown, { key: this.key, make: () => this.#row(), update: (row, item) => this.#fill(row, item), still });
@@ -95,9 +96,11 @@ export class Table {
   }
 }
 
+const states = new WeakMap();
+
 /** Puts an element into a cell, made again only when `state` is another one. */
 export function once(cell, state, make) {
-  if (cell.dataset.state === state && cell.firstChild) return;
-  cell.dataset.state = state;
+  if (states.get(cell) === state) return;
+  states.set(cell, state);
   cell.replaceChildren(...[make()].flat());
 }

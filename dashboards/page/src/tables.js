@@ -25,11 +25,12 @@ export function linksTable(place, onSelect) {
   return new Table(place, {
     caption: "Links of this host",
     empty: "This host has no link and dials nobody. `weave connect PEER` adds one.",
-    sort: "peer",
+    sort: "state",
     key: (link) => link.key,
     columns: [
       element("peer", "Peer", (link) => linkName(link.connection), (link) => `${link.host} ${linkName(link.connection)}`, (link) => selector(link.host, linkName(link.connection), onSelect), { first: true }),
       element("state", "State", (link) => STATES.indexOf(link.connection.state), (link) => link.connection.state, (link) => stateChip(link.connection.state)),
+      text("notes", "Remarks", (link) => remarks(link.connection), { class: "notes" }),
       number("since", "For", (link) => link.connection.since_s, duration),
       element("seal", "Data", (link) => link.connection.encrypted ?? null, (link) => String(link.connection.encrypted), (link) => sealChip(link.connection.encrypted)),
       number("rtt", "Round trip", (link) => link.connection.rtt_us ?? null, micros),
@@ -41,7 +42,6 @@ export function linksTable(place, onSelect) {
       number("txt", "Sent", (link) => link.connection.tx_bytes, bytes),
       number("mtu", "MTU", (link) => link.connection.mtu ?? null, count),
       text("address", "Address", (link) => `${link.connection.direction === "outbound" ? "→" : "←"} ${link.connection.address}`, { class: "mono" }),
-      text("notes", "Remarks", (link) => remarks(link.connection)),
     ],
   });
 }
@@ -112,7 +112,7 @@ export function dropsTable(place) {
       text("reason", "Reason", (drop) => drop.name, { first: true, class: "mono" }),
       number("rate", "Rate", (drop) => drop.rate, rate),
       number("total", "Total", (drop) => drop.total, count),
-      text("meaning", "Meaning", (drop) => REASONS.get(drop.name) ?? ""),
+      text("meaning", "Meaning", (drop) => REASONS.get(drop.name) ?? "", { class: "meaning" }),
     ],
     onShown: (row, drop) => set(row, { class: EXPECTED.has(drop.name) ? "quiet" : drop.rate > 0 ? "active" : null }),
   });

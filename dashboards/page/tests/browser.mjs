@@ -1,7 +1,9 @@
 // Chromium, and what no page may do in it.
 
 import assert from "node:assert/strict";
+import { after, before } from "node:test";
 import { chromium } from "playwright-core";
+import { Server } from "./server.mjs";
 
 const ARGUMENTS = [
   "--no-sandbox",
@@ -12,6 +14,8 @@ const ARGUMENTS = [
   "--disable-component-update",
   "--disable-sync",
 ];
+
+let chrome = null;
 
 /** A browser with a profile of its own, which goes with it. */
 export const browser = () =>
@@ -65,4 +69,43 @@ export function rows(page, id) {
     const heads = [...table.tHead.rows[0].cells].map((cell) => cell.textContent);
     return [...table.tBodies[0].rows].map((row) => Object.fromEntries([...row.cells].map((cell, index) => [heads[index], cell.textContent])));
   });
+}
+
+/** Gives the tests of this file a browser. */
+export function withBrowser() {
+  before(async () => {
+    chrome = await browser();
+  });
+  after(() => chrome?.close());
+}
+
+/** Serves `report` to one page; the test decides when the next second comes. */
+export async function shown(report, options, work) {
+  const server = await new Server(report, { every: 0 }).listen();
+  try {
+    await visit(chrome, server.url, options, async (page) => {
+      await linked(server);
+      await second(server, page, report);
+      await second(server, page, report);
+      await work(page, server);
+    });
+  } finally {
+    await server.stop();
+  }
+}
+
+/** Waits until the page listens. */
+export async function linked(server, limit = 8000) {
+  const end = Date.now() + limit;
+  while (server.listeners.size === 0) {
+    assert.ok(Date.now() < end, "nobody listens to /events");
+    await new Promise((resolve) => setTimeout(resolve, 10));
+  }
+}
+
+/** Sends the next report and waits until the page shows it. */
+export async function second(server, page, report) {
+  server.step();
+  const { uptime_s: time, nickname } = report(server.second).status;
+  await until(page, ([name, up]) => document.getElementById("nickname").textContent === name && window.document.body.dataset.up === String(up), [nickname, time]);
 }

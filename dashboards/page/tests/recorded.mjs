@@ -137,6 +137,7 @@ export function recorded({ hosts = 100, seed = 1, direct = 12, nickname = null, 
     }));
     return {
       version: 1,
+      taken_ms: 1000 * second,
       status: {
         version: "0.1.0",
         protocol: [1, 1],

@@ -1,9 +1,10 @@
 # Two commands for newcomers: `make demo` and `make test`.
-.PHONY: all demo test test-long sim bench lint fmt help
+.PHONY: all demo test test-page page test-long sim bench lint fmt help
 .DEFAULT_GOAL := help
 CARGO ?= cargo
 # A library installed on this machine must not end up in the executable.
 export AWS_LC_SYS_USE_SYSTEM := 0
+PAGE := npm --prefix dashboards/page --silent
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -19,6 +20,15 @@ test: ## installs what is missing, runs every test but the long ones
 	@scripts/install-deps
 	@echo '==> building and running the tests'
 	$(CARGO) nextest run --workspace --locked
+	@$(PAGE) test
+
+test-page: ## the status page alone, in a real browser
+	@scripts/install-deps
+	@$(PAGE) test
+
+page: ## builds the status page anew, after a change of its sources
+	@scripts/install-deps
+	@$(PAGE) run build
 
 test-long: ## the tests that need more than 30 s each
 	@scripts/install-deps

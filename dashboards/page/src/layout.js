@@ -8,7 +8,9 @@ const PADDING = { x: 58, top: 30, bottom: 50 };
 const HEIGHT_MIN = 300;
 /** Few hosts stand this much farther apart at most. */
 const APART_MAX = 1.8;
-const TURNS = 300;
+/** Turns of the simulation: fewer where each costs more. */
+const TURNS = { least: 80, most: 300, hosts: 20_000 };
+const SPREAD_TURNS = 80;
 /** With more links than this for each host the mesh has no shape to show. */
 const DENSE = 4;
 
@@ -36,7 +38,7 @@ export function layout(nodes, edges, width, cell = CELL) {
   const simulation = forceSimulation(points)
     .force("x", forceX(0).strength(0.06 * flat))
     .force("y", forceY(0).strength(0.06))
-    .force("collide", forceCollide(radius).strength(1).iterations(3))
+    .force("collide", forceCollide(radius).strength(1).iterations(2))
     .force("walls", () => {
       for (const point of points) point.x = Math.min(half, Math.max(-half, point.x));
     })
@@ -50,7 +52,11 @@ export function layout(nodes, edges, width, cell = CELL) {
     own.fx = 0;
     own.fy = 0;
   }
-  simulation.tick(TURNS);
+  const turns = Math.round(Math.min(TURNS.most, Math.max(TURNS.least, TURNS.hosts / points.length)));
+  simulation.alphaDecay(1 - 0.001 ** (1 / turns)).tick(turns);
+  // What pulls hosts together has done its work: now they only make room for each other.
+  for (const name of ["x", "y", "charge", "link"]) simulation.force(name, null);
+  simulation.tick(SPREAD_TURNS);
   return fit(points, shrink, width, inner);
 }
 

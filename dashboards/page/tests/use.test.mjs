@@ -11,7 +11,7 @@ const AXE = createRequire(import.meta.url).resolve("axe-core/axe.min.js");
 withBrowser();
 
 test("all of it by the keyboard", async () => {
-  const world = recorded({ hosts: 30, direct: 8 });
+  const world = recorded({ hosts: 16, direct: 5 });
   await shown(world.at, {}, async (page, server) => {
     const focused = () =>
       page.evaluate(() => {
@@ -59,7 +59,7 @@ test("all of it by the keyboard", async () => {
       }
     };
     await reach(world.peerName(0));
-    assert.equal(keys.size, 30);
+    assert.equal(keys.size, 16);
     await page.keyboard.press("Escape");
     assert.equal(await page.locator("[aria-selected=true]").count(), 0);
     // Then everything else, with focus that is seen, and out at the end.
@@ -73,7 +73,7 @@ test("all of it by the keyboard", async () => {
     }
     for (const wanted of ["search-hosts", "search-names", "all-drops"]) assert.ok(stops.some(({ id }) => id === wanted), wanted);
     assert.ok(stops.some(({ label }) => label === "Links of this host"), "a table scrolls by the keyboard");
-    assert.ok(stops.some(({ select }) => select === world.peerName(20)), "hosts are selected in their table");
+    assert.ok(stops.some(({ select }) => select === world.peerName(14)), "hosts are selected in their table");
   });
 });
 
@@ -99,7 +99,7 @@ test("tables sort by their headers and search", async () => {
 
 for (const colorScheme of ["dark", "light"]) {
   test(`no rule of accessibility is broken, ${colorScheme}`, async () => {
-    const world = recorded({ hosts: 40 });
+    const world = recorded({ hosts: 20 });
     const report = (time) => troubled(world.at(time));
     await shown(report, { colorScheme, lossy: true }, async (page, server) => {
       // As a file of a browser's extension would come: the policy of the page stays as it is.

@@ -117,6 +117,9 @@ for (const colorScheme of ["dark", "light"]) {
       await page.locator("summary").click();
       await second(server, page, report);
       await check("a host selected");
+      await server.stop();
+      await until(page, () => document.body.dataset.feed === "lost");
+      await check("the router is gone");
     });
   });
 }

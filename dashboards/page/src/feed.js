@@ -1,7 +1,10 @@
 // Documents as they come, and whether they still do.
 
-/** Without a document for this long the feed counts as lost, milliseconds. */
-export const SILENCE_MS = 4000;
+/** Without a document for this long the feed counts as lost, milliseconds; before the second one for longer. */
+const SILENCE_MS = 4000;
+const SILENCE_AT_FIRST_MS = 12_000;
+/** A router with much to tell does so less often: so many times it may be missed. */
+const MISSED = 3;
 /** Waits before trying again, milliseconds. */
 const RETRY_MS = [500, 1000, 2000, 4000];
 const WATCH_MS = 500;
@@ -11,6 +14,8 @@ export class Feed {
   #source = null;
   #heard = null;
   #failures = 0;
+  /** Time between the last two documents of one connection; null before. */
+  #gap = null;
   #retry = null;
 
   /** `onReport(document)` for each, `onState(live)` when it changes. */
@@ -33,6 +38,7 @@ export class Feed {
 
   #open() {
     this.#retry = null;
+    this.#gap = null;
     this.opened = performance.now();
     this.#source = new EventSource(this.events);
     this.#source.addEventListener("report", (event) => this.#take(event.data));
@@ -47,7 +53,9 @@ export class Feed {
       this.#lost();
       return;
     }
-    this.#heard = performance.now();
+    const now = performance.now();
+    if (this.#heard > this.opened) this.#gap = now - this.#heard;
+    this.#heard = now;
     this.#failures = 0;
     this.#state(true);
     this.onReport(report, this.#heard);
@@ -55,7 +63,8 @@ export class Feed {
 
   #watch() {
     const quiet = performance.now() - Math.max(this.#heard ?? 0, this.opened);
-    if (this.#source && quiet > SILENCE_MS) this.#lost();
+    const limit = this.#gap === null ? SILENCE_AT_FIRST_MS : Math.max(SILENCE_MS, MISSED * this.#gap);
+    if (this.#source && quiet > limit) this.#lost();
   }
 
   #lost() {

@@ -1,5 +1,5 @@
 # Two commands for newcomers: `make demo` and `make test`.
-.PHONY: all demo test test-page page test-long sim bench lint fmt help
+.PHONY: all demo test test-page page deb test-long sim bench lint fmt help
 .DEFAULT_GOAL := help
 CARGO ?= cargo
 # A library installed on this machine must not end up in the executable.
@@ -33,6 +33,11 @@ page: ## builds the status page anew, after a change of its sources
 test-long: ## the tests that need more than 30 s each
 	@scripts/install-deps
 	$(CARGO) nextest run --workspace --locked --profile long
+
+deb: all ## a Debian package, target/debian/weave_*.deb
+	@command -v cargo-deb >/dev/null || $(CARGO) install --locked cargo-deb
+	@cli/packaging/prepare "$${CARGO_TARGET_DIR:-target}/release"
+	$(CARGO) deb --package weave --no-build --no-strip
 
 sim: ## meshes of simulated hosts under faults, seed after seed, for half an hour
 	$(CARGO) build --release --locked -p weave-sim

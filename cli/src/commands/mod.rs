@@ -13,6 +13,7 @@ pub mod forget;
 pub mod former;
 pub mod keeper;
 pub mod launch;
+pub mod man;
 pub mod ps;
 pub mod reload;
 pub mod report;

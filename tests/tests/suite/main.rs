@@ -55,6 +55,7 @@ mod recipes;
 mod recipes_plain;
 mod rekey_traffic;
 mod router_privileges;
+mod router_service;
 mod status_page;
 mod switch_bulk;
 mod switch_checksums;

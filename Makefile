@@ -1,5 +1,5 @@
 # Two commands for newcomers: `make demo` and `make test`.
-.PHONY: all demo test test-page page deb test-long sim bench lint fmt help
+.PHONY: all demo test test-page page deb test-deb test-long sim bench lint fmt help
 .DEFAULT_GOAL := help
 CARGO ?= cargo
 # A library installed on this machine must not end up in the executable.
@@ -38,6 +38,9 @@ deb: all ## a Debian package, target/debian/weave_*.deb
 	@command -v cargo-deb >/dev/null || $(CARGO) install --locked cargo-deb
 	@cli/packaging/prepare "$${CARGO_TARGET_DIR:-target}/release"
 	$(CARGO) deb --package weave --no-build --no-strip
+
+test-deb: deb ## installs that in a root of its own, boots and removes it; minutes
+	cli/packaging/check "$${CARGO_TARGET_DIR:-target}"/debian/weave_*.deb
 
 sim: ## meshes of simulated hosts under faults, seed after seed, for half an hour
 	$(CARGO) build --release --locked -p weave-sim

@@ -76,10 +76,10 @@ export class Charts {
     new ResizeObserver(() => this.#resize()).observe(place);
   }
 
-  /** Draws a history; `whole`: that of the router, not of one link. */
-  show(history, whole, wall) {
-    this.last = [history, whole, wall];
-    const since = wall - (history.times[0] ?? wall);
+  /** Draws a history up to `now` (its own clock); `whole`: that of the router, not of one link. */
+  show(history, whole, now) {
+    this.last = [history, whole, now];
+    const since = now - (history.times[0] ?? now);
     const span = SPANS.find((each) => each >= since) ?? KEPT_S;
     for (const chart of this.charts) {
       const { kind } = chart;
@@ -90,7 +90,7 @@ export class Charts {
       chart.plot ??= this.#make(chart);
       chart.plot.setData(data, false);
       chart.plot.batch(() => {
-        chart.plot.setScale("x", { min: wall - span, max: wall });
+        chart.plot.setScale("x", { min: now - span, max: now });
         chart.plot.setScale("y", { min: 0, max: top(data.slice(1)) });
       });
       this.#tell(chart, data.slice(1));

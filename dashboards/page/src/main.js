@@ -167,7 +167,7 @@ function showCharts() {
   const link = selected === null ? null : view.hosts.get(selected).link;
   const history = link ? model.links.get(link.key) : null;
   say(at("charts-of"), history ? `Link to ${linkName(link.connection)}` : "All links of this host");
-  charts.show(history ?? model.all, !history, Date.now() / 1000);
+  charts.show(history ?? model.all, !history, performance.now() / 1000);
 }
 
 const wanted = (id) => at(id).value.trim().toLowerCase();

@@ -55,7 +55,8 @@ export class Model {
   }
 
   /**
-   * Takes a document that came at `arrived` (seconds, any origin) and wall clock time `wall` (seconds).
+   * Takes a document that came at `arrived` (seconds of a clock that never jumps), which was `wall`
+   * on the clock of the wall (seconds).
    * The answer is what the page shows.
    */
   take(report, arrived, wall) {
@@ -93,7 +94,7 @@ export class Model {
       ...mesh(status, links, report.names ?? []),
     };
     if (!near) {
-      this.#remember(view, wall);
+      this.#remember(view, arrived);
       this.#compare(past, view, wall);
       this.#before = {
         now,
@@ -106,16 +107,16 @@ export class Model {
     return view;
   }
 
-  #remember(view, wall) {
+  #remember(view, arrived) {
     const { totals: sum } = view;
-    this.all.add(wall, [sum.rx, sum.tx, sum.rx_frames, sum.tx_frames, sum.rtt, sum.drops]);
+    this.all.add(arrived, [sum.rx, sum.tx, sum.rx_frames, sum.tx_frames, sum.rtt, sum.drops]);
     const present = new Set();
     for (const each of view.links) {
       present.add(each.key);
       if (!this.links.has(each.key)) this.links.set(each.key, new History(LINK_COLUMNS));
       const { rates } = each;
       const rtt = each.connection.rtt_us ?? null;
-      this.links.get(each.key).add(wall, [rates.rx_bytes, rates.tx_bytes, rates.rx_frames, rates.tx_frames, rtt]);
+      this.links.get(each.key).add(arrived, [rates.rx_bytes, rates.tx_bytes, rates.rx_frames, rates.tx_frames, rtt]);
     }
     for (const key of this.links.keys()) {
       if (!present.has(key)) this.links.delete(key);

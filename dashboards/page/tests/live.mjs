@@ -12,10 +12,12 @@ try {
     const moving = () => {
       const [link] = document.querySelectorAll("#links tbody tr");
       const text = [...(link?.cells ?? [])].map((cell) => cell.textContent).join(" ");
-      return text.includes("established") && (text.match(/[1-9.]+ k?bit\/s/g) ?? []).length === 2 && document.querySelector("#names tbody tr");
+      const rates = [...text.matchAll(/([0-9.]+) [kMG]?bit\/s/g)].map(([, number]) => Number(number));
+      const moves = rates.length === 2 && Math.max(...rates) > 0;
+      return text.includes("established") && moves && document.querySelector("#names tbody tr") !== null;
     };
     await until(page, moving, null, SHOWN_WITHIN).catch(async (error) => {
-      throw new Error(`${error.message}\nshown: ${await textOf(page, "body")}`);
+      throw new Error(`${error.message}\nshown: ${await page.locator("main").innerText()}`);
     });
     await page.locator("#hosts [data-select]").last().click();
     await until(page, () => document.querySelector("#host-body h3") !== null);

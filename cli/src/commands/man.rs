@@ -13,3 +13,21 @@ pub fn run(directory: &Path, command: clap::Command) -> Result<()> {
             Failure::new(what, error, "name a directory that you may write to")
         })
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn every_command_that_is_shown_has_a_page() {
+        let directory = tempfile::tempdir().unwrap();
+        let hidden = clap::Command::new("keeper").hide(true);
+        let command = clap::Command::new("weave").subcommands([clap::Command::new("launch"), hidden]);
+        run(&directory.path().join("man"), command).unwrap();
+        let pages = std::fs::read_dir(directory.path().join("man")).unwrap();
+        let mut pages: Vec<_> = pages.map(|page| page.unwrap().file_name()).collect();
+        pages.sort();
+        assert_eq!(pages, ["weave-launch.1", "weave.1"]);
+    }
+}

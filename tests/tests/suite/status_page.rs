@@ -68,7 +68,8 @@ fn the_page_of_a_live_router_shows_its_link_its_traffic_and_names_of_other_hosts
     assert_eq!(column(links, "Data"), ["encrypted"]);
     // A hundred datagrams of 1,000 bytes a second, on a machine that is busy.
     let rate = column(links, "Sends")[0];
-    let kilobits: f64 = rate.strip_suffix(" kbit/s").and_then(|number| number.parse().ok()).unwrap_or_default();
+    let kilobits: f64 =
+        rate.strip_suffix(" kbit/s").and_then(|number| number.parse().ok()).unwrap_or_default();
     assert!((40.0..1000.0).contains(&kilobits), "sends {rate}");
     assert_eq!(column(&shown["hosts"], "Name"), [status.name, peer.name].map(|name| name.to_string()));
     assert_eq!(column(&shown["names"], "Name"), ["db.weave.local"]);

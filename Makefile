@@ -1,9 +1,10 @@
 # Two commands for newcomers: `make demo` and `make test`.
-.PHONY: all demo test test-long test-memory soak sim bench lint fmt help
+.PHONY: all demo test test-page page deb test-deb test-long test-memory soak sim bench lint fmt help
 .DEFAULT_GOAL := help
 CARGO ?= cargo
 # A library installed on this machine must not end up in the executable.
 export AWS_LC_SYS_USE_SYSTEM := 0
+PAGE := npm --prefix dashboards/page --silent
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -19,6 +20,15 @@ test: ## installs what is missing, runs every test but the long ones
 	@scripts/install-deps
 	@echo '==> building and running the tests'
 	$(CARGO) nextest run --workspace --locked
+	@$(PAGE) test
+
+test-page: ## the status page alone, in a real browser
+	@scripts/install-deps
+	@$(PAGE) test
+
+page: ## builds the status page anew, after a change of its sources
+	@scripts/install-deps
+	@$(PAGE) run build
 
 test-long: ## the tests that need more than 30 s each
 	@scripts/install-deps
@@ -31,6 +41,14 @@ soak: ## churn of links, containers, names and keys for ten minutes: nothing may
 test-memory: ## fault and hostile tests with 192 MiB for all daemons of a host together
 	@scripts/install-deps
 	WEAVE_LAB_MEMORY_MIB=192 $(CARGO) nextest run --workspace --locked --profile memory
+
+deb: all ## a Debian package, target/debian/weave_*.deb
+	@command -v cargo-deb >/dev/null || $(CARGO) install --locked cargo-deb
+	@cli/packaging/prepare "$${CARGO_TARGET_DIR:-target}/release"
+	$(CARGO) deb --package weave --no-build --no-strip
+
+test-deb: deb ## installs that in a root of its own, boots and removes it; minutes
+	cli/packaging/check "$${CARGO_TARGET_DIR:-target}"/debian/weave_*.deb
 
 sim: ## meshes of simulated hosts under faults, seed after seed, for half an hour
 	$(CARGO) build --release --locked -p weave-sim

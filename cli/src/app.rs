@@ -1,6 +1,7 @@
 //! The commands as clap knows them, and what runs each.
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 
 use clap::error::ErrorKind;
 use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
@@ -177,6 +178,12 @@ enum Command {
         #[arg(long)]
         for_router: bool,
     },
+    /// Write the manual pages, one for each command; for packages
+    #[command(hide = true)]
+    Man {
+        /// Where to
+        directory: PathBuf,
+    },
     #[command(hide = true)]
     Dns,
     #[command(hide = true)]
@@ -276,6 +283,7 @@ pub fn run(arguments: &[OsString]) -> Result<()> {
         Command::Report => commands::report::run(&environment),
         Command::Demo { hosts } => commands::demo::run(usize::from(hosts)),
         Command::Completions { shell } => commands::completions::run(shell, &mut self::description()),
+        Command::Man { directory } => commands::man::run(&directory, App::command()),
         Command::Version => commands::version::run(),
         Command::Keeper { for_router } => commands::keeper::run(&environment, for_router),
         Command::Setup => Ok(()),

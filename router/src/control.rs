@@ -12,6 +12,7 @@ mod names;
 mod ports;
 mod server;
 mod status;
+mod watchdog;
 
 use crate::rt;
 use crate::state::Saver;
@@ -101,6 +102,9 @@ pub(crate) fn run(setup: Setup, ready: impl FnOnce() + 'static) -> Result<End, S
         rt::spawn(names::serve(names, events.clone()));
         if let Some(listener) = http {
             rt::spawn(http::serve(rt::TcpListener::new(listener), http_config, events.clone()));
+        }
+        if let Some(every) = watchdog::every() {
+            rt::spawn(watchdog::run(every, events.clone()));
         }
         rt::spawn(server::serve(server, events));
         ready();

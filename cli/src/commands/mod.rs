@@ -15,6 +15,7 @@ pub mod former;
 pub mod keeper;
 pub mod launch;
 pub mod log_level;
+pub mod man;
 pub mod ping;
 pub mod ps;
 pub mod reload;

@@ -18,6 +18,8 @@ pub const EVENT_NAME: &str = "report";
 pub struct Report {
     /// [`REPORT_VERSION`].
     pub version: u16,
+    /// When it was taken, milliseconds since the router became ready: for rates between two reports.
+    pub taken_ms: u64,
     /// The state; among `/events` without `macs`.
     pub status: Status,
     /// Names of all hosts.

@@ -264,6 +264,11 @@ fn pending_reason(core: &Core, link: &Link, now: Duration) -> Option<String> {
     lost.or_else(|| long.then(|| "no datagram made the round trip yet: UDP may be blocked".into()))
 }
 
+/// In milliseconds.
+pub(super) fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
 fn micros(time: Duration) -> u64 {
     u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }

@@ -4,7 +4,7 @@ use super::body::Body;
 use super::{Site, count, host, page};
 use crate::control::core::Core;
 use crate::control::metrics::{self, Process, Sample, Scrape};
-use crate::control::status;
+use crate::control::status::{self, millis};
 use bytes::Bytes;
 use hyper::header::{
     ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HOST, HeaderName, HeaderValue,
@@ -148,8 +148,9 @@ async fn report(site: &Site) -> Plain {
     };
     let look = |core: &Core| {
         let (names, names_left_out) = status::names(core, usize::MAX);
-        let status = status::status(core, core.now());
-        Report { version: REPORT_VERSION, status, names, names_left_out }
+        let now = core.now();
+        let status = status::status(core, now);
+        Report { version: REPORT_VERSION, taken_ms: millis(now), status, names, names_left_out }
     };
     match site.core.make(look, |report| serde_json::to_vec(&report).ok()).await {
         Some(Some(json)) => Plain::live(JSON, Body::Whole { bytes: Some(json.into()), _place: Some(place) }),

@@ -3,7 +3,7 @@
 use super::Place;
 use super::look::Look;
 use crate::control::core::Core;
-use crate::control::status;
+use crate::control::status::{self, millis};
 use crate::rt;
 use bytes::Bytes;
 use futures_lite::Stream;
@@ -85,8 +85,9 @@ impl Feed {
     async fn event(&self) -> Option<Bytes> {
         let look = |core: &Core| {
             let (names, names_left_out) = status::names(core, EVENT_NAMES_MAX);
-            let status = status::status_without_macs(core, core.now());
-            Report { version: REPORT_VERSION, status, names, names_left_out }
+            let now = core.now();
+            let status = status::status_without_macs(core, now);
+            Report { version: REPORT_VERSION, taken_ms: millis(now), status, names, names_left_out }
         };
         let event = self.core.make(look, |report| {
             let mut event = format!("event: {EVENT_NAME}\ndata: ").into_bytes();

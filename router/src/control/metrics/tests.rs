@@ -30,7 +30,6 @@ fn link(number: usize) -> LinkSample {
         peer: Some(peer(number)),
         nickname: None,
         mtu: Some(1376),
-
         protocol: Some(1),
         rtt_us: Some(250),
         lanes_in: 4,
@@ -104,6 +103,7 @@ fn lines<'a>(text: &'a str, name: &str) -> Vec<&'a str> {
 }
 
 #[test]
+#[expect(clippy::print_stdout, reason = "a figure for people")]
 fn a_scrape_of_a_large_mesh_is_quick_and_has_a_line_for_each_of_so_many_peers() {
     // The first one finds the rate of the processor's clock.
     render(&scrape(1));

@@ -1,0 +1,46 @@
+// What the names of drops mean. Names that are not here are shown without a meaning.
+
+/** Reasons that belong to normal work and are no loss. */
+export const EXPECTED = new Set(["local"]);
+
+export const REASONS = new Map(
+  Object.entries({
+    frame_too_short: "Frame shorter than an Ethernet header",
+    frame_too_long: "Frame over the MTU of the network",
+    bad_offload: "Offload fields that do not fit the frame",
+    local: "For a station of this host: the bridge has delivered it. Normal",
+    storm_source: "One source address sent too many frames for everybody",
+    storm_peer: "One peer sent too many frames for everybody to relay",
+    storm_total: "Too many frames for everybody in all",
+    no_route: "No link leads to where the frame should go",
+    no_send_key: "The link has no fresh key to send with",
+    send_queue_full: "The kernel or the send buffers take no more: the network is slower than the senders",
+    too_big: "Over the MTU of its path",
+    unreachable: "The kernel knows no way there, or nobody listens",
+    send_error: "Another error while sending",
+    receive_error: "An error while receiving",
+    malformed: "Datagram of another protocol or a later version",
+    truncated: "Datagram that did not fit its buffer",
+    unknown_session: "Session that is not known (any more)",
+    unknown_lane: "Lane the session has no key for",
+    wrong_mode: "Clear where sealed is due, or the reverse",
+    key_expired: "Session older than keys may be",
+    replayed: "Number seen before",
+    too_old: "Number older than the replay window",
+    forged: "Tag that does not fit: damaged or forged",
+    source_peer: "Source peer the frame cannot have come from",
+    hop_limit: "Crossed as many links as it may",
+    relay_full: "To be relayed, and no buffer for it",
+    mac_conflict: "Station that is attached elsewhere",
+    too_many_fragments: "More fragments than a frame may have",
+    fragment_inconsistent: "Fragments that contradict each other",
+    fragment_timeout: "Fragments that did not come in time",
+    fragment_limit: "Frame in fragments that made room for others",
+    loop: "A frame of ours that came back",
+    tap_error: "The tap refused a frame",
+    delivery_full: "More segments in one receive than a delivery holds",
+    hand_over_full: "The owner of the lane takes no more",
+    report_full: "The control core takes no more",
+    socket_full: "The kernel dropped datagrams before they were read: the router is too slow",
+  }),
+);

@@ -2,8 +2,6 @@
 .PHONY: all demo test test-page page deb test-deb test-long test-memory soak sim bench lint fmt help
 .DEFAULT_GOAL := help
 CARGO ?= cargo
-# A library installed on this machine must not end up in the executable.
-export AWS_LC_SYS_USE_SYSTEM := 0
 PAGE := npm --prefix dashboards/page --silent
 
 help: ## this list

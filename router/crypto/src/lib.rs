@@ -37,8 +37,6 @@ mod resume;
 mod schedule;
 mod session;
 
-#[cfg(any(test, feature = "aws-lc"))]
-pub use aead::AwsLc;
 pub use aead::{Aead, DataAead, Forged, NONCE_LEN, Portable, Ring};
 pub use crossing::{Crossing, Dialler, which_survives};
 pub use entropy::Entropy;

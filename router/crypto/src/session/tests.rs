@@ -249,9 +249,8 @@ fn the_makers_agree_on_tags_over_associated_data_alone() {
     let tags = [
         crate::Ring::new(&key).seal(&nonce, &data, &mut []),
         Portable::new(&key).seal(&nonce, &data, &mut []),
-        crate::AwsLc::new(&key).seal(&nonce, &data, &mut []),
     ];
-    assert!(tags.iter().all(|tag| *tag == tags[0]));
+    assert_eq!(tags[0], tags[1]);
 }
 
 #[test]

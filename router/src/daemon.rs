@@ -98,12 +98,14 @@ fn run_until_stopped(
     keep_memory_private();
     raise_limit(Resource::RLIMIT_MEMLOCK, LOCKED_MEMORY);
     raise_limit(Resource::RLIMIT_NOFILE, OPEN_FILES);
-    let ground = Ground::open(&config, queues)?;
+    let mut ground = Ground::open(&config, queues)?;
     let mut secrets = stretch(passwords)?;
     let mut state = state::open(&config.state_dir, config.name, &config.targets)?;
     let mut group = ground.prepare(&config, state.name, encrypted)?;
     // Before the first thread that stays: privileges are a matter of each.
-    privileges::drop_all().map_err(|(step, cause)| RunError::Process { step, cause })?;
+    ground
+        .degraded
+        .extend(privileges::drop_all().map_err(|(step, cause)| RunError::Process { step, cause })?);
     let signals = Signals::catch().map_err(|cause| RunError::Process { step: "catching signals", cause })?;
     loop {
         let started = start(&config, &ground, group, state, secrets, &signals)?;

@@ -8,12 +8,13 @@ use rustix::thread::{
 use std::io;
 
 /// Takes every capability from the calling thread, from those it starts and from all that is
-/// executed later (capabilities(7)), and the system calls it has no use for. Call it before there is a second thread.
+/// executed later (capabilities(7)), and the system calls it has no use for. Gives the degraded
+/// state where the kernel filters no calls. Call it before there is a second thread.
 ///
 /// # Errors
 /// The step that the kernel refused. Where only the bounding set stays, as in a container without
 /// `CAP_SETPCAP`, that is no error: what is executed gains nothing from it.
-pub(crate) fn drop_all() -> Result<(), (&'static str, io::Error)> {
+pub(crate) fn drop_all() -> Result<Option<(&'static str, String)>, (&'static str, io::Error)> {
     let failed = |step| move |error: rustix::io::Errno| (step, io::Error::from(error));
     set_no_new_privs(true).map_err(failed("forbidding new privileges"))?;
     for bit in 0..u64::BITS {
@@ -31,5 +32,11 @@ pub(crate) fn drop_all() -> Result<(), (&'static str, io::Error)> {
     let none = CapabilitySet::empty();
     let sets = CapabilitySets { effective: none, permitted: none, inheritable: none };
     set_capabilities(None, sets).map_err(failed("dropping the capabilities"))?;
-    seccomp::restrict().map_err(|error| ("filtering system calls", error.into()))
+    Ok(seccomp::restrict().err().map(|error| {
+        let reason = format!(
+            "this kernel filters no system calls ({error}): a router that is taken over could make any; run a kernel \
+             with CONFIG_SECCOMP_FILTER"
+        );
+        ("no_seccomp", reason)
+    }))
 }

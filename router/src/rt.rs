@@ -26,8 +26,8 @@ pub(crate) use async_channel::{Receiver, Sender, bounded};
 const IO_MEMORY: usize = 64 << 10;
 /// Depth of its rings.
 const RING_DEPTH: usize = 64;
-/// Threads for calls that block: name look-ups and state files.
-const BLOCKING_THREADS: usize = 2;
+/// Threads for calls that block: name look-ups, what HTTP shows, the password file.
+const BLOCKING_THREADS: usize = 4;
 
 /// How long TCP may wait for an acknowledgement (RFC 5482).
 const TCP_USER_TIMEOUT: Duration = Duration::from_secs(10);

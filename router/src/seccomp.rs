@@ -1,6 +1,8 @@
 //! System calls that a router never makes, refused by the kernel (seccomp(2)): who takes the
-//! process over runs no other program and reaches no other process, namespace or device with it.
-//! What its rings may do is limited by themselves, since no filter sees that.
+//! process over runs no other program, reaches no other process or namespace and loads nothing
+//! into the kernel with it. Files that root may open without a capability stay within reach, also
+//! by a new ring, whose operations no filter sees (the rings of the shards are limited by
+//! themselves).
 //!
 //! A list of what is refused, not of what is allowed: a library that begins to use another call
 //! must not end a router.
@@ -10,7 +12,6 @@ use seccompiler::{
     TargetArch, apply_filter,
 };
 use std::collections::BTreeMap;
-use std::io;
 
 /// Calls refused whatever their arguments.
 const REFUSED: &[libc::c_long] = &[
@@ -21,6 +22,10 @@ const REFUSED: &[libc::c_long] = &[
     libc::SYS_process_vm_readv,
     libc::SYS_process_vm_writev,
     libc::SYS_pidfd_getfd,
+    libc::SYS_pidfd_send_signal,
+    libc::SYS_rt_sigqueueinfo,
+    libc::SYS_rt_tgsigqueueinfo,
+    libc::SYS_tkill,
     libc::SYS_kcmp,
     // Namespaces and file systems.
     libc::SYS_setns,
@@ -97,12 +102,6 @@ pub(crate) enum SeccompError {
     Part(#[from] seccompiler::BackendError),
 }
 
-impl From<SeccompError> for io::Error {
-    fn from(error: SeccompError) -> Self {
-        Self::other(error)
-    }
-}
-
 /// Filters the calls of this thread, and of all that it starts, for good. Needs
 /// `no_new_privs`.
 pub(crate) fn restrict() -> Result<(), SeccompError> {
@@ -112,7 +111,23 @@ pub(crate) fn restrict() -> Result<(), SeccompError> {
     Ok(())
 }
 
-fn filters() -> Result<[BpfProgram; 2], SeccompError> {
+/// Refuses calls by the numbers of the x32 ABI, under which the others would not be known.
+#[cfg(target_arch = "x86_64")]
+fn x32() -> BpfProgram {
+    const LOAD_NUMBER: u16 = 0x20;
+    const JUMP_IF_AT_LEAST: u16 = 0x35;
+    const RETURN: u16 = 0x06;
+    const X32: u32 = 0x4000_0000;
+    let step = |code, jt, jf, k| seccompiler::sock_filter { code, jt, jf, k };
+    vec![
+        step(LOAD_NUMBER, 0, 0, 0),
+        step(JUMP_IF_AT_LEAST, 0, 1, X32),
+        step(RETURN, 0, 0, libc::SECCOMP_RET_ERRNO | libc::EPERM.unsigned_abs()),
+        step(RETURN, 0, 0, libc::SECCOMP_RET_ALLOW),
+    ]
+}
+
+fn filters() -> Result<Vec<BpfProgram>, SeccompError> {
     let mut rules: BTreeMap<i64, Vec<SeccompRule>> =
         REFUSED.iter().chain(REFUSED_HERE).map(|call| (*call, Vec::new())).collect();
     let arg = |number, op, value: u64| SeccompCondition::new(number, SeccompCmpArgLen::Dword, op, value);
@@ -123,9 +138,17 @@ fn filters() -> Result<[BpfProgram; 2], SeccompError> {
     let thread = u64::from(libc::CLONE_THREAD.unsigned_abs());
     let process = arg(0, SeccompCmpOp::MaskedEq(thread), 0)?;
     rules.insert(libc::SYS_clone, vec![SeccompRule::new(vec![process])?]);
+    // Signals to this process only.
+    for call in [libc::SYS_kill, libc::SYS_tgkill] {
+        let elsewhere = arg(0, SeccompCmpOp::Ne, std::process::id().into())?;
+        rules.insert(call, vec![SeccompRule::new(vec![elsewhere])?]);
+    }
     // Its arguments lie in memory, where no filter looks; libraries take the former call then.
     let newer = BTreeMap::from([(libc::SYS_clone3, Vec::new())]);
-    Ok([compile(rules, libc::EPERM)?, compile(newer, libc::ENOSYS)?])
+    let mut filters = vec![compile(rules, libc::EPERM)?, compile(newer, libc::ENOSYS)?];
+    #[cfg(target_arch = "x86_64")]
+    filters.push(x32());
+    Ok(filters)
 }
 
 fn compile(rules: BTreeMap<i64, Vec<SeccompRule>>, errno: libc::c_int) -> Result<BpfProgram, SeccompError> {
@@ -164,8 +187,17 @@ mod tests {
             let packets =
                 rustix::net::socket(rustix::net::AddressFamily::PACKET, rustix::net::SocketType::RAW, None);
             refused(packets.err().map(|error| error.raw_os_error()));
+            let parent = nix::unistd::Pid::parent();
+            refused(nix::sys::signal::kill(parent, None).err().map(|error| error as i32));
+            nix::sys::signal::kill(nix::unistd::Pid::this(), None).unwrap();
             UdpSocket::bind("127.0.0.1:0").unwrap();
             nix::ifaddrs::getifaddrs().unwrap();
+            #[cfg(target_arch = "x86_64")]
+            {
+                // SAFETY: getpid takes no argument and touches no memory, whatever ABI it is of.
+                let result = unsafe { libc::syscall(libc::SYS_getpid | 0x4000_0000) };
+                assert_eq!((result, std::io::Error::last_os_error().raw_os_error()), (-1, Some(libc::EPERM)));
+            }
             // Threads are started as ever, and inherit it.
             let inherited =
                 std::thread::spawn(|| Command::new("/bin/true").spawn().unwrap_err().raw_os_error());

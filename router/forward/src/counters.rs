@@ -92,7 +92,7 @@ reasons! {
     FragmentTimeout = "fragment_timeout",
     /// A frame in fragments that had to make room for others.
     FragmentLimit = "fragment_limit",
-    /// More echoes were asked for than a shard answers.
+    /// More echoes, or answers to them, than a shard takes.
     EchoLimit = "echo_limit",
     /// A frame of ours that came back.
     Loop = "loop",

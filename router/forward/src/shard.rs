@@ -111,7 +111,7 @@ pub(crate) struct Shard {
     spreading: Spreading,
     /// What senders of packets too big were told lately.
     answers: PerSecond,
-    /// Echoes sent back lately.
+    /// Echoes taken lately.
     echoes: PerSecond,
     /// One segment of a super-frame that is to be cut into fragments.
     scratch: Vec<u8>,

@@ -68,6 +68,9 @@ pub(super) enum GreetingError {
     /// An established link leads there; there is nothing to dial.
     #[error("there is a link to this address")]
     Linked,
+    /// Nothing came: a look at the port.
+    #[error("the peer closed the connection before it said anything")]
+    Silent,
     /// The peer does not know the link any more.
     #[error("the peer closed the connection instead of resuming the link")]
     NotResumed,
@@ -79,7 +82,12 @@ impl GreetingError {
         match self {
             Self::Handshake(error) => !matches!(error.cause, Failure::Interrupted | Failure::Over),
             Self::Ourselves | Self::ThroughUs => true,
-            Self::Io(_) | Self::TimedOut | Self::Linked | Self::Resume(_) | Self::NotResumed => false,
+            Self::Io(_)
+            | Self::TimedOut
+            | Self::Silent
+            | Self::Linked
+            | Self::Resume(_)
+            | Self::NotResumed => false,
         }
     }
 }
@@ -143,7 +151,10 @@ pub(super) async fn answer(
     trusted_subnet: bool,
 ) -> Result<Greeted, GreetingError> {
     let exchange = async {
-        let first = read(&mut stream).await?;
+        let first = read(&mut stream).await.map_err(|error| match error.kind() {
+            io::ErrorKind::UnexpectedEof => GreetingError::Silent,
+            _ => error.into(),
+        })?;
         match Opening::of(&first) {
             Opening::Handshake => {
                 let choice = choose(trusted_subnet, &local.secrets);

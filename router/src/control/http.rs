@@ -34,7 +34,7 @@ const REPORTS_MAX: usize = 4;
 /// Requests over one connection.
 const REQUESTS_MAX: u32 = 1000;
 /// Line and headers of a request, bytes.
-const HEAD_MAX: usize = 16 << 10;
+const HEAD_MAX: usize = 8 << 10;
 /// Headers of a request.
 const HEADERS_MAX: usize = 64;
 /// Time to send the first request.

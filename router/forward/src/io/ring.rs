@@ -172,18 +172,20 @@ impl Ring {
     /// The kernel's.
     pub fn enable(&self) -> io::Result<()> {
         let fixed = squeue::Flags::FIXED_FILE.bits();
-        let mut allowed = [
-            Restriction::sqe_op(opcode::RecvMsgMulti::CODE),
-            Restriction::sqe_op(opcode::ReadMulti::CODE),
-            Restriction::sqe_op(opcode::Read::CODE),
-            Restriction::sqe_op(opcode::SendMsg::CODE),
-            Restriction::sqe_op(opcode::Writev::CODE),
-            Restriction::sqe_flags_allowed(fixed | squeue::Flags::BUFFER_SELECT.bits()),
-            Restriction::sqe_flags_required(fixed),
-            Restriction::register_op(SYNC_CANCEL),
-        ];
+        let mut allowed: Vec<_> = self.operations().into_iter().map(Restriction::sqe_op).collect();
+        allowed.push(Restriction::sqe_flags_allowed(fixed | squeue::Flags::BUFFER_SELECT.bits()));
+        allowed.push(Restriction::sqe_flags_required(fixed));
+        allowed.push(Restriction::register_op(SYNC_CANCEL));
         self.ring.submitter().register_restrictions(&mut allowed)?;
         self.ring.submitter().register_enable_rings()
+    }
+
+    /// What this ring does. A kernel refuses to hear of operations that it does not have.
+    fn operations(&self) -> Vec<u8> {
+        let mut operations =
+            vec![opcode::RecvMsgMulti::CODE, opcode::Read::CODE, opcode::SendMsg::CODE, opcode::Writev::CODE];
+        operations.extend(self.read_multishot.then_some(opcode::ReadMulti::CODE));
+        operations
     }
 
     fn push(&mut self, entry: &squeue::Entry) -> io::Result<()> {
@@ -355,6 +357,15 @@ mod tests {
     use super::*;
     use nix::sys::eventfd::EventFd;
     use std::os::fd::AsFd;
+
+    #[test]
+    fn a_ring_for_an_old_kernel_names_no_operation_of_a_newer_one() {
+        /// Operations of Linux 6.1 (`IORING_OP_LAST`).
+        const LAST: u8 = 49;
+        let ring = Ring::new(64, false).unwrap();
+        assert!(ring.operations().iter().all(|operation| *operation < LAST));
+        ring.enable().unwrap();
+    }
 
     #[test]
     fn a_ring_does_nothing_but_what_a_shard_needs_on_its_own_files() {

@@ -10,7 +10,7 @@ use std::time::Duration;
 use weave_wire::inner::{ECHO_LEN, FrameKind};
 use weave_wire::{InnerHeader, PeerName};
 
-/// Echoes sent back, a second and shard at most.
+/// Echoes sent back, and answers to ours taken, a second and shard at most.
 pub const ECHOES_PER_SECOND: u32 = 1000;
 
 impl Shard {
@@ -33,11 +33,11 @@ impl Shard {
     pub(super) fn on_echo(&mut self, inner: InnerHeader, from: &Bytes<'_>) -> io::Result<()> {
         // One without a source is not let in.
         let Some(peer) = inner.source() else { return Ok(()) };
+        if !self.echoes.admit(self.tables.now, ECHOES_PER_SECOND) {
+            self.counters.dropped(DropReason::EchoLimit);
+            return Ok(());
+        }
         if inner.kind() == Some(FrameKind::EchoRequest) {
-            if !self.echoes.admit(self.tables.now, ECHOES_PER_SECOND) {
-                self.counters.dropped(DropReason::EchoLimit);
-                return Ok(());
-            }
             self.counters.echoes_answered.add(1);
             return self.send_echo(peer, FrameKind::EchoReply, from);
         }

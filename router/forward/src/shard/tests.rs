@@ -230,7 +230,7 @@ fn a_shorter_datagram_at_the_end_of_a_batch_too_big_goes_out() {
 }
 
 #[test]
-fn one_frame_in_256_is_timed_until_the_kernel_has_it() {
+fn one_frame_in_256_is_timed_until_its_datagrams_are_queued() {
     let mut bench = Bench::new(5);
     let timed = |bench: &Bench| bench.counters.frame_times.get().0.iter().sum::<u64>();
     for sent in 1..=512 {

@@ -1,6 +1,6 @@
 //! How long frames stay in the router: one in [`ONE_IN`] is timed.
 //!
-//! From the turn that took it from the tap until its datagrams are handed to the kernel, or it
+//! From the turn that took it from the tap until its datagrams are queued for the kernel, or it
 //! was dropped. A turn reads the clock anyway; the end of one that timed a frame does once more.
 
 use super::Shard;

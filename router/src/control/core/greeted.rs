@@ -52,6 +52,8 @@ impl Core {
         self.answering.remove(&ticket);
         match result {
             Ok(greeted) => self.on_greeted(greeted, Side::Peer, None, address),
+            // No attempt to get in, and nothing to warn of.
+            Err(error @ GreetingError::Silent) => tracing::debug!(%address, "{error}"),
             Err(error) => self.on_refused(address, &error),
         }
     }

@@ -105,11 +105,11 @@ fn refuse<B>(site: &Site, request: &Request<B>) -> Option<Plain> {
 
 async fn give<B>(site: &Site, request: &Request<B>, deadline: Rc<Cell<Instant>>) -> Plain {
     match request.uri().path() {
-        "/healthz" => match site.core.at(|_| ()).await {
+        "/healthz" => match site.core.glance(|_| ()).await {
             Some(()) => Plain::said(StatusCode::OK, "ok"),
             None => Plain::said(StatusCode::SERVICE_UNAVAILABLE, NO_CORE),
         },
-        "/readyz" => match site.core.at(|core| core.not_ready()).await {
+        "/readyz" => match site.core.glance(|core| core.not_ready()).await {
             Some(None) => Plain::said(StatusCode::OK, "ready"),
             Some(Some(why)) => Plain::said(StatusCode::SERVICE_UNAVAILABLE, why),
             None => Plain::said(StatusCode::SERVICE_UNAVAILABLE, NO_CORE),
@@ -153,7 +153,7 @@ async fn report(site: &Site) -> Plain {
         Report { version: REPORT_VERSION, taken_ms: millis(now), status, names, names_left_out }
     };
     match site.core.make(look, |report| serde_json::to_vec(&report).ok()).await {
-        Some(Some(json)) => Plain::live(JSON, Body::Whole { bytes: Some(json.into()), _place: Some(place) }),
+        Some(Some(json)) => Plain::live(JSON, Body::Whole { rest: json.into(), _place: Some(place) }),
         Some(None) => Plain::said(StatusCode::INTERNAL_SERVER_ERROR, "the report has no form in JSON"),
         None => Plain::said(StatusCode::SERVICE_UNAVAILABLE, NO_CORE),
     }
@@ -165,7 +165,10 @@ fn events(site: &Site, method: &Method, deadline: Rc<Cell<Instant>>) -> Plain {
         return Plain::live(EVENTS, Bytes::new());
     }
     match site.streams.take() {
-        Some(place) => Plain::live(EVENTS, Body::Events { listener: site.feed.listen(place), deadline }),
+        Some(place) => Plain::live(
+            EVENTS,
+            Body::Events { listener: site.feed.listen(place), rest: Bytes::new(), deadline },
+        ),
         None => Plain::said(StatusCode::SERVICE_UNAVAILABLE, "too many listen already: ask /report"),
     }
 }

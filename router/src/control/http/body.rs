@@ -11,18 +11,26 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
+/// Bytes given to a connection at once: it copies them and keeps them until they are sent.
+const PIECE: usize = 16 << 10;
+
 /// The body of an answer.
 pub(super) enum Body {
-    /// All of it, and the place it takes while it is sent.
-    Whole { bytes: Option<Bytes>, _place: Option<Place> },
+    /// What is left of it, and the place it takes while it is sent.
+    Whole { rest: Bytes, _place: Option<Place> },
     /// Events as they come, each of which gives the client more time.
-    Events { listener: Listener, deadline: Rc<Cell<Instant>> },
+    Events { listener: Listener, rest: Bytes, deadline: Rc<Cell<Instant>> },
 }
 
 impl From<Bytes> for Body {
-    fn from(bytes: Bytes) -> Self {
-        Self::Whole { bytes: Some(bytes), _place: None }
+    fn from(rest: Bytes) -> Self {
+        Self::Whole { rest, _place: None }
     }
+}
+
+/// The next piece of `rest`; `None` at its end.
+fn piece(rest: &mut Bytes) -> Option<Bytes> {
+    if rest.is_empty() { None } else { Some(rest.split_to(rest.len().min(PIECE))) }
 }
 
 impl hyper::body::Body for Body {
@@ -34,24 +42,27 @@ impl hyper::body::Body for Body {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         match self.get_mut() {
-            Self::Whole { bytes, .. } => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
-            Self::Events { listener, deadline } => {
-                // Asked for when the one before is on its way: a client that does not read gets no
-                // more time.
-                let event = ready!(listener.poll_next(cx));
-                deadline.set(Instant::now() + NEXT_REQUEST_WITHIN);
-                Poll::Ready(event.map(|event| Ok(Frame::data(event))))
+            Self::Whole { rest, .. } => Poll::Ready(piece(rest).map(|piece| Ok(Frame::data(piece)))),
+            Self::Events { listener, rest, deadline } => {
+                if rest.is_empty() {
+                    // Asked for when the one before is on its way: a client that does not read gets
+                    // no more time.
+                    let Some(event) = ready!(listener.poll_next(cx)) else { return Poll::Ready(None) };
+                    deadline.set(Instant::now() + NEXT_REQUEST_WITHIN);
+                    *rest = event;
+                }
+                Poll::Ready(piece(rest).map(|piece| Ok(Frame::data(piece))))
             }
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        matches!(self, Self::Whole { bytes: None, .. })
+        matches!(self, Self::Whole { rest, .. } if rest.is_empty())
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
-            Self::Whole { bytes, .. } => SizeHint::with_exact(bytes.as_ref().map_or(0, |b| b.len() as u64)),
+            Self::Whole { rest, .. } => SizeHint::with_exact(rest.len() as u64),
             Self::Events { .. } => SizeHint::default(),
         }
     }

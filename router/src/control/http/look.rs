@@ -10,6 +10,9 @@ use std::time::{Duration, Instant};
 /// its time at most.
 const REST: u32 = 4;
 
+/// Time to make something of what was seen.
+const MADE_WITHIN: Duration = Duration::from_secs(5);
+
 /// A way to look at the control core.
 pub(super) struct Look {
     core: rt::Sender<Event>,
@@ -33,20 +36,29 @@ impl Look {
         Self { core, turn: rt::bounded(1), next: Cell::new(Instant::now()) }
     }
 
-    /// What `look` sees; `None` if the core does not answer in time.
-    pub(super) async fn at<T: 'static>(&self, look: impl FnOnce(&Core) -> T + 'static) -> Option<T> {
-        let (_turn, seen) = rt::timeout(CORE_WITHIN, self.seen(look)).await.flatten()?;
-        Some(seen)
+    /// What `look` sees at once, without a turn; `None` if the core does not answer in time. For
+    /// what takes the core no time.
+    pub(super) async fn glance<T: 'static>(&self, look: impl FnOnce(&Core) -> T + 'static) -> Option<T> {
+        let (sender, receiver) = rt::bounded(1);
+        let look = Box::new(move |core: &Core| {
+            let _ = sender.try_send(look(core));
+        });
+        let seen = async {
+            self.core.send(Event::Look(look)).await.ok()?;
+            receiver.recv().await.ok()
+        };
+        rt::timeout(CORE_WITHIN, seen).await.flatten()
     }
 
-    /// The same, made into something else on another thread before the next has its turn.
+    /// What `look` sees, made into something else on another thread before the next has its turn;
+    /// `None` if either takes too long.
     pub(super) async fn make<T: Send + 'static, R: Send + 'static>(
         &self,
         look: impl FnOnce(&Core) -> T + 'static,
         make: impl FnOnce(T) -> R + Send + 'static,
     ) -> Option<R> {
         let (_turn, seen) = rt::timeout(CORE_WITHIN, self.seen(look)).await.flatten()?;
-        Some(rt::blocking(move || make(seen)).await)
+        rt::timeout(MADE_WITHIN, rt::blocking(move || make(seen))).await
     }
 
     async fn seen<T: 'static>(&self, look: impl FnOnce(&Core) -> T + 'static) -> Option<(Turn<'_>, T)> {

@@ -165,7 +165,7 @@ families! {
     Counter DROPS = "weave_drops_total" ["shard" "reason"]
         "Frames and datagrams that went no further, by reason.";
     Histogram FRAME_TIME = "weave_frame_processing_seconds" ["shard"]
-        "Time from taking a frame off the tap until its datagrams are handed to the kernel; one in 256 is timed.";
+        "Time from taking a frame off the tap until its datagrams are queued for the kernel; one in 256 is timed.";
     Gauge SHARD_BUFFERS = "weave_shard_buffers_used" ["shard" "kind"]
         "Buffers in use when the control core last spoke to the shard: read and receive of 32 each, send slots, parked frames.";
 

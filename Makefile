@@ -32,9 +32,10 @@ test-long: ## the tests that need more than 30 s each
 	@scripts/install-deps
 	$(CARGO) nextest run --workspace --locked --profile long
 
-soak: ## churn of links, containers, names and keys for ten minutes: nothing may grow
+# A release: test builds remember every key, to know a nonce that comes twice.
+soak: all ## churn of links, containers, names and keys for ten minutes: nothing may grow
 	@scripts/install-deps
-	WEAVE_SOAK_SECONDS=600 $(CARGO) nextest run --workspace --locked --profile soak
+	WEAVE_BIN=$(CURDIR)/target/release/weave WEAVE_SOAK_SECONDS=600 $(CARGO) nextest run --workspace --locked --profile soak
 
 test-memory: ## fault and hostile tests with 192 MiB for all daemons of a host together
 	@scripts/install-deps

@@ -1,6 +1,7 @@
 //! Churn of links, containers, names and keys for a while: nothing grows, everything adds up.
 //!
-//! `make soak` runs it for ten minutes (`WEAVE_SOAK_SECONDS`).
+//! `make soak` runs it for ten minutes (`WEAVE_SOAK_SECONDS`), with a release: test builds
+//! remember every key for the audit of nonces, which takes half a megabyte a minute here.
 
 use std::fs;
 use std::sync::atomic::{AtomicBool, Ordering};

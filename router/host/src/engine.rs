@@ -231,6 +231,7 @@ fn numeric(at: &str) -> io::Result<String> {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
 
     #[test]

@@ -18,9 +18,9 @@ use weave_wire::Uid;
 use weave_wire::link::handshake::{Mode, Versions};
 
 /// Locked memory asked for, bytes: rings of shards and control core.
-pub const LOCKED_MEMORY: u64 = 64 << 20;
+const LOCKED_MEMORY: u64 = 64 << 20;
 /// Less is too little for the control core (`Reactor::new` of glommio), bytes.
-const LOCKED_MEMORY_MIN: u64 = 512 << 10;
+pub const LOCKED_MEMORY_MIN: u64 = 512 << 10;
 /// Open files asked for: links, clients, handshakes.
 const OPEN_FILES: u64 = 8192;
 /// Signals that wait for the control core, at most.
@@ -36,7 +36,7 @@ pub enum RunError {
         "cannot start: at most {} KiB may be locked, the rings of io_uring need {} KiB: raise the limit of locked \
          memory (`ulimit -l unlimited`; systemd: LimitMEMLOCK=infinity; Docker: --ulimit memlock=-1)",
         most >> 10,
-        LOCKED_MEMORY >> 10
+        LOCKED_MEMORY_MIN >> 10
     )]
     LockedMemory {
         /// The limit, bytes.

@@ -4,12 +4,14 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
+use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit};
 use weave_tests::Engines;
 use weave_tests::world::{LINK_WITHIN, PASSWORD, Ran, weave};
 
 const TASKS: &str = include_str!("../../../docs/tasks.md");
 /// What is written for a service, and not for one try.
 const SERVICE: &str = "-d --name weave --restart unless-stopped";
+const UNLIMITED: &str = "--ulimit memlock=-1";
 /// Time a frame has to get through once the link stands.
 const REACHES_WITHIN: Duration = Duration::from_secs(5);
 /// Denies what newer engines deny by default.
@@ -34,6 +36,12 @@ fn with_image(count: usize) -> Engines {
     hosts
 }
 
+/// The same as far as this machine allows: its engines may not be able to raise their own limit.
+fn unlimited() -> String {
+    let (_, most) = getrlimit(Resource::RLIMIT_MEMLOCK).unwrap();
+    if most == RLIM_INFINITY { UNLIMITED.into() } else { format!("--ulimit memlock={most}") }
+}
+
 /// The run line for a host and its peers, with the directories of that host.
 fn run_line(hosts: &Engines, index: usize, peers: &str) -> String {
     let start = TASKS.find("docker run -d --name weave").unwrap();
@@ -45,6 +53,7 @@ fn run_line(hosts: &Engines, index: usize, peers: &str) -> String {
         .replace("/etc/weave:/", &format!("{}:/", at(host.directory().join("etc-weave"))))
         .replace("/var/lib/weave:/", &format!("{}:/", at(host.state_dir())))
         .replace("/run/weave:/", &format!("{}:/", at(host.run_dir())))
+        .replace(UNLIMITED, &unlimited())
         + peers
 }
 
@@ -59,6 +68,7 @@ fn routers_in_containers_link_and_carry_frames() {
     hosts.ok(0, "docker exec weave weave attach 10.2.1.1/24 blue");
     hosts.ok(1, "docker exec weave weave attach 10.2.1.2/24 green");
     hosts.wait_reaches(&blue, "10.2.1.2", REACHES_WITHIN);
+    hosts.ok(0, "docker exec weave weave check");
     // The programs for the firewall are there and work.
     hosts.ok(0, "docker exec weave weave expose 10.2.1.102/24");
     hosts.wait_reaches(&green, "10.2.1.102", REACHES_WITHIN);
@@ -79,13 +89,14 @@ fn a_run_line_without_a_piece_is_told_which() {
     let profile = hosts.world().host(0).directory().join("seccomp.json");
     std::fs::write(&profile, NO_IO_URING).unwrap();
     let profile = format!("seccomp={}", profile.display());
-    let small = "--ulimit memlock=65536";
+    let (unlimited, small) = (unlimited(), "--ulimit memlock=65536");
     let cases = [
         ("seccomp=unconfined", profile.as_str(), "--security-opt seccomp=unconfined"),
         ("--cap-add NET_ADMIN", "", "--cap-add NET_ADMIN"),
-        ("--device /dev/net/tun", "", "--device /dev/net/tun"),
+        // Older engines allow the device to who can make its node.
+        ("--device /dev/net/tun", "--cap-drop MKNOD", "--device /dev/net/tun"),
         ("--security-opt systempaths=unconfined", "", "--security-opt systempaths=unconfined"),
-        ("--ulimit memlock=-1", small, "--ulimit memlock=-1"),
+        (unlimited.as_str(), small, UNLIMITED),
     ];
     for (piece, instead, named) in cases {
         assert!(line.contains(piece), "{piece}");

@@ -6,7 +6,7 @@ use std::path::Path;
 use rustix::process::{Resource, getrlimit};
 use rustix::thread::{CapabilitySet, capabilities};
 use weave_host::firewall::Firewall;
-use weave_router::{Features, LOCKED_MEMORY, SOCKET_BUFFER, probe_kernel};
+use weave_router::{Features, LOCKED_MEMORY_MIN, SOCKET_BUFFER, probe_kernel};
 
 use super::Finding;
 
@@ -75,12 +75,12 @@ fn locked_memory() -> Finding {
     let limit = getrlimit(Resource::Memlock);
     let raises = capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::SYS_RESOURCE));
     match limit.maximum {
-        Some(most) if most < LOCKED_MEMORY && !raises => Finding::failed(
+        Some(most) if most < LOCKED_MEMORY_MIN && !raises => Finding::failed(
             "locked memory",
             format_args!(
-                "at most {} KiB may be locked, the router's rings need {} KiB",
+                "at most {} KiB may be locked, the router needs {} KiB",
                 most >> 10,
-                LOCKED_MEMORY >> 10
+                LOCKED_MEMORY_MIN >> 10
             ),
             "ulimit -l unlimited; systemd: LimitMEMLOCK=infinity; Docker: --ulimit memlock=-1",
         ),

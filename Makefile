@@ -46,6 +46,7 @@ test-memory: ## fault and hostile tests with 192 MiB for all daemons of a host t
 static: ## the executable without libraries, it needs nothing of the host
 	@echo '==> building weave (release, self-contained)'
 	RUSTFLAGS='-C target-feature=+crt-static' $(CARGO) build --release --locked -p weave --target $(STATIC)
+	@echo '==> $(TARGET)/$(STATIC)/release/weave'
 
 image: static ## a container image of that, target/weave-image.tar
 	cli/packaging/image "$(TARGET)/$(STATIC)/release/weave" "$(TARGET)/weave-image.tar"

@@ -1,7 +1,10 @@
 # Two commands for newcomers: `make demo` and `make test`.
-.PHONY: all demo test test-page page deb test-deb test-long test-memory soak sim bench lint fmt help
+.PHONY: all static image demo test test-page page deb test-deb test-long test-memory soak sim bench lint fmt help
 .DEFAULT_GOAL := help
 CARGO ?= cargo
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+# Named, so that its flags are not those of build scripts.
+STATIC := $(shell uname -m)-unknown-linux-gnu
 PAGE := npm --prefix dashboards/page --silent
 
 help: ## this list
@@ -40,6 +43,14 @@ soak: all ## churn of links, containers, names and keys for ten minutes: nothing
 test-memory: ## fault and hostile tests with 192 MiB for all daemons of a host together
 	@scripts/install-deps
 	WEAVE_LAB_MEMORY_MIB=192 $(CARGO) nextest run --workspace --locked --profile memory
+
+static: ## the executable without libraries, it needs nothing of the host
+	@echo '==> building weave (release, self-contained)'
+	RUSTFLAGS='-C target-feature=+crt-static' $(CARGO) build --release --locked -p weave --target $(STATIC)
+	@echo '==> $(TARGET)/$(STATIC)/release/weave'
+
+image: static ## a container image of that, target/weave-image.tar
+	cli/packaging/image "$(TARGET)/$(STATIC)/release/weave" "$(TARGET)/weave-image.tar"
 
 deb: all ## a Debian package, target/debian/weave_*.deb
 	@command -v cargo-deb >/dev/null || $(CARGO) install --locked cargo-deb

@@ -16,6 +16,8 @@ use hickory_server::resolver::config::{NameServerConfig, ResolveHosts, ResolverC
 use hickory_server::resolver::{Resolver, TokioResolver};
 use hickory_server::server::Request;
 
+use weave_lookup::{ResolvConf, SERVERS_MAX};
+
 use crate::answer::{Answer, DATAGRAM_MAX};
 use crate::counters::count;
 use crate::server::Server;
@@ -30,8 +32,6 @@ const CACHE_TIME: Duration = Duration::from_secs(300);
 const SERVER_WITHIN: Duration = Duration::from_secs(2);
 /// Time all of them have: shorter than those who ask wait.
 const ANSWER_WITHIN: Duration = Duration::from_millis(4500);
-/// Resolvers that are asked, at most.
-const SERVERS_MAX: usize = 8;
 /// How often it is looked whether others are named.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Longest file that names them, bytes.
@@ -179,17 +179,8 @@ impl Forwarder {
 
 /// The resolvers that a file names, without ourselves.
 fn servers(text: &str, ours: &[SocketAddr]) -> Vec<IpAddr> {
-    let named = text.lines().filter_map(|line| {
-        let mut words = line.split_whitespace();
-        (words.next() == Some("nameserver")).then_some(words.next()?.parse::<IpAddr>().ok()?)
-    });
-    let mut servers = Vec::new();
-    for ip in named.filter(|ip| !ours.contains(&SocketAddr::new(*ip, DNS_PORT))) {
-        if servers.len() < SERVERS_MAX && !servers.contains(&ip) {
-            servers.push(ip);
-        }
-    }
-    servers
+    let named = ResolvConf::parse(text).servers.into_iter();
+    named.filter(|ip| !ours.contains(&SocketAddr::new(*ip, DNS_PORT))).take(SERVERS_MAX).collect()
 }
 
 /// Counts a question while it waits.
@@ -255,8 +246,7 @@ mod tests {
 
     #[test]
     fn the_hosts_resolvers_are_read_without_ourselves() {
-        let text = "# comment\nnameserver 127.0.0.53\nsearch a b\nnameserver\t192.0.2.1 \nnameserver 172.17.0.1\n\
-            nameserver 192.0.2.1\nnameserver fe80::1%eth0\nnameserver\nnameservers 192.0.2.9\n";
+        let text = "nameserver 127.0.0.53\nnameserver 192.0.2.1\nnameserver 172.17.0.1\n";
         let ours: SocketAddr = "172.17.0.1:53".parse().unwrap();
         let expected: [IpAddr; 2] = ["127.0.0.53".parse().unwrap(), "192.0.2.1".parse().unwrap()];
         assert_eq!(servers(text, &[ours]), expected);

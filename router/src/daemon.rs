@@ -18,7 +18,9 @@ use weave_wire::Uid;
 use weave_wire::link::handshake::{Mode, Versions};
 
 /// Locked memory asked for, bytes: rings of shards and control core.
-pub const LOCKED_MEMORY: u64 = 64 << 20;
+const LOCKED_MEMORY: u64 = 64 << 20;
+/// Less is too little for the control core (`Reactor::new` of glommio), bytes.
+pub const LOCKED_MEMORY_MIN: u64 = 512 << 10;
 /// Open files asked for: links, clients, handshakes.
 const OPEN_FILES: u64 = 8192;
 /// Signals that wait for the control core, at most.
@@ -29,6 +31,17 @@ pub enum RunError {
     /// The kernel.
     #[error("cannot start: {0}")]
     Kernel(#[from] ProbeError),
+    /// The limit of locked memory.
+    #[error(
+        "cannot start: at most {} KiB may be locked, the rings of io_uring need {} KiB: raise the limit of locked \
+         memory (`ulimit -l unlimited`; systemd: LimitMEMLOCK=infinity; Docker: --ulimit memlock=-1)",
+        most >> 10,
+        LOCKED_MEMORY_MIN >> 10
+    )]
+    LockedMemory {
+        /// The limit, bytes.
+        most: u64,
+    },
     /// The state.
     #[error("cannot start: {0}")]
     State(#[from] StateError),
@@ -97,6 +110,7 @@ fn run_until_stopped(
     state::check_network(&config.state_dir, encrypted, config.clear)?;
     keep_memory_private();
     raise_limit(Resource::RLIMIT_MEMLOCK, LOCKED_MEMORY);
+    check_locked_memory()?;
     raise_limit(Resource::RLIMIT_NOFILE, OPEN_FILES);
     let mut ground = Ground::open(&config, queues)?;
     let mut secrets = stretch(passwords)?;
@@ -257,6 +271,15 @@ fn raise_limit(resource: Resource, wanted: u64) {
     if let Err(error) = raised {
         tracing::debug!("raising a resource limit: {error}");
     }
+}
+
+/// The rings of the control core need some, whatever is allowed.
+fn check_locked_memory() -> Result<(), RunError> {
+    let (most, _) = getrlimit(Resource::RLIMIT_MEMLOCK).map_err(|error| RunError::Process {
+        step: "reading the limit of locked memory",
+        cause: error.into(),
+    })?;
+    if most < LOCKED_MEMORY_MIN { Err(RunError::LockedMemory { most }) } else { Ok(()) }
 }
 
 /// Stretches the passwords on a thread of their own, whose memory goes with it.

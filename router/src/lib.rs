@@ -17,6 +17,6 @@ mod secrets;
 mod state;
 
 pub use config::Config;
-pub use daemon::{LOCKED_MEMORY, RunError, run};
+pub use daemon::{LOCKED_MEMORY_MIN, RunError, run};
 pub use state::StateError;
 pub use weave_forward::{Features, ProbeError, SOCKET_BUFFER, probe as probe_kernel};

@@ -9,7 +9,7 @@ use crate::root;
 /// Makes the bridge if it is absent.
 pub fn run(environment: &Environment) -> Result<()> {
     let mtu = u32::from(environment.mtu()?);
-    root::require("create-bridge")?;
+    root::require_network("create-bridge")?;
     Netlink::open()
         .and_then(|mut host| bridge::ensure(&mut host, mtu))
         .map_err(|error| Failure::because("cannot create the bridge", error))?;

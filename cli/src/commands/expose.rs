@@ -25,7 +25,7 @@ pub fn expose(
 ) -> Result<()> {
     let cidrs = parse(texts)?;
     let policy = known_policy(environment)?;
-    root::require("expose")?;
+    root::require_network("expose")?;
     let failed = |error: weave_host::Error| Failure::because("cannot expose this host", error);
     let names: Vec<String> = names.iter().map(ToString::to_string).collect();
     let new = cidrs.iter().map(|cidr| Exposed { cidr: *cidr, masquerade, names: names.clone() });

@@ -20,7 +20,7 @@ pub fn run(
 ) -> Result<()> {
     let with_dns = with_dns && !options.no_dns;
     let Resolved { config, guard, warnings } = resolve(options, environment, Role::Front)?;
-    root::require("launch")?;
+    root::require_network("launch")?;
     // A router that was just killed holds its lock until the kernel has taken
     // it apart; one that lives is still there after the wait.
     if let Some(running) = Running::find(&config.run_dir, Daemon::Router)?

@@ -42,7 +42,7 @@ fn foreground(options: LaunchOptions, environment: &Environment) -> Result<()> {
     }
     let with_dns = !options.no_dns;
     let resolved = resolve(options, environment, Role::Front)?;
-    root::require("router")?;
+    root::require_network("router")?;
     keeper::check_guard(resolved.guard)?;
     resolved.warnings.iter().for_each(output::warn);
     serve(resolved, Readiness::Foreground, environment, with_dns)

@@ -28,7 +28,10 @@ pub enum ProbeError {
     #[error("this kernel's io_uring lacks what the router needs ({0}): Linux 6.1 or newer is needed")]
     TooOld(io::Error),
     /// Locked memory is limited.
-    #[error("the kernel gives no memory for io_uring ({0}): raise the limit of locked memory (ulimit -l)")]
+    #[error(
+        "the kernel gives no memory for io_uring ({0}): raise the limit of locked memory (`ulimit -l \
+         unlimited`; systemd: LimitMEMLOCK=infinity; Docker: --ulimit memlock=-1)"
+    )]
     NoMemory(io::Error),
 }
 

@@ -8,6 +8,8 @@ pub use container::{ContainerId, EngineContainer, Listed};
 
 use std::collections::HashMap;
 use std::fs;
+use std::io;
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -22,6 +24,8 @@ use tokio::runtime::Runtime;
 use crate::error::{Error, Result};
 use crate::namespace::{Namespace, NamespaceSpec};
 
+/// Time to look up the name of an engine's host.
+const LOOKUP_WITHIN: Duration = Duration::from_secs(5);
 /// Where the engine listens unless `DOCKER_HOST` says otherwise.
 pub const DEFAULT_HOST: &str = "unix:///var/run/docker.sock";
 /// Time an engine has to answer.
@@ -45,18 +49,20 @@ pub struct Engine {
 
 impl Engine {
     /// Gets ready to ask the engine at `host`, as `DOCKER_HOST` is written: `unix://PATH` or
-    /// `tcp://HOST:PORT`. Asks nothing yet.
+    /// `tcp://HOST:PORT`. Asks it nothing yet.
     ///
     /// # Errors
-    /// [`Error::Engine`] for another form, or when no runtime can be made.
+    /// [`Error::Engine`] for another form, for a host without an address, or when no runtime can be
+    /// made.
     pub fn new(host: &str) -> Result<Self> {
         let failed = |cause: &dyn std::fmt::Display| engine_error(host, cause);
         let version = bollard::API_DEFAULT_VERSION;
         let seconds = ANSWER_WITHIN.as_secs();
         let docker = if host.starts_with("unix://") {
             Docker::connect_with_unix(host, seconds, version)
-        } else if host.starts_with("tcp://") || host.starts_with("http://") {
-            Docker::connect_with_http(host, seconds, version)
+        } else if let Some(at) = host.strip_prefix("tcp://").or(host.strip_prefix("http://")) {
+            let at = numeric(at).map_err(|error| failed(&error))?;
+            Docker::connect_with_http(&format!("tcp://{at}"), seconds, version)
         } else {
             return Err(failed(&"not unix://PATH or tcp://HOST:PORT"));
         };
@@ -208,8 +214,24 @@ fn is_sandbox(container: &EngineContainer, namespace: &Namespace) -> bool {
     Namespace::open(&NamespaceSpec::Path(path.clone())).is_ok_and(|sandbox| sandbox.id() == namespace.id())
 }
 
+/// `HOST:PORT` with an address in place of a name, which the library would ask the C library for.
+fn numeric(at: &str) -> io::Result<String> {
+    let Some((name, port)) = at.trim_end_matches('/').rsplit_once(':') else { return Ok(at.to_owned()) };
+    // IPv6 stands in brackets.
+    if name.starts_with('[') || name.parse::<IpAddr>().is_ok() {
+        return Ok(at.to_owned());
+    }
+    let found = weave_lookup::addresses(name, LOOKUP_WITHIN, 1)?;
+    Ok(match found.first() {
+        Some(IpAddr::V6(ip)) => format!("[{ip}]:{port}"),
+        Some(IpAddr::V4(ip)) => format!("{ip}:{port}"),
+        None => at.to_owned(),
+    })
+}
+
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
 
     #[test]
@@ -220,6 +242,15 @@ mod tests {
         for bad in ["", "../x", "a/b", "a?b", "a b", "-x", "ä", "a%2f", &"f".repeat(256)] {
             assert!(check_name(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn the_name_of_an_engine_becomes_an_address() {
+        for at in ["127.0.0.1:2375", "[::1]:2375", "nonsense"] {
+            assert_eq!(numeric(at).unwrap(), at);
+        }
+        let local = numeric("localhost:2375/").unwrap();
+        assert!(["127.0.0.1:2375", "[::1]:2375"].contains(&local.as_str()), "{local}");
     }
 
     #[test]

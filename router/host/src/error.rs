@@ -261,7 +261,9 @@ fn kernel_remedy(source: &io::Error) -> Option<&'static str> {
         libc::ENOSPC | libc::ENOMEM | libc::ENOBUFS => {
             Some("free memory, or raise the limit the kernel ran into")
         }
-        libc::EROFS => Some("make /proc/sys and /run writable for this process"),
+        libc::EROFS => Some(
+            "make /proc/sys and /run writable for this process; Docker: --security-opt systempaths=unconfined",
+        ),
         _ => None,
     }
 }

@@ -7,6 +7,7 @@
 //! byte order.
 
 use std::fmt;
+use std::fs::OpenOptions;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
@@ -285,12 +286,21 @@ fn finish(netlink: &mut Netlink, name: &str, count: usize, mtu: u32, bridge: &Li
 }
 
 fn open_error(name: &str, error: std::io::Error) -> Error {
+    let missing = |what, remedy: &str| Error::Missing {
+        step: "open",
+        object: format!("{DEVICE} {what}"),
+        remedy: remedy.to_owned(),
+    };
     match error.raw_os_error() {
-        Some(libc::ENOENT | libc::ENODEV | libc::ENXIO) => Error::Missing {
-            step: "open",
-            object: format!("{DEVICE} is missing"),
-            remedy: "load the module (`modprobe tun`), or give the container the device".to_owned(),
-        },
+        Some(libc::ENOENT | libc::ENODEV | libc::ENXIO) => {
+            missing("is missing", "load the module (`modprobe tun`); Docker: --device /dev/net/tun")
+        }
+        // A node alone does not do in a container.
+        Some(libc::EPERM | libc::EACCES)
+            if OpenOptions::new().read(true).write(true).open(DEVICE).is_err() =>
+        {
+            missing("may not be opened", "run as root of the host; Docker: --device /dev/net/tun")
+        }
         // What an existing device was made with cannot be changed.
         Some(libc::EINVAL) => {
             Error::NameTaken { interface: name.to_owned(), found: "a tap of another kind".to_owned() }

@@ -9,12 +9,18 @@ use weave_tests::{Options, World, wait_until};
 /// Launches host `index` with names of its own: /etc/hosts is another file to it.
 #[track_caller]
 fn launch_with_names(hosts: &World, index: usize, names: &str, arguments: &[&str]) {
-    let file = hosts.host(index).directory().join("hosts");
-    fs::write(&file, names).unwrap();
+    launch_with_file(hosts, index, "/etc/hosts", names, arguments);
+}
+
+/// Launches host `index` with another file in place of `at`.
+#[track_caller]
+fn launch_with_file(hosts: &World, index: usize, at: &str, text: &str, arguments: &[&str]) {
+    let file = hosts.host(index).directory().join("file");
+    fs::write(&file, text).unwrap();
     let launch = hosts.launch_command(index, Some(PASSWORD), arguments);
     let mut command = hosts.host(index).command("unshare");
     command.args(["--mount", "--propagation", "private", "sh", "-c"]);
-    command.arg("mount --bind \"$0\" /etc/hosts && exec \"$@\"").arg(&file);
+    command.arg(format!("mount --bind \"$0\" {at} && exec \"$@\"")).arg(&file);
     command.arg(launch.get_program()).args(launch.get_args());
     hosts.run(index, &mut command).ok();
 }
@@ -31,6 +37,20 @@ fn a_name_is_looked_up_and_the_first_of_its_addresses_that_answers_is_linked() {
     assert_eq!(targets.len(), 1, "{targets:?}");
     assert_eq!(targets[0].target.to_string(), "other.example", "as typed, in one spelling");
     assert_eq!(targets[0].state, TargetState::Connected);
+}
+
+#[test]
+fn a_name_is_asked_of_the_servers_of_the_host_in_its_search_list() {
+    let hosts = World::new(Options::encrypted().bare(2));
+    hosts.launch(0, &[]);
+    let mut server = hosts.host(1).command("dnsmasq");
+    server.args(["-k", "-C", "/dev/null", "-R", "-h", "--listen-address=127.0.0.1", "--bind-interfaces"]);
+    server.arg(format!("--address=/other.example/{}", hosts.underlay(0)));
+    let _server = hosts.host(1).spawn(&mut server).unwrap();
+    // The first server does not listen.
+    let conf = "nameserver 127.0.0.2\nnameserver 127.0.0.1\nsearch nowhere.test example\n";
+    launch_with_file(&hosts, 1, "/etc/resolv.conf", conf, &["other"]);
+    hosts.wait_linked(0, 1, LINK_WITHIN);
 }
 
 #[test]

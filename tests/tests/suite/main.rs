@@ -25,6 +25,7 @@ mod hostile_relay;
 mod hostile_storm;
 mod http;
 mod http_hostile;
+mod image;
 mod killed_commands;
 mod lab_pings;
 mod lanes_gro;

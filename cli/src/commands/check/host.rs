@@ -4,8 +4,9 @@ use std::fs::OpenOptions;
 use std::path::Path;
 
 use rustix::process::{Resource, getrlimit};
+use rustix::thread::{CapabilitySet, capabilities};
 use weave_host::firewall::Firewall;
-use weave_router::{Features, LOCKED_MEMORY, SOCKET_BUFFER, probe_kernel};
+use weave_router::{Features, LOCKED_MEMORY_MIN, SOCKET_BUFFER, probe_kernel};
 
 use super::Finding;
 
@@ -21,7 +22,7 @@ pub(super) fn look() -> Vec<Finding> {
     let mut findings = vec![privileges(root)];
     findings.extend(kernel());
     findings.push(tap());
-    findings.push(locked_memory(root));
+    findings.push(locked_memory());
     findings.extend(BUFFER_LIMITS.iter().filter_map(|(path, name)| buffers(path, name, root)));
     findings.push(firewall());
     findings
@@ -59,25 +60,27 @@ fn tap() -> Finding {
         Err(error) if !Path::new(DEVICE).exists() => Finding::failed(
             "tap",
             format_args!("{DEVICE}: {error}"),
-            "modprobe tun; in a container: --device /dev/net/tun",
+            "modprobe tun; Docker: --device /dev/net/tun",
         ),
         Err(error) => Finding::failed(
             "tap",
             format_args!("{DEVICE}: {error}"),
-            "run it as root; in a container: --device /dev/net/tun",
+            "run it as root; Docker: --device /dev/net/tun",
         ),
     }
 }
 
-fn locked_memory(root: bool) -> Finding {
+/// Root of a container has seldom what raises the limit.
+fn locked_memory() -> Finding {
     let limit = getrlimit(Resource::Memlock);
+    let raises = capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::SYS_RESOURCE));
     match limit.maximum {
-        Some(most) if most < LOCKED_MEMORY && !root => Finding::failed(
+        Some(most) if most < LOCKED_MEMORY_MIN && !raises => Finding::failed(
             "locked memory",
             format_args!(
-                "at most {} KiB may be locked, the router's rings need {} KiB",
+                "at most {} KiB may be locked, the router needs {} KiB",
                 most >> 10,
-                LOCKED_MEMORY >> 10
+                LOCKED_MEMORY_MIN >> 10
             ),
             "ulimit -l unlimited; systemd: LimitMEMLOCK=infinity; Docker: --ulimit memlock=-1",
         ),

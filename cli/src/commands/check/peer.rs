@@ -1,8 +1,7 @@
 //! The way to a peer: its name, its TCP port, what the route passes, and how the link stands.
 
 use std::io;
-use std::net::{SocketAddr, TcpStream, ToSocketAddrs, UdpSocket};
-use std::sync::mpsc;
+use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::time::Duration;
 
 use rustix::net::sockopt;
@@ -56,18 +55,13 @@ pub(super) fn look(target: &Target, status: Option<&Status>, port: u16, mtu: u16
     findings
 }
 
-/// Looked up on a thread of its own: the resolver has no time limit.
 fn resolve(target: &Target, port: u16) -> io::Result<Vec<SocketAddr>> {
-    let name = match &target.host {
-        TargetHost::Address(_) => return Ok(target.address(port).into_iter().collect()),
-        TargetHost::Name(name) => (name.clone(), target.port.unwrap_or(port)),
+    let TargetHost::Name(name) = &target.host else {
+        return Ok(target.address(port).into_iter().collect());
     };
-    let (sender, receiver) = mpsc::sync_channel(1);
-    std::thread::spawn(move || {
-        let _ = sender.send(name.to_socket_addrs());
-    });
-    let late = |_| io::Error::new(io::ErrorKind::TimedOut, "the resolver does not answer");
-    Ok(receiver.recv_timeout(RESOLVE_WITHIN).map_err(late)??.take(ADDRESSES).collect())
+    let port = target.port.unwrap_or(port);
+    let addresses = weave_lookup::addresses(name, RESOLVE_WITHIN, ADDRESSES)?;
+    Ok(addresses.into_iter().map(|ip| SocketAddr::new(ip, port)).collect())
 }
 
 fn tcp(subject: &str, address: SocketAddr) -> Finding {

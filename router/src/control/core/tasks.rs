@@ -12,7 +12,7 @@ use futures_lite::io::{ReadHalf, WriteHalf};
 use futures_lite::{AsyncReadExt, AsyncWriteExt, future};
 use std::cell::Cell;
 use std::io;
-use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -220,12 +220,11 @@ async fn resolve(target: &Target, default_port: u16) -> io::Result<Vec<SocketAdd
     }
     let TargetHost::Name(name) = target.host.clone() else { return Ok(Vec::new()) };
     let port = target.port.unwrap_or(default_port);
-    let lookup =
-        rt::blocking(move || (name.as_str(), port).to_socket_addrs().map(Iterator::collect::<Vec<_>>));
+    let lookup = rt::blocking(move || weave_lookup::addresses(&name, RESOLVE_LIMIT, ADDRESSES));
+    // It may have to wait for others.
     let late = || Err(io::Error::new(io::ErrorKind::TimedOut, "the name server does not answer"));
-    let mut addresses = rt::timeout(RESOLVE_LIMIT, lookup).await.unwrap_or_else(late)?;
-    addresses.truncate(ADDRESSES);
-    Ok(addresses)
+    let addresses = rt::timeout(RESOLVE_LIMIT, lookup).await.unwrap_or_else(late)?;
+    Ok(addresses.into_iter().map(|ip| SocketAddr::new(ip, port)).collect())
 }
 
 /// What one link may bring over TCP, bytes each second; what is more is read later.

@@ -3,6 +3,7 @@
 .DEFAULT_GOAL := help
 CARGO ?= cargo
 PAGE := npm --prefix dashboards/page --silent
+GRAFANA := npm --prefix dashboards/grafana --silent
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -19,6 +20,7 @@ test: ## installs what is missing, runs every test but the long ones
 	@echo '==> building and running the tests'
 	$(CARGO) nextest run --workspace --locked
 	@$(PAGE) test
+	@$(GRAFANA) run check
 
 test-page: ## the status page alone, in a real browser
 	@scripts/install-deps

@@ -60,7 +60,7 @@ pub(super) fn look(wanted: &Wanted, status: Option<&Status>, port: u16, mtu: u16
     // A link that the peer dialled has any port of it.
     let from = |link: &&Connection| reached.is_some_and(|at| link.address.host == Target::from(at).host);
     let exact = |link: &&Connection| reached.is_some_and(|at| link.address == at.into());
-    let link = named.or_else(|| links.iter().find(exact)).or_else(|| links.iter().find(from));
+    let link = links.iter().find(exact).or(named).or_else(|| links.iter().find(from));
     findings.extend(link.map(|link| state(&subject, link)));
     findings
 }

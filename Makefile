@@ -6,6 +6,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 # Named, so that its flags are not those of build scripts.
 STATIC := $(shell uname -m)-unknown-linux-gnu
 PAGE := npm --prefix dashboards/page --silent
+GRAFANA := npm --prefix dashboards/grafana --silent
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -22,6 +23,7 @@ test: ## installs what is missing, runs every test but the long ones
 	@echo '==> building and running the tests'
 	$(CARGO) nextest run --workspace --locked
 	@$(PAGE) test
+	@$(GRAFANA) run check
 
 test-page: ## the status page alone, in a real browser
 	@scripts/install-deps

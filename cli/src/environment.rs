@@ -6,6 +6,7 @@ use weave_router::config::{
     DEFAULT_MTU, DEFAULT_PORT, DEFAULT_STATUS_ADDR, Http, MAX_MTU, MAX_STATUS_HOSTS, MIN_MTU,
     parse_status_addr,
 };
+use weave_router::logging;
 use weave_wire::HostName;
 use zeroize::Zeroizing;
 
@@ -135,6 +136,18 @@ impl<'a> Environment<'a> {
             return Err(wrong(&format_args!("{} names are more than {MAX_STATUS_HOSTS}", names.len())));
         }
         Ok(names)
+    }
+
+    /// Refuses a `WEAVE_LOG_FORMAT` that the log does not know.
+    pub fn check_log_format(&self) -> Result<()> {
+        match self.text(logging::FORMAT_VARIABLE)?.as_deref() {
+            None | Some("text" | "json") => Ok(()),
+            Some(other) => Err(Failure::usage(
+                format_args!("cannot use {}={other:.40?}", logging::FORMAT_VARIABLE),
+                "it is neither text nor json",
+                "correct it or unset it",
+            )),
+        }
     }
 
     fn number(&self, name: &str, least: u16, most: u16) -> Result<Option<u16>> {

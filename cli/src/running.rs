@@ -4,9 +4,11 @@
 //! so that the kernel itself answers the question, also after a SIGKILL. The
 //! number in the file is believed only when that process has the file open.
 
+use std::ffi::OsStr;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -42,25 +44,19 @@ impl Daemon {
 
 /// Name of the log of a launched router in the run directory.
 pub const LOG: &str = "router.log";
-/// Name of the log put aside.
-pub const LOG_OLD: &str = "router.log.1";
 /// Name of the log of a keeper in the run directory.
 pub const KEEPER_LOG: &str = "keeper.log";
 /// Name of the log of a sidecar in the run directory.
 pub const DNS_LOG: &str = "dns.log";
+/// All logs, each before the one put aside.
+pub const LOGS: [&str; 6] = [LOG, "router.log.1", KEEPER_LOG, "keeper.log.1", DNS_LOG, "dns.log.1"];
+/// Size at which the log of earlier runs is put aside, bytes.
+const LOG_MAX: u64 = 4 * 1024 * 1024;
 /// Name of the lock of whoever starts or ends it.
 pub const DNS_LOCK: &str = "dns.lock";
-/// All files of daemons in the run directory, but sockets and the sidecar's names.
-pub const FILES: [&str; 8] = [
-    Daemon::Router.pid_file(),
-    Daemon::Keeper.pid_file(),
-    Daemon::Dns.pid_file(),
-    LOG,
-    LOG_OLD,
-    KEEPER_LOG,
-    DNS_LOG,
-    DNS_LOCK,
-];
+/// All files of daemons in the run directory, but [`LOGS`], sockets and the sidecar's names.
+pub const FILES: [&str; 4] =
+    [Daemon::Router.pid_file(), Daemon::Keeper.pid_file(), Daemon::Dns.pid_file(), DNS_LOCK];
 /// Longest content of a pid file that is read, bytes.
 const PID_FILE_MAX: u64 = 32;
 /// How long a lock without a process to be seen is waited for.
@@ -68,20 +64,14 @@ const CLAIM_LIMIT: Duration = Duration::from_secs(2);
 /// How often it is tried meanwhile.
 const CLAIM_RETRY: Duration = Duration::from_millis(10);
 
-/// How another daemon of this program is started: `role` is its command, its log begins anew. It
+/// How another daemon of this program is started: `role` is its command, `log` one of [`LOGS`]. It
 /// leaves the directory of its parent, so it gets every path in full; it never gets a password.
 ///
 /// # Errors
 /// When the log or the executable cannot be opened.
 pub fn daemon(role: &str, log: &str, run_dir: &Path, state_dir: &Path) -> std::io::Result<Command> {
-    let log = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .custom_flags(OFlags::NOFOLLOW.bits().cast_signed())
-        .open(run_dir.join(log))?;
-    let mut command = Command::new(std::env::current_exe()?);
+    let log = open_log(run_dir, log)?;
+    let mut command = Command::new(in_place(std::env::current_exe()?));
     command
         .arg(role)
         .env_remove("WEAVE_PASSWORD")
@@ -90,6 +80,31 @@ pub fn daemon(role: &str, log: &str, run_dir: &Path, state_dir: &Path) -> std::i
         .stdin(Stdio::null())
         .stderr(log);
     Ok(command)
+}
+
+/// Opens the log `name` of `run_dir` for a daemon to go on with; a long one is put aside first.
+///
+/// # Errors
+/// When it cannot be opened.
+pub fn open_log(run_dir: &Path, name: &str) -> std::io::Result<File> {
+    let path = run_dir.join(name);
+    if std::fs::symlink_metadata(&path).is_ok_and(|metadata| metadata.len() > LOG_MAX) {
+        let _ = std::fs::rename(&path, run_dir.join(format!("{name}.1")));
+    }
+    OpenOptions::new()
+        .append(true)
+        .create(true)
+        .mode(0o600)
+        .custom_flags(OFlags::NOFOLLOW.bits().cast_signed())
+        .open(path)
+}
+
+/// The executable at `path` as the kernel tells it. Of a file that was replaced, as by an upgrade,
+/// the kernel says that it is deleted: what stands in its place now is meant.
+fn in_place(path: PathBuf) -> PathBuf {
+    let place = path.as_os_str().as_bytes().strip_suffix(b" (deleted)");
+    let place = place.map(|place| PathBuf::from(OsStr::from_bytes(place)));
+    place.filter(|place| place.exists() && !path.exists()).unwrap_or(path)
 }
 
 /// This process is a daemon of a run directory, until this is dropped.
@@ -265,6 +280,42 @@ fn no_follow() -> i32 {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+
+    #[test]
+    fn a_log_goes_on_and_a_long_one_is_put_aside() {
+        let run = tempfile::tempdir().unwrap();
+        for name in [LOG, KEEPER_LOG, DNS_LOG] {
+            let read = |name: &str| std::fs::read_to_string(run.path().join(name)).unwrap();
+            let old = format!("{name}.1");
+            assert!(LOGS.contains(&name) && LOGS.contains(&old.as_str()), "{name}");
+            writeln!(open_log(run.path(), name).unwrap(), "first").unwrap();
+            writeln!(open_log(run.path(), name).unwrap(), "second").unwrap();
+            assert_eq!(read(name), "first\nsecond\n");
+            open_log(run.path(), name).unwrap().set_len(LOG_MAX + 1).unwrap();
+            writeln!(open_log(run.path(), name).unwrap(), "third").unwrap();
+            assert_eq!(read(name), "third\n");
+            assert!(read(&old).starts_with("first\nsecond\n"));
+        }
+    }
+
+    #[test]
+    fn an_executable_that_was_replaced_is_found_in_its_place() {
+        let directory = tempfile::tempdir().unwrap();
+        let (path, new) = (directory.path().join("program"), directory.path().join("program.new"));
+        for copy in [&path, &new] {
+            std::fs::copy("/bin/sleep", copy).unwrap();
+        }
+        let mut child = Command::new(&path).arg("60").spawn().unwrap();
+        let told = || std::fs::read_link(format!("/proc/{}/exe", child.id())).unwrap();
+        let before = in_place(told());
+        std::fs::rename(&new, &path).unwrap();
+        let replaced = in_place(told());
+        std::fs::remove_file(&path).unwrap();
+        let gone = in_place(told());
+        child.kill().and_then(|()| child.wait()).unwrap();
+        assert_eq!((&before, &replaced), (&path, &path));
+        assert!(gone.to_string_lossy().ends_with(" (deleted)"), "{}", gone.display());
+    }
 
     #[test]
     fn a_claim_is_seen_and_gone_with_its_holder() {

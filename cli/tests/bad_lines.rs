@@ -218,6 +218,7 @@ fn bad_variables_are_wrong_usage_and_named() {
         ("WEAVE_STATE_DIR", "/"),
         ("WEAVE_PASSWORD", "a\u{7}b"),
         ("WEAVE_TEST_REKEY_MS", "1"),
+        ("WEAVE_LOG_FORMAT", "xml"),
     ] {
         let ran = world.run(world.weave(["launch"]).env(name, value));
         assert_refused(&format!("{name}={value}"), &ran, 2, &[name]);

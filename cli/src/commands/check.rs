@@ -6,10 +6,13 @@ mod peer;
 mod router;
 
 use std::fmt::{Display, Write as _};
+use std::str::FromStr;
 
 use clap::Args;
 use serde::Serialize;
+use weave_api::target::ParseTargetError;
 use weave_api::{OneLine, Status, Target};
+use weave_wire::PeerName;
 
 use super::status::Format;
 use crate::environment::Environment;
@@ -19,12 +22,29 @@ use crate::output;
 /// What `check` takes.
 #[derive(Debug, Args)]
 pub struct Arguments {
-    /// Look at the way to this peer too; without it, at those the router is told to connect to
+    /// Look at the way to this peer too: its address, name or nickname; without it, at those the router is told to connect to
     #[arg(value_name = "PEER[:PORT]")]
-    peer: Option<Target>,
+    peer: Option<Wanted>,
     /// How to print it
     #[arg(short, long, value_name = "FORMAT", default_value = "text")]
     output: Format,
+}
+
+/// The peer to look at.
+#[derive(Debug, Clone)]
+pub enum Wanted {
+    /// By its name in the mesh.
+    Name(PeerName),
+    /// By an address, a host name or its nickname.
+    Target(Target),
+}
+
+impl FromStr for Wanted {
+    type Err = ParseTargetError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        text.parse().map_or_else(|_| text.parse().map(Self::Target), |name| Ok(Self::Name(name)))
+    }
 }
 
 /// How something stands.
@@ -109,7 +129,7 @@ pub fn run(arguments: &Arguments, environment: &Environment) -> Result<()> {
 
 /// Everything that is to be said, to `show` part by part.
 pub fn look(
-    peer: Option<&Target>,
+    peer: Option<&Wanted>,
     environment: &Environment,
     show: impl Fn(&[Finding]) -> Result<()>,
 ) -> Result<Vec<Finding>> {
@@ -123,20 +143,20 @@ pub fn look(
     let (status, found) = router::look(environment)?;
     add(found)?;
     let (port, mtu) = (environment.port()?, environment.mtu()?);
-    for target in targets(peer, status.as_ref()) {
-        add(peer::look(&target, status.as_ref(), port, mtu))?;
+    for wanted in wanted(peer, status.as_ref()) {
+        add(peer::look(&wanted, status.as_ref(), port, mtu))?;
     }
     add(router::services(environment)?)?;
     Ok(findings)
 }
 
 /// The peers to look at, at most [`PEERS`].
-fn targets(named: Option<&Target>, status: Option<&Status>) -> Vec<Target> {
+fn wanted(named: Option<&Wanted>, status: Option<&Status>) -> Vec<Wanted> {
     if let Some(named) = named {
         return vec![named.clone()];
     }
     let told = status.into_iter().flat_map(|status| &status.targets);
-    told.map(|target| target.target.clone()).take(PEERS).collect()
+    told.map(|target| Wanted::Target(target.target.clone())).take(PEERS).collect()
 }
 
 /// Targets of the router that are looked at, at most: each may take some seconds.

@@ -8,7 +8,7 @@ use clap::Args;
 use serde::Serialize;
 use weave_api::request::{Hop, Pinged};
 use weave_api::status::Peer;
-use weave_api::{Client, client::TIME_LIMIT};
+use weave_api::{Client, ClientError, Code, OneLine, Problem, client::TIME_LIMIT};
 use weave_wire::{Nickname, PeerName};
 
 use super::status::Format;
@@ -51,7 +51,8 @@ struct Results {
     round_trips_ns: Vec<u64>,
 }
 
-/// Makes the round trips; fails if none was made.
+/// Makes the round trips; fails if none was made. One that the router refuses for now, as while a
+/// link is made anew, is lost.
 pub fn run(arguments: &Arguments, environment: &Environment) -> Result<()> {
     let run_dir = environment.run_dir()?;
     let what = format!("cannot ping {}", arguments.peer);
@@ -61,35 +62,53 @@ pub fn run(arguments: &Arguments, environment: &Environment) -> Result<()> {
     let peer =
         find(&status.peers, &arguments.peer).map_err(|(why, remedy)| Failure::new(&what, why, remedy))?;
     let text = arguments.output == Format::Text;
-    let mut results: Option<Results> = None;
+    let mut results = Results::none(peer, arguments.size);
+    let mut refused = None;
     let interval = Duration::from_millis(arguments.interval.into());
     for number in 1..=arguments.count {
         let begun = Instant::now();
-        let pinged = client.ping(peer.name, arguments.size).map_err(failed)?;
-        let before = results.as_ref().map(|results| &results.path);
+        let pinged = match client.ping(peer.name, arguments.size) {
+            Ok(pinged) => Ok(pinged),
+            Err(ClientError::Refused(problem)) if passes(problem.code) => Err(problem),
+            Err(error) => return Err(failed(error)),
+        };
         if text {
-            if before != Some(&pinged.path) {
-                output::print(way(peer, &pinged))?;
+            if let Ok(pinged) = &pinged
+                && pinged.path != results.path
+            {
+                output::print(way(peer, pinged))?;
             }
-            output::print(line(peer, arguments.size, number, pinged.round_trip_ns))?;
+            output::print(line(peer, arguments.size, number, &pinged))?;
         }
-        let results = results.get_or_insert_with(|| Results::none(peer, arguments.size));
-        results.add(pinged);
+        match pinged {
+            Ok(pinged) => results.add(pinged),
+            Err(problem) => {
+                results.sent += 1;
+                refused = Some(problem);
+            }
+        }
         if number < arguments.count {
             thread::sleep(interval.saturating_sub(begun.elapsed()));
         }
     }
-    let Some(results) = results else { return Ok(()) };
     if text {
         output::print(results.summary())?;
     } else {
         output::print_json(&results)?;
     }
     if results.received == 0 {
+        if let Some(problem) = refused {
+            return Err(failed(problem.into()));
+        }
         let remedy = "look at `weave status connections` there and here; an older router does not answer";
         return Err(Failure::new(&what, "no answer came", remedy));
     }
     Ok(())
+}
+
+/// Whether what was refused with `code` may be granted next time.
+const fn passes(code: Code) -> bool {
+    matches!(code, Code::Failed | Code::Busy)
 }
 
 /// The peer that is called `wanted`; else why there is none, and what to do.
@@ -174,8 +193,12 @@ fn way(peer: &Peer, pinged: &Pinged) -> String {
     )
 }
 
-fn line(peer: &Peer, size: u16, number: u32, round_trip: Option<u64>) -> String {
-    let result = round_trip.map_or_else(|| "no answer".to_owned(), |ns| format!("{} ms", milliseconds(ns)));
+fn line(peer: &Peer, size: u16, number: u32, pinged: &Result<Pinged, Problem>) -> String {
+    let result = match pinged {
+        Ok(Pinged { round_trip_ns: Some(ns), .. }) => format!("{} ms", milliseconds(*ns)),
+        Ok(Pinged { round_trip_ns: None, .. }) => "no answer".to_owned(),
+        Err(problem) => format!("not sent: {}", OneLine(&problem.why)),
+    };
     format!("{size} bytes to {}: {number}: {result}\n", peer.nickname)
 }
 

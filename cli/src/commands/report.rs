@@ -5,6 +5,9 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::mpsc;
+use std::time::Duration;
 
 use serde::Serialize;
 use weave_api::names::{ANSWER_WITHIN, NameEntry, SidecarStatus};
@@ -16,12 +19,18 @@ use super::check::{self, Finding};
 use crate::environment::Environment;
 use crate::failure::Result;
 use crate::output;
-use crate::running::{DNS_LOG, KEEPER_LOG, LOG, LOG_OLD};
+use crate::running::{LOG, LOGS};
 
 /// Version of the document; the parts named `status` and `names` are those of the HTTP endpoint.
 const VERSION: u32 = 1;
 /// Bytes of each log, from its end, at most.
 const LOG_TAIL: u64 = 64 << 10;
+/// What the journal is asked for: a router that systemd started logs there.
+const JOURNAL: [&str; 7] = ["-u", "weave", "-n", "1000", "-o", "short-iso", "--no-pager"];
+/// Bytes that are read of its answer, at most.
+const JOURNAL_MAX: u64 = 1 << 20;
+/// Time it has to answer.
+const JOURNAL_WITHIN: Duration = Duration::from_secs(5);
 
 #[derive(Debug, Serialize)]
 struct Report {
@@ -78,11 +87,17 @@ pub fn run(environment: &Environment) -> Result<()> {
         None
     });
     let mut logs = BTreeMap::new();
-    for name in [LOG, LOG_OLD, KEEPER_LOG, DNS_LOG] {
+    for name in LOGS {
         match tail(&run_dir.join(name)) {
             Ok(text) => drop(logs.insert(name, text)),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
             Err(error) => keep(name, &error),
+        }
+    }
+    if !logs.contains_key(LOG) {
+        match journal("journalctl") {
+            Ok(text) => drop(logs.insert("journal", text)),
+            Err(why) => keep("journal", &format_args!("there is no {LOG}, and journalctl: {why}")),
         }
     }
     output::print_json(&Report {
@@ -120,4 +135,59 @@ fn tail(path: &Path) -> std::io::Result<String> {
     let mut bytes = Vec::new();
     file.take(LOG_TAIL).read_to_end(&mut bytes)?;
     Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// The end of the router's log in the journal, as `program` tells it; else why there is none.
+fn journal(program: &str) -> Result<String, String> {
+    let mut command = Command::new(program);
+    command.args(JOURNAL).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut child = command.spawn().map_err(|error| error.to_string())?;
+    let stdout = child.stdout.take();
+    let (sender, receiver) = mpsc::sync_channel(1);
+    std::thread::spawn(move || {
+        let mut bytes = Vec::new();
+        let read = stdout.map_or(Ok(0), |stdout| stdout.take(JOURNAL_MAX).read_to_end(&mut bytes));
+        let _ = sender.send(read.map(|_| bytes));
+    });
+    let answer = receiver.recv_timeout(JOURNAL_WITHIN);
+    if answer.is_err() {
+        let _ = child.kill();
+    }
+    let status = child.wait().map_err(|error| error.to_string())?;
+    let late = |_| format!("no answer within {} s", JOURNAL_WITHIN.as_secs());
+    let bytes = answer.map_err(late)?.map_err(|error| error.to_string())?;
+    let end = bytes.len().saturating_sub(usize::try_from(LOG_TAIL).unwrap_or(usize::MAX));
+    let text = String::from_utf8_lossy(bytes.get(end..).unwrap_or_default()).into_owned();
+    // Without entries it says so in one line, and does not fail.
+    if text.trim().is_empty() || text.starts_with("-- No entries") {
+        return Err(if status.success() { "no entries of weave".to_owned() } else { status.to_string() });
+    }
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn the_journal_is_told_from_its_end_or_why_there_is_none() {
+        let directory = tempfile::tempdir().unwrap();
+        let answer = |script: &str| {
+            let path = directory.path().join("journalctl");
+            std::fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o700)).unwrap();
+            journal(path.to_str().unwrap())
+        };
+        assert_eq!(answer("echo \"$*\"").unwrap().trim_end(), JOURNAL.join(" "));
+        let long = answer("head -c 100000 /dev/zero | tr '\\0' a; echo end").unwrap();
+        assert!(long.len() as u64 == LOG_TAIL && long.ends_with("end\n"));
+        // What is more than is read holds nobody up.
+        assert!(answer("yes").is_ok());
+        assert_eq!(answer("echo '-- No entries --'").unwrap_err(), "no entries of weave");
+        assert!(answer("exit 3").unwrap_err().contains('3'));
+        assert!(journal("/nonexistent/journalctl").unwrap_err().contains("No such file"));
+    }
 }

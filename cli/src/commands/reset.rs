@@ -111,7 +111,7 @@ fn remove_empty(directory: &Path) -> io::Result<()> {
 
 fn remove_run(run_dir: &Path) -> io::Result<()> {
     let (control, names) = (weave_api::socket::directory(run_dir), names::directory(run_dir));
-    let files = running::FILES.iter().map(|name| run_dir.join(name));
+    let files = running::FILES.iter().chain(&running::LOGS).map(|name| run_dir.join(name));
     let own = names::own_file(run_dir);
     let others = [
         weave_api::socket::path(run_dir),

@@ -48,6 +48,7 @@ pub fn resolve(options: LaunchOptions, environment: &Environment, role: Role) ->
     for name in TestKnobs::VARIABLES.into_iter().filter(|name| environment.has(name)) {
         warnings.push(format!("{name} is set: a switch for tests only"));
     }
+    environment.check_log_format()?;
     limit("peers", options.targets.len(), MAX_TARGETS)?;
     limit("advertised addresses", options.advertise.len(), MAX_ADVERTISED)?;
     if options.require_encryption && !options.trusted_subnets.is_empty() {

@@ -1,28 +1,25 @@
 //! Starting the router in the background and waiting until it is ready.
 
 use std::ffi::OsString;
-use std::fs::{DirBuilder, File, OpenOptions, Permissions};
+use std::fs::{DirBuilder, File, Permissions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
 
-use rustix::fs::OFlags;
 use weave_router::Config;
 use weave_router::config::ReadyInfo;
 
 use super::handover::{Outcome, secrets};
 use crate::failure::{Failure, Result};
-use crate::running::{LOG, LOG_OLD};
+use crate::running::{self, LOG};
 
 /// Time a router has to become ready.
 const READY_WITHIN: Duration = Duration::from_secs(30);
 /// Longest line with the outcome, bytes.
 const OUTCOME_MAX: u64 = 64 * 1024;
-/// Size at which the log of earlier runs is put aside, bytes.
-const LOG_MAX: u64 = 4 * 1024 * 1024;
 
 /// Starts `weave router` with `arguments` in a session of its own, hands it the
 /// passwords and returns what it says when it is ready.
@@ -114,17 +111,8 @@ pub fn make_run_dir(path: &Path) -> Result<()> {
 }
 
 fn open_log(run_dir: &Path) -> Result<File> {
-    let path = run_dir.join(LOG);
-    if std::fs::symlink_metadata(&path).is_ok_and(|metadata| metadata.len() > LOG_MAX) {
-        let _ = std::fs::rename(&path, run_dir.join(LOG_OLD));
-    }
-    OpenOptions::new()
-        .append(true)
-        .create(true)
-        .mode(0o600)
-        .custom_flags(OFlags::NOFOLLOW.bits().cast_signed())
-        .open(&path)
-        .map_err(|error| {
-            Failure::new(format_args!("cannot write {}", path.display()), error, "check WEAVE_RUN_DIR")
-        })
+    running::open_log(run_dir, LOG).map_err(|error| {
+        let what = format_args!("cannot write {}", run_dir.join(LOG).display()).to_string();
+        Failure::new(what, error, "check WEAVE_RUN_DIR")
+    })
 }

@@ -21,6 +21,8 @@ let software = null;
 /** MACs by host, and when they were asked for. They are no part of events. */
 let stations = { of: null, list: null };
 let allDrops = false;
+/** Why what comes cannot be shown. */
+let fault = null;
 let told = { number: 0, at: -TOLD_EVERY_MS };
 
 const map = new HostMap(at("map"), at("legend"), select);
@@ -33,8 +35,10 @@ const counters = countersTable(at("counters"));
 const feed = new Feed({ onReport: take, onState: () => showFeed() });
 
 function take(report, now) {
-  if (report.version !== VERSION) {
-    showLost(`This page cannot read reports of version ${report.version}: reload it.`);
+  const readable = report.version === VERSION;
+  fault = readable ? null : `This page cannot read reports of version ${report.version}: reload it.`;
+  if (!readable) {
+    showFeed();
     return;
   }
   const { version } = report.status;
@@ -226,7 +230,7 @@ function showFeed() {
   const ago = age === null ? null : duration(Math.floor(age / 1000));
   set(document.body, { "data-feed": live === null ? "connecting" : live ? "live" : "lost" });
   say(at("feed-state"), live ? "live" : ago === null ? "connecting" : `data of ${ago} ago`);
-  if (live !== false) showLost("");
+  if (live !== false) showLost(fault ?? "");
   else if (age === null) showLost("The router does not answer; trying again.");
   else showLost("The connection to the router is lost: what is shown is old. Trying again.");
 }

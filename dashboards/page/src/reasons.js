@@ -35,6 +35,7 @@ export const REASONS = new Map(
     too_many_fragments: "More fragments than a frame may have",
     fragment_inconsistent: "Fragments that contradict each other",
     fragment_timeout: "Fragments that did not come in time",
+    echo_limit: "More echoes were asked for than a shard answers",
     fragment_limit: "Frame in fragments that made room for others",
     loop: "A frame of ours that came back",
     tap_error: "The tap refused a frame",

@@ -67,3 +67,17 @@ test("screen readers are told of a link that is lost, not of every second", asyn
     assert.equal(await textOf(page, "#said"), "Link to host-1 lost");
   });
 });
+
+test("a report of another version is named for as long as such reports come", async () => {
+  const world = recorded({ hosts: 2, direct: 1 });
+  const report = (time) => ({ ...world.at(time), version: time === 4 ? 2 : 1 });
+  await shown(report, {}, async (page, server) => {
+    while (server.second < 4) server.step();
+    await until(page, () => /version 2: reload/.test(document.getElementById("lost").textContent));
+    // What is looked at each second leaves it there.
+    await page.evaluate(() => new Promise((resolve) => setTimeout(resolve, 1200)));
+    assert.match(await textOf(page, "#lost"), /version 2: reload/);
+    await second(server, page, report);
+    await until(page, () => document.getElementById("lost").textContent === "");
+  });
+});

@@ -71,15 +71,21 @@ impl Drop for MemoryLimit {
     fn drop(&mut self) {
         let (kills, peak) = (self.kills(), self.peak() >> 20);
         let deadline = Instant::now() + GONE_WITHIN;
-        while fs::remove_dir(&self.directory).is_err() && Instant::now() < deadline {
+        let mut removed = fs::remove_dir(&self.directory);
+        while removed.is_err() && Instant::now() < deadline {
             std::thread::sleep(Duration::from_millis(10));
+            removed = fs::remove_dir(&self.directory);
         }
-        tell(&self.directory, kills, peak);
+        tell(&self.directory, kills, peak, removed.err());
         assert!(kills == 0 || std::thread::panicking(), "{kills} processes were ended for lack of memory");
     }
 }
 
 #[expect(clippy::print_stderr, reason = "who asked for a limit wants to know")]
-fn tell(directory: &Path, kills: u64, peak: u64) {
-    eprintln!("{}: {peak} MiB at most, {kills} processes ended for lack of it", directory.display());
+fn tell(directory: &Path, kills: u64, peak: u64, left: Option<std::io::Error>) {
+    let directory = directory.display();
+    eprintln!("{directory}: {peak} MiB at most, {kills} processes ended for lack of it");
+    if let Some(error) = left {
+        eprintln!("cannot remove {directory}: {error}; end the processes in it, then rmdir it");
+    }
 }

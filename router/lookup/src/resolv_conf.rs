@@ -42,7 +42,8 @@ impl ResolvConf {
                     read.search = words.take(SEARCH_MAX).map(str::to_owned).collect();
                 }
                 Some("options") => {
-                    let ndots = words.filter_map(|word| word.strip_prefix("ndots:")?.parse().ok()).last();
+                    let ndots =
+                        words.filter_map(|word| word.strip_prefix("ndots:")?.parse().ok()).next_back();
                     read.ndots = ndots.unwrap_or(read.ndots).min(NDOTS_MAX);
                 }
                 Some(_) | None => {}

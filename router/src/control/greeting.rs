@@ -151,9 +151,8 @@ pub(super) async fn answer(
     trusted_subnet: bool,
 ) -> Result<Greeted, GreetingError> {
     let exchange = async {
-        let first = read(&mut stream).await.map_err(|error| match error.kind() {
-            io::ErrorKind::UnexpectedEof => GreetingError::Silent,
-            _ => error.into(),
+        let first = read(&mut stream).await.map_err(|error| {
+            if error.kind() == io::ErrorKind::UnexpectedEof { GreetingError::Silent } else { error.into() }
         })?;
         match Opening::of(&first) {
             Opening::Handshake => {

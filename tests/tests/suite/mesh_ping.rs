@@ -55,3 +55,17 @@ fn a_ping_that_nobody_answers_fails_and_says_so() {
     assert!(ran.code == Some(1) && ran.stdout.contains("1 sent, 0 received, 100% lost"), "{ran:?}");
     assert!(ran.stderr.contains("no answer came"), "{ran:?}");
 }
+
+#[test]
+fn a_ping_goes_on_while_no_way_leads_to_the_peer() {
+    let world = World::pair(Options::clear().not_attached());
+    wait_until(LINK_WITHIN, || world.connections(&[0, 1]), || !world.status(0).routes.is_empty());
+    let far = world.status(1).name.to_string();
+    // The peer stays known.
+    world.stop(1);
+    wait_until(LINK_WITHIN, || world.connections(&[0]), || world.status(0).routes.is_empty());
+    let ran = world.weave(0, &["ping", &far, "-c", "2", "-i", "10"]);
+    assert!(ran.code == Some(1) && ran.stdout.contains(": 2: not sent: no way leads to"), "{ran:?}");
+    assert!(ran.stdout.contains("2 sent, 0 received, 100% lost"), "{ran:?}");
+    assert!(ran.stderr.contains("no way leads to"), "{ran:?}");
+}

@@ -36,6 +36,14 @@ fn check_says_what_keeps_a_network_from_working() {
     assert_eq!(peer[2], ("ok", "the link is established, encrypted"));
     assert_eq!(found(&findings, "engine")[0].0, "warning");
 
+    // The end that was dialled knows the link by another port, and finds it by any name of the peer.
+    let [address, name] = [world.underlay(1).to_string(), world.status(1).name.to_string()];
+    for peer in [address, name] {
+        let findings = check(&world, 0, &[&peer], 0);
+        let found = found(&findings, &format!("peer {peer}"));
+        assert_eq!(found.last(), Some(&("ok", "the link is established, encrypted")), "{found:?}");
+    }
+
     // A path that is too narrow, and a port where nobody listens.
     world.tool(1, "ip link set eth0 mtu 1400");
     let address = world.underlay(0).to_string();
@@ -102,6 +110,16 @@ fn the_log_level_changes_live() {
     world.weave(0, &["connect", "10.99.0.77"]).ok();
     wait_until(LINK_WITHIN, || world.log(0), has_debug);
     world.weave(0, &["log-level", "error"]).ok();
+    let lines = || world.log(0).matches("DEBUG").count();
+    let before = lines();
+    world.weave(0, &["connect", "10.99.0.78"]).ok();
+    // The dial is over, or on its way.
+    let dialled = || {
+        let links = world.status(0).connections;
+        links.iter().any(|link| link.address.to_string().contains("10.99.0.78"))
+    };
+    wait_until(LINK_WITHIN, || world.connections(&[0]), dialled);
+    assert_eq!(lines(), before, "{}", world.log(0));
     let ran = world.weave(0, &["log-level", "loud"]);
     assert!(ran.code == Some(2) && ran.stderr.contains("none of error, warn, info, debug, trace"), "{ran:?}");
 }

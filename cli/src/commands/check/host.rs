@@ -39,7 +39,11 @@ fn kernel() -> Vec<Finding> {
     let release = rustix::system::uname().release().to_string_lossy().into_owned();
     let Features { read_multishot, segmentation, merging } = match probe_kernel(&[]) {
         Ok(features) => features,
-        Err(error) => return vec![Finding::failed("kernel", format_args!("{release}: {error}"), "")],
+        Err(error) => {
+            let remedy = "Linux 6.1 or newer with io_uring: sysctl kernel.io_uring_disabled=0; in a container: a \
+                          seccomp profile that allows it";
+            return vec![Finding::failed("kernel", format_args!("{release}: {error}"), remedy)];
+        }
     };
     let mut findings = vec![Finding::ok("kernel", format_args!("{release}, io_uring works"))];
     let mut slower = |has: bool, what: &str| {

@@ -5,11 +5,12 @@ use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::time::Duration;
 
 use rustix::net::sockopt;
-use weave_api::status::{Connection, ConnectionState};
+use weave_api::status::{Connection, ConnectionState, Direction};
 use weave_api::target::TargetHost;
 use weave_api::{Status, Target};
+use weave_wire::Nickname;
 
-use super::Finding;
+use super::{Finding, Wanted};
 
 /// Time to look up the peer's name.
 const RESOLVE_WITHIN: Duration = Duration::from_secs(5);
@@ -21,12 +22,20 @@ const ADDRESSES: usize = 8;
 /// header of the frame is in it.
 const AROUND: (u16, u16) = (94, 114);
 
-/// Looks at the way to `target`.
-pub(super) fn look(target: &Target, status: Option<&Status>, port: u16, mtu: u16) -> Vec<Finding> {
-    let subject = format!("peer {target}");
-    let addresses = match resolve(target, port) {
-        Ok(addresses) => addresses,
-        Err(error) => {
+/// Looks at the way to `wanted`.
+pub(super) fn look(wanted: &Wanted, status: Option<&Status>, port: u16, mtu: u16) -> Vec<Finding> {
+    let links = status.map_or(&[][..], |status| &status.connections);
+    let named = links.iter().find(|link| is_called(link, wanted));
+    let (subject, resolved) = match wanted {
+        Wanted::Target(target) => (format!("peer {target}"), resolve(target, port)),
+        Wanted::Name(name) => {
+            (format!("peer {name}"), Err(io::Error::new(io::ErrorKind::NotFound, "no link is its")))
+        }
+    };
+    let addresses = match (resolved, named.and_then(|link| listens(link, port))) {
+        (Ok(addresses), _) => addresses,
+        (Err(_), Some(address)) => vec![address],
+        (Err(error), None) => {
             let remedy = "correct the name, or give an address";
             return vec![Finding::failed(subject, format_args!("its name is not known: {error}"), remedy)];
         }
@@ -47,12 +56,34 @@ pub(super) fn look(target: &Target, status: Option<&Status>, port: u16, mtu: u16
         findings.drain(..findings.len() - 1);
         findings.extend(route(&subject, address, mtu));
     }
-    let is_it =
-        |link: &&Connection| link.address == *target || reached.is_some_and(|at| link.address == at.into());
-    if let Some(link) = status.and_then(|status| status.connections.iter().find(is_it)) {
-        findings.push(state(&subject, link));
-    }
+    // A link that the peer dialled has any port of it.
+    let from = |link: &&Connection| reached.is_some_and(|at| link.address.host == Target::from(at).host);
+    let exact = |link: &&Connection| reached.is_some_and(|at| link.address == at.into());
+    let link = links.iter().find(exact).or(named).or_else(|| links.iter().find(from));
+    findings.extend(link.map(|link| state(&subject, link)));
     findings
+}
+
+/// True when `wanted` is what the link, or the peer at its other end, is called.
+fn is_called(link: &Connection, wanted: &Wanted) -> bool {
+    match wanted {
+        Wanted::Name(name) => link.peer == Some(*name),
+        Wanted::Target(target) => {
+            let nickname = link.nickname.as_ref().map(Nickname::as_str);
+            link.address == *target
+                || matches!(&target.host, TargetHost::Name(name)
+                    if nickname.is_some_and(|nickname| nickname.eq_ignore_ascii_case(name)))
+        }
+    }
+}
+
+/// Where the peer of `link` listens, as far as the link tells.
+fn listens(link: &Connection, port: u16) -> Option<SocketAddr> {
+    let address = link.address.address(port)?;
+    Some(match link.direction {
+        Direction::Outbound => address,
+        Direction::Inbound => SocketAddr::new(address.ip(), port),
+    })
 }
 
 fn resolve(target: &Target, port: u16) -> io::Result<Vec<SocketAddr>> {
@@ -117,7 +148,8 @@ fn state(subject: &str, link: &Connection) -> Finding {
             "look again in some seconds",
         ),
         ConnectionState::Retrying | ConnectionState::Failed => {
-            Finding::failed(subject, format_args!("no link: {reason}"), "")
+            let remedy = "see `weave status connections` and the router's log there, too";
+            Finding::failed(subject, format_args!("no link: {reason}"), remedy)
         }
     }
 }

@@ -14,6 +14,8 @@ use crate::running::{Daemon, Running};
 
 /// Links, and states of them, that are named one by one, at most.
 const NAMED: usize = 16;
+/// What to do about a state whose cure is not in its reason.
+const DEGRADED: &str = "it works; docs/troubleshooting.md says what each such state means";
 
 /// Looks at the router, and at its links if it runs.
 pub(super) fn look(environment: &Environment) -> Result<(Option<Status>, Vec<Finding>)> {
@@ -35,7 +37,7 @@ pub(super) fn look(environment: &Environment) -> Result<(Option<Status>, Vec<Fin
     };
     let mut findings = vec![version(&status)];
     for degraded in &status.degraded {
-        findings.push(Finding::warning(&degraded.name, &degraded.reason, ""));
+        findings.push(Finding::warning(&degraded.name, &degraded.reason, DEGRADED));
     }
     if Running::find(&run_dir, Daemon::Keeper)?.is_none() {
         let text = "it does not run: containers that start again are not attached, flushed rules stay away";
@@ -69,7 +71,8 @@ fn links(status: &Status) -> Vec<Finding> {
     }
     for link in down.into_iter().filter(|link| link.reason.is_some()).take(NAMED) {
         let reason = link.reason.as_deref().unwrap_or_default();
-        findings.push(Finding::warning(format_args!("link {}", called(link)), reason, ""));
+        let remedy = format!("`weave check {}` looks at the way there", link.address);
+        findings.push(Finding::warning(format_args!("link {}", called(link)), reason, remedy));
     }
     for link in &up {
         if link.mtu.is_some_and(|mtu| mtu != status.mtu) {
@@ -82,7 +85,7 @@ fn links(status: &Status) -> Vec<Finding> {
     let degraded = up.iter().flat_map(|link| link.degraded.iter().map(move |degraded| (link, degraded)));
     for (link, degraded) in degraded.take(NAMED) {
         let text = format!("{}: {}", degraded.name, degraded.reason);
-        findings.push(Finding::warning(format_args!("link {}", called(link)), text, ""));
+        findings.push(Finding::warning(format_args!("link {}", called(link)), text, DEGRADED));
     }
     findings
 }

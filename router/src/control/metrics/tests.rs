@@ -206,6 +206,17 @@ fn reference() -> String {
 }
 
 #[test]
+fn the_page_tells_what_every_drop_means() {
+    let page = include_str!("../../../../dashboards/page/src/reasons.js");
+    let (_, list) = page.split_once("Object.entries({\n").unwrap();
+    let (list, _) = list.split_once("})").unwrap();
+    let told: BTreeSet<_> =
+        list.lines().filter_map(|line| line.split_once(": \"")).map(|(name, _)| name.trim()).collect();
+    let reasons: BTreeSet<_> = DropReason::ALL.iter().map(|reason| reason.name()).collect();
+    assert_eq!(told, reasons);
+}
+
+#[test]
 fn the_reference_is_that_of_the_table() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/metrics.md");
     let reference = reference();

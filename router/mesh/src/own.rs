@@ -11,8 +11,11 @@ use weave_wire::link::gossip::{PartId, SignedPart, Version};
 const SHORTEST_WAIT: Duration = Duration::from_millis(20);
 /// A change waits this long at most, if it is the first for a while.
 const FIRST_WAIT: Duration = Duration::from_millis(50);
-/// Shortest time between two publications with urgent changes (something is gone).
-const URGENT_WAIT: Duration = Duration::from_millis(100);
+/// Shortest time between two publications with an urgent change of names or stations: each
+/// is to be known everywhere within 100 ms of the one before.
+const URGENT_WAIT: Duration = Duration::from_millis(50);
+/// The same of a lost link, which changes the routes of all.
+const LOSS_WAIT: Duration = Duration::from_millis(100);
 /// Longest time between two publications under constant change: with 300 peers
 /// that all meet at once, each new link changes two records that all must read.
 const LONGEST_WAIT: Duration = Duration::from_secs(1);
@@ -59,14 +62,15 @@ impl OwnParts {
         self.changed.insert(part);
         // What is lost with a link comes in pieces, and two runs of one name must not
         // keep step: links wait.
-        let quiet = self.published.is_none_or(|last| now.saturating_sub(last) >= URGENT_WAIT);
+        let shortest = if part == PartId::HOST { LOSS_WAIT } else { URGENT_WAIT };
+        let quiet = self.published.is_none_or(|last| now.saturating_sub(last) >= shortest);
         let wait = if urgent && quiet && part != PartId::HOST {
             Duration::ZERO
         } else {
             random.between(SHORTEST_WAIT, FIRST_WAIT)
         };
         let soon = now.saturating_add(wait);
-        let wait = if urgent { self.wait.min(URGENT_WAIT) } else { self.wait };
+        let wait = if urgent { self.wait.min(shortest) } else { self.wait };
         let at = self.published.map_or(soon, |last| soon.max(last.saturating_add(wait)));
         self.publish_at = Some(self.publish_at.map_or(at, |before| before.min(at)));
     }
@@ -193,6 +197,6 @@ mod tests {
         }
         assert!((10..20).contains(&count), "{count}");
         own.change(PartId::HOST, true, now, &mut random);
-        assert!(own.publish_at().is_some_and(|at| at <= now + URGENT_WAIT));
+        assert!(own.publish_at().is_some_and(|at| at <= now + LOSS_WAIT));
     }
 }

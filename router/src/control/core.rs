@@ -16,7 +16,7 @@ use pings::Pings;
 pub(super) use tasks::{accept, receive, reports, signals};
 
 use super::greeting::{Greeted, GreetingError, Outcome, Resumptions, entropy};
-use super::link::{Connection, Incoming, Link, SEND_QUEUE_MESSAGES, ShardWork};
+use super::link::{Connection, Incoming, Link, Replaced, SEND_QUEUE_MESSAGES, ShardWork};
 use super::metrics::{Asked, RoundTrips};
 use super::names::{Names, Readers};
 use super::server::Answer;
@@ -65,6 +65,8 @@ const MACS_EVERY: Duration = Duration::from_millis(10);
 const DISCOVER_EVERY: Duration = Duration::from_millis(100);
 /// How long a farewell has to get out before the router ends.
 const FAREWELL_LASTS: Duration = Duration::from_millis(200);
+/// How long a link that another one follows is still listened to.
+const REPLACED_KEPT: Duration = Duration::from_secs(2);
 /// How long a link may live without TCP: its keys end then.
 const TCP_LOST_LIMIT: Duration = KEY_LIFETIME;
 
@@ -380,6 +382,9 @@ impl Core {
     fn lose_link(&mut self, id: LinkId, reason: &str) {
         let now = self.now();
         let Some(link) = self.links.get(&id) else { return };
+        if link.replaced.is_some() {
+            return self.remove_link(id);
+        }
         let (number, address, established) = (link.number, link.address, link.is_established());
         if address.is_some() {
             tracing::warn!(peer = %link.peer.name, "link lost: {reason}");
@@ -387,6 +392,9 @@ impl Core {
         } else {
             tracing::info!(peer = %link.peer.name, "a connection ended before the peer described itself: {reason}");
             self.counters.links_unfinished += 1;
+        }
+        if self.fall_back(id, now) {
+            return self.remove_link(id);
         }
         self.dialler.lost(number, reason, established, now, jitter());
         if let Some(address) = address.filter(|_| self.config.discovery) {
@@ -396,6 +404,20 @@ impl Core {
             }
         }
         self.remove_link(id);
+    }
+
+    /// True if the link that `lost` was to follow still passes data: that one goes on.
+    fn fall_back(&mut self, lost: LinkId, now: Duration) -> bool {
+        let Some((peer, number)) = self.links.get(&lost).map(|link| (link.peer.name, link.number)) else {
+            return false;
+        };
+        let serving = |link: &&mut Link| link.peer.name == peer && link.replaced == Some(Replaced::Serving);
+        let Some(older) = self.links.values_mut().filter(serving).max_by_key(|link| link.number) else {
+            return false;
+        };
+        older.resume_serving(now);
+        self.dialler.relinked(number, older.number);
+        true
     }
 
     fn remove_link(&mut self, id: LinkId) {

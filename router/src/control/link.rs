@@ -117,6 +117,8 @@ pub(super) struct Link {
     pub(super) rekey: Rekey,
     /// Counts from the peer's description on.
     pub(super) liveness: Option<Liveness>,
+    /// The peer's last heartbeat, until it is answered.
+    pub(super) asked: Option<Heartbeat>,
     pub(super) counters: Vec<Arc<LinkCounters>>,
     pub(super) since: Duration,
     /// Data lanes of the peer seen since it last asked.
@@ -133,9 +135,20 @@ pub(super) struct Link {
     /// When to dial TCP again, and whether that is under way.
     pub(super) redial: Option<(Backoff, Duration)>,
     pub(super) redialling: bool,
+    /// A newer link leads to the same peer.
+    pub(super) replaced: Option<Replaced>,
     installing: Vec<Installing>,
     control: ControlLane,
     routed: bool,
+}
+
+/// What becomes of a link that a newer one to the same peer follows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Replaced {
+    /// It carries data until the new one does.
+    Serving,
+    /// The new one passes data. The peer may use this one until it knows that, too.
+    Until(Duration),
 }
 
 /// What a link needs done in the shards.
@@ -194,6 +207,7 @@ impl Link {
             resumption,
             rekey,
             liveness: None,
+            asked: None,
             counters: (0..shards).map(|_| Arc::default()).collect(),
             since: now,
             lanes_seen: 0,
@@ -204,6 +218,7 @@ impl Link {
             tcp_lost: None,
             redial: None,
             redialling: false,
+            replaced: None,
             installing: Vec::new(),
             control: ControlLane { send: None, receive: Vec::new() },
             routed: false,
@@ -400,11 +415,19 @@ impl Link {
     pub(super) fn disconnect(&mut self, now: Duration) -> Vec<RekeyAction> {
         self.connection = None;
         self.tcp_lost = Some(now);
-        self.redial = Some((Backoff::new(now), now));
+        self.redial = self.replaced.is_none().then(|| (Backoff::new(now), now));
         if let Some(liveness) = &mut self.liveness {
             liveness.on_tcp_end(now);
         }
         self.rekey.on_disconnected()
+    }
+
+    /// The link that was to follow came to nothing.
+    pub(super) fn resume_serving(&mut self, now: Duration) {
+        self.replaced = None;
+        if self.connection.is_none() {
+            self.redial = Some((Backoff::new(now), now));
+        }
     }
 
     /// The link goes on over `connection`.

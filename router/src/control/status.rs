@@ -1,7 +1,7 @@
 //! The state of the router as `weave status` shows it.
 
 use super::core::Core;
-use super::link::Link;
+use super::link::{Link, Replaced};
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::time::Duration;
@@ -179,9 +179,16 @@ fn retry_in(entry: &Entry<Target>, now: Duration) -> Option<u64> {
     }
 }
 
-/// All links.
-fn links(core: &Core) -> impl Iterator<Item = &Link> {
-    core.links.values()
+/// The link to each peer: while one follows another that which carries data.
+pub(super) fn links(core: &Core) -> impl Iterator<Item = &Link> {
+    let serving = |peer| {
+        core.links.values().any(|link| link.peer.name == peer && link.replaced == Some(Replaced::Serving))
+    };
+    core.links.values().filter(move |link| match link.replaced {
+        None => link.is_established() || !serving(link.peer.name),
+        Some(Replaced::Serving) => true,
+        Some(Replaced::Until(_)) => false,
+    })
 }
 
 fn connections(core: &Core, now: Duration) -> Vec<Connection> {

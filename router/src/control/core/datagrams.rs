@@ -99,7 +99,19 @@ impl Core {
     fn on_heartbeat(&mut self, id: LinkId, beat: Heartbeat, now: Duration) {
         self.on_lanes(id, beat, now);
         let Some(link) = self.links.get_mut(&id) else { return };
-        if link.may_receive() {
+        link.asked = Some(beat);
+        self.answer_heartbeat(id);
+    }
+
+    /// Answers the peer's last heartbeat, once every shard can receive what the peer sends
+    /// upon the answer, and it is known where the peer is: it may be before its description,
+    /// and would wait for the answer to its next one else.
+    pub(super) fn answer_heartbeat(&mut self, id: LinkId) {
+        let Some(link) = self.links.get_mut(&id) else { return };
+        if link.may_receive()
+            && link.roaming.is_some()
+            && let Some(beat) = link.asked.take()
+        {
             let answer = link.heartbeat(beat.sequence, beat.mesh_port);
             self.send_control(id, &ControlMessage::HeartbeatAck(answer), beat.mesh_port);
         }
@@ -132,7 +144,10 @@ impl Core {
         let Some(link) = self.links.get_mut(&id) else { return };
         link.since = now;
         tracing::info!(peer = %link.peer.name, address = ?link.address, "link established");
-        let number = link.number;
+        let (number, peer) = (link.number, link.peer.name);
+        for older in self.links.values_mut().filter(|link| link.peer.name == peer && link.number < number) {
+            older.replaced = Some(Replaced::Until(now + REPLACED_KEPT));
+        }
         self.begin_path(id, now);
         self.dialler.established(number);
         self.routes_changed = true;

@@ -81,7 +81,8 @@ impl Core {
             (Ok(greeted), Some(address)) => self.on_greeted(greeted, Side::Us, Some(dial), address),
             (Ok(_), None) => {}
             (Err(error @ GreetingError::Linked), Some(address)) => {
-                match self.links.values().find(|link| link.address == Some(address)) {
+                let mut current = self.links.values().filter(|link| link.replaced.is_none());
+                match current.find(|link| link.address == Some(address)) {
                     Some(link) => self.dialler.linked(link.number, Some(dial), address),
                     None => self.dialler.failed(dial, error.to_string(), false, now, jitter()),
                 }
@@ -220,13 +221,26 @@ impl Core {
                     self.dialler.relinked(old_number, number);
                 }
                 self.dialler.linked(number, dial, remote);
-                self.remove_link(old_id);
+                self.replace_link(old_id, peer.uid);
             }
             None => self.dialler.linked(number, dial, remote),
         }
         tracing::info!(peer = %peer.name, %remote, encrypted = !info.unencrypted, "link authenticated");
         let describe = self.describe(remote.ip());
         self.send(id, &describe);
+    }
+
+    /// A newer link leads to the peer, whose run is `uid`. One to the same run that
+    /// passes data goes on doing so until the new one can.
+    fn replace_link(&mut self, old: LinkId, uid: weave_wire::Uid) {
+        match self.links.get_mut(&old) {
+            Some(link) if link.is_established() && link.peer.uid == uid => {
+                link.replaced.get_or_insert(Replaced::Serving);
+                link.redial = None;
+            }
+            Some(_) => self.remove_link(old),
+            None => {}
+        }
     }
 
     pub(super) fn on_resumed(

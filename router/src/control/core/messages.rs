@@ -83,6 +83,7 @@ impl Core {
             self.command(shard, Command::SetLink { link: id, address, counters });
         }
         self.set_send(id, session, &keys);
+        self.answer_heartbeat(id);
         self.remember(Target::from(address));
         self.tell_addresses();
     }

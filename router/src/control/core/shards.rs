@@ -81,6 +81,7 @@ impl Core {
                     let (work, result) = link.carry_out(actions, shards);
                     self.shard_work(id, work);
                     self.end_connection_on(id, result);
+                    self.answer_heartbeat(id);
                 }
             }
             Report::LaneSeen { link: id, lane, epoch, own_port, .. } => {

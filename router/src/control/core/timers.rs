@@ -1,6 +1,7 @@
 //! What the core does by the clock.
 
 use super::super::greeting::entropy;
+use super::super::link::Replaced;
 use super::{Core, HOUSEKEEPING, TCP_LOST_LIMIT, tasks};
 use crate::rt;
 use std::collections::BTreeSet;
@@ -73,6 +74,9 @@ impl Core {
             if let Some(path) = &link.path {
                 next = next.min(path.deadline());
             }
+            if let Some(Replaced::Until(at)) = link.replaced {
+                next = next.min(at);
+            }
             if let Some(at) = link.roaming.as_ref().and_then(weave_mesh::Roaming::deadline) {
                 next = next.min(at);
             }
@@ -126,6 +130,9 @@ impl Core {
             self.end_connection_on(id, result);
         }
         let Some(link) = self.links.get_mut(&id) else { return };
+        if matches!(link.replaced, Some(Replaced::Until(at)) if at <= now) {
+            return self.remove_link(id);
+        }
         if link.tcp_lost.is_some_and(|since| now.saturating_sub(since) >= TCP_LOST_LIMIT) {
             return self.lose_link(id, "TCP could not be resumed");
         }

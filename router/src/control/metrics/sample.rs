@@ -104,7 +104,7 @@ impl Sample {
             mtu: core.config.mtu,
             conn_limit: core.config.conn_limit,
             targets: status::targets(core, now).into_iter().map(|target| target.state).collect(),
-            links: core.links.values().map(link).collect(),
+            links: status::links(core).map(link).collect(),
             attempts: status::attempts(core, now).map(|attempt| attempt.state).collect(),
             degraded: status::degraded_states(core, now),
             counters: status::counters(core),

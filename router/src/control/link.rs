@@ -249,6 +249,11 @@ impl Link {
         self.liveness.as_ref().is_some_and(Liveness::is_established)
     }
 
+    /// True if data may go over it.
+    pub(super) fn carries(&self) -> bool {
+        self.is_established() && !matches!(self.replaced, Some(Replaced::Until(_)))
+    }
+
     /// True the first time the link is found established.
     pub(super) fn begin_routing(&mut self) -> bool {
         !std::mem::replace(&mut self.routed, true)

@@ -56,7 +56,11 @@ fn limits(id: HostId, host: &Host) -> Vec<String> {
         ("bytes of parts", host.mesh.part_bytes(), PART_BYTES),
         ("stations", host.mesh.stations().count(), MAX_STATIONS),
         ("names", host.mesh.names().count(), MAX_NAMES),
-        ("links", host.links.len(), MAX_LINKS.min(host.settings.conn_limit + 1)),
+        (
+            "links",
+            host.links.values().filter(|link| link.is_current()).count(),
+            MAX_LINKS.min(host.settings.conn_limit + 1),
+        ),
         ("dials", host.dials(), DIALS),
         ("bytes queued", host.longest_queue(), SEND_QUEUE),
     ];
@@ -125,7 +129,11 @@ pub fn disagreement(world: &World) -> Option<String> {
         if !has_strangers && known != members.len() - 1 {
             return Some(format!("host {} has routes to {known} peers", id.0));
         }
-        if let Some(link) = host.links.values().find(|link| !link.is_established() || link.is_degraded()) {
+        if let Some(link) = host
+            .links
+            .values()
+            .find(|link| link.is_current() && (!link.is_established() || link.is_degraded()))
+        {
             return Some(format!("host {}: the link to {} does not pass all", id.0, link.peer.name));
         }
     }

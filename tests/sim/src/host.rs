@@ -21,7 +21,7 @@ use crate::network::{HostId, PORT};
 use crate::random::Random;
 use crate::tcp::{ConnectionId, Greeting, Payload};
 use greeted::Exchange;
-use link::{Connection, TCP_LOST_LIMIT};
+use link::{Connection, REPLACED_KEPT, Replaced, TCP_LOST_LIMIT};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -285,7 +285,13 @@ impl Host {
     pub(super) fn lose_link(&mut self, session: Session, reason: &str, now: Duration) {
         let jitter = self.random.unit();
         let Some(link) = self.links.get(&session) else { return };
+        if !link.is_current() {
+            return self.remove_link(session, now);
+        }
         let (number, address, established) = (link.number, link.address, link.is_established());
+        if self.fall_back(session, now) {
+            return self.remove_link(session, now);
+        }
         self.dialler.lost(number, reason, established, now, jitter);
         if let Some(address) = address.filter(|_| self.settings.discovery) {
             let covered = self.dialler.entries().iter().any(|entry| entry.address == Some(address));
@@ -294,6 +300,25 @@ impl Host {
             }
         }
         self.remove_link(session, now);
+    }
+
+    /// True if the link that `lost` was to follow still passes data: that one goes on.
+    fn fall_back(&mut self, lost: Session, now: Duration) -> bool {
+        let Some((peer, number)) = self.links.get(&lost).map(|link| (link.peer.name, link.number)) else {
+            return false;
+        };
+        let serving = |link: &&mut Link| link.peer.name == peer && link.replaced == Some(Replaced::Serving);
+        let Some(older) = self.links.values_mut().filter(serving).max_by_key(|link| link.number) else {
+            return false;
+        };
+        older.replaced = None;
+        if older.connection.is_none() {
+            older.redial = Some((Backoff::new(now), now));
+        }
+        let (session, older) = (older.session, older.number);
+        self.dialler.relinked(number, older);
+        self.arm(session);
+        true
     }
 
     pub(super) fn remove_link(&mut self, session: Session, now: Duration) {

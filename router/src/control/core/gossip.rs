@@ -88,7 +88,7 @@ impl Core {
     /// Dials whom the mesh reaches and this host has no link to.
     fn discover(&mut self, now: Duration) {
         let limit = usize::from(self.config.conn_limit).min(MAX_LINKS - 1);
-        let candidates = if self.config.discovery && self.links.len() < limit {
+        let candidates = if self.config.discovery && self.current_links() < limit {
             let wanted = self.mesh.peers().filter(|peer| peer.route.is_some() && peer.link.is_none());
             wanted
                 .map(|peer| {
@@ -265,7 +265,7 @@ impl Core {
         let mut broadcast: Vec<_> = routes.broadcast.iter().filter_map(id).collect();
         // A link that passes data is used before both ends have told all others of it,
         // unless its peer is reached by others so far.
-        for link in self.links.values().filter(|link| link.is_established()) {
+        for link in self.links.values().filter(|link| link.carries()) {
             if peers.iter().all(|route| route.peer != link.peer.name) {
                 let own = vec![link.id];
                 peers.push(weave_forward::PeerRoute {

@@ -179,10 +179,10 @@ impl Core {
             return;
         }
         let limit = usize::from(self.config.conn_limit).min(MAX_LINKS - 1);
-        if old.is_none() && self.links.len() >= limit {
+        if old.is_none() && self.current_links() >= limit {
             self.make_room_for(peer.name);
         }
-        let Some(id) = self.free_link_id().filter(|_| old.is_some() || self.links.len() < limit) else {
+        let Some(id) = self.free_link_id().filter(|_| old.is_some() || self.current_links() < limit) else {
             refuse(self, format!("this host has its {limit} links"));
             return;
         };
@@ -303,6 +303,11 @@ impl Core {
         let Some(id) = self.mesh.shed().and_then(|number| self.link_by_number(number.0)) else { return };
         self.send(id, &Message::Bye("the limit of links is reached and this one is not needed".into()));
         self.lose_link(id, "it gave way to a peer without links: this host has its limit of links");
+    }
+
+    /// Links, but those that a newer one follows.
+    pub(super) fn current_links(&self) -> usize {
+        self.links.values().filter(|link| link.replaced.is_none()).count()
     }
 
     pub(super) fn next_number(&mut self) -> u64 {

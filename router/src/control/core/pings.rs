@@ -64,7 +64,7 @@ impl Core {
         let Some((first, _)) = way.first() else {
             return refuse(Code::Failed, format!("no way leads to {peer}"), "see `weave status peers`");
         };
-        let link = self.links.values().find(|link| link.peer.name == *first && link.is_established());
+        let link = self.links.values().find(|link| link.peer.name == *first && link.carries());
         let Some(link) = link else {
             return refuse(Code::Failed, format!("the link to {first} is gone"), "try again");
         };

@@ -18,7 +18,8 @@ impl Host {
         match datagram.body {
             Body::Control(bytes) => match ControlMessage::parse(&bytes) {
                 Some(ControlMessage::Heartbeat(beat)) => {
-                    self.send_control(session, &ControlMessage::HeartbeatAck(beat));
+                    link.asked = Some(beat);
+                    self.answer_heartbeat(session);
                 }
                 Some(ControlMessage::HeartbeatAck(beat)) => self.on_heartbeat_ack(session, beat, now),
                 Some(_) | None => {}
@@ -27,12 +28,26 @@ impl Host {
         }
     }
 
+    /// Answers the peer's last heartbeat, once it is known where the peer is.
+    pub(super) fn answer_heartbeat(&mut self, session: Session) {
+        let Some(link) = self.links.get_mut(&session).filter(|link| link.address.is_some()) else { return };
+        if let Some(beat) = link.asked.take() {
+            self.send_control(session, &ControlMessage::HeartbeatAck(beat));
+        }
+    }
+
     pub(super) fn on_heartbeat_ack(&mut self, session: Session, beat: Heartbeat, now: Duration) {
         let Some(link) = self.links.get_mut(&session) else { return };
         let Some(liveness) = &mut link.liveness else { return };
         let _ = liveness.on_answer(beat.sequence, now);
         if liveness.is_established() && !std::mem::replace(&mut link.routed, true) {
-            let number = link.number;
+            let (number, peer) = (link.number, link.peer.name);
+            for older in self.by_peer.get(&peer).cloned().into_iter().flatten() {
+                if let Some(link) = self.links.get_mut(&older).filter(|link| link.number < number) {
+                    link.replaced = Some(Replaced::Until(now + REPLACED_KEPT));
+                    self.arm(older);
+                }
+            }
             self.dialler.established(number);
             self.routes_changed = true;
             self.mesh.link_established(LinkNumber(number), true, now);

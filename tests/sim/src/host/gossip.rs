@@ -64,7 +64,7 @@ impl Host {
 
     pub(super) fn discover(&mut self, now: Duration) {
         let limit = self.settings.conn_limit.min(MAX_LINKS - 1);
-        let candidates = if self.settings.discovery && self.links.len() < limit {
+        let candidates = if self.settings.discovery && self.current_links() < limit {
             let wanted = self.mesh.peers().filter(|peer| peer.route.is_some() && peer.link.is_none());
             wanted
                 .map(|peer| {
@@ -111,7 +111,7 @@ impl Host {
         };
         // A link that passes data is used before both ends have told all others of it,
         // unless its peer is reached by others so far.
-        for link in self.links.values().filter(|link| link.is_established()) {
+        for link in self.links.values().filter(|link| link.carries()) {
             if let Entry::Vacant(vacant) = table.peers.entry(link.peer.name) {
                 let own = vec![link.session];
                 let route = ShardRoute {

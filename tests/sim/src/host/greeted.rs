@@ -193,10 +193,10 @@ impl Host {
             return self.effects.push(Effect::Close(id));
         }
         let limit = self.settings.conn_limit.min(MAX_LINKS - 1);
-        if old.is_none() && self.links.len() >= limit {
+        if old.is_none() && self.current_links() >= limit {
             self.make_room_for(peer.name, now);
         }
-        if old.is_none() && self.links.len() >= limit {
+        if old.is_none() && self.current_links() >= limit {
             return self.refuse(id, dial, now);
         }
         self.next_number += 1;
@@ -217,7 +217,7 @@ impl Host {
             Some((old_session, old_number, ..)) => {
                 self.dialler.relinked(old_number, number);
                 self.dialler.linked(number, dial, remote);
-                self.remove_link(old_session, now);
+                self.replace_link(old_session, peer.uid, now);
             }
             None => self.dialler.linked(number, dial, remote),
         }
@@ -253,6 +253,8 @@ impl Host {
             tcp_lost: None,
             redial: None,
             redialling: false,
+            replaced: None,
+            asked: None,
             routed: false,
             sent: 0,
             received: BTreeSet::new(),
@@ -273,6 +275,23 @@ impl Host {
     pub(super) fn newest_to(&self, peer: PeerName) -> Option<&Link> {
         let sessions = self.by_peer.get(&peer)?.iter();
         sessions.filter_map(|session| self.links.get(session)).max_by_key(|link| link.number)
+    }
+
+    /// A newer link leads to the peer, whose run is `uid`.
+    fn replace_link(&mut self, old: Session, uid: Uid, now: Duration) {
+        match self.links.get_mut(&old) {
+            Some(link) if link.is_established() && link.peer.uid == uid => {
+                link.replaced.get_or_insert(Replaced::Serving);
+                link.redial = None;
+            }
+            Some(_) => self.remove_link(old, now),
+            None => {}
+        }
+        self.arm(old);
+    }
+
+    pub(super) fn current_links(&self) -> usize {
+        self.links.values().filter(|link| link.is_current()).count()
     }
 
     pub(super) fn on_resumed(&mut self, id: ConnectionId, session: Session, outbound: bool) {

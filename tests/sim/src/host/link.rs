@@ -2,6 +2,8 @@
 
 use super::*;
 
+/// How long a link that another one follows is still listened to.
+pub(super) const REPLACED_KEPT: Duration = Duration::from_secs(2);
 /// How long a link may live without TCP.
 pub(super) const TCP_LOST_LIMIT: Duration = Duration::from_secs(180);
 
@@ -14,6 +16,13 @@ pub(super) struct Connection {
     pub(super) full: bool,
     /// True if we dialled it.
     pub(super) outbound: bool,
+}
+
+/// What becomes of a link that a newer one to the same peer follows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Replaced {
+    Serving,
+    Until(Duration),
 }
 
 /// A link to one peer.
@@ -33,6 +42,8 @@ pub struct Link {
     pub(super) tcp_lost: Option<Duration>,
     pub(super) redial: Option<(Backoff, Duration)>,
     pub(super) redialling: bool,
+    pub(super) replaced: Option<Replaced>,
+    pub(super) asked: Option<Heartbeat>,
     pub(super) routed: bool,
     pub(super) sent: u64,
     pub(super) received: BTreeSet<u64>,
@@ -44,6 +55,17 @@ impl Link {
     #[must_use]
     pub fn is_established(&self) -> bool {
         self.liveness.as_ref().is_some_and(Liveness::is_established)
+    }
+
+    /// False if a newer one to the same peer follows it.
+    #[must_use]
+    pub const fn is_current(&self) -> bool {
+        self.replaced.is_none()
+    }
+
+    /// True if data may go over it.
+    pub(super) fn carries(&self) -> bool {
+        self.is_established() && !matches!(self.replaced, Some(Replaced::Until(_)))
     }
 
     /// True if its TCP connection waits to be resumed.
@@ -64,6 +86,9 @@ impl Link {
             && !self.redialling
         {
             next = next.min(*at);
+        }
+        if let Some(Replaced::Until(at)) = self.replaced {
+            next = next.min(at);
         }
         next
     }

@@ -62,6 +62,7 @@ impl Host {
         link.liveness = Some(Liveness::new(now));
         let number = link.number;
         self.arm(session);
+        self.answer_heartbeat(session);
         self.dialler.linked(number, None, address);
         self.remember(address);
         self.tell_addresses(now);
@@ -91,7 +92,7 @@ impl Host {
         let Some(connection) = link.connection.take() else { return };
         self.by_connection.remove(&connection.id);
         link.tcp_lost = Some(now);
-        link.redial = Some((Backoff::new(now), now));
+        link.redial = link.is_current().then(|| (Backoff::new(now), now));
         if let Some(liveness) = &mut link.liveness {
             liveness.on_tcp_end(now);
         }

@@ -62,7 +62,10 @@ impl Host {
         for (id, target, _) in self.dialler.due(now) {
             self.dialler.resolved(id, target);
             let is_established = |link: &&Link| link.is_established() && link.address == Some(target);
-            if let Some(link) = self.links.values().find(is_established) {
+            if self.links.values().any(|link| is_established(&link))
+                && let Some(link) =
+                    self.links.values().find(|link| link.is_current() && link.address == Some(target))
+            {
                 // GreetingError::Linked
                 self.dialler.linked(link.number, Some(id), target);
             } else if target == self.id.address() {
@@ -85,6 +88,9 @@ impl Host {
     pub(super) fn on_link_timers(&mut self, session: Session, now: Duration) {
         self.beat(session, now);
         let Some(link) = self.links.get_mut(&session) else { return };
+        if matches!(link.replaced, Some(Replaced::Until(at)) if at <= now) {
+            return self.remove_link(session, now);
+        }
         if link.tcp_lost.is_some_and(|since| now.saturating_sub(since) >= TCP_LOST_LIMIT) {
             return self.lose_link(session, "TCP could not be resumed", now);
         }

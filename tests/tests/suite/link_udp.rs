@@ -77,6 +77,8 @@ fn long_a_fifth_of_all_packets_lost_for_a_minute_takes_no_link_down() {
 
 fn lose_a_fifth(time: Duration) {
     let world = World::pair(Options::encrypted());
+    // Else the containers' questions for each other are lost as well, for seconds now and then.
+    world.wait_ping(0, v4(1).into(), LINK_WITHIN);
     for index in [0, 1] {
         world
             .tool(index, "iptables -w -A INPUT -i eth0 -m statistic --mode random --probability 0.2 -j DROP");

@@ -38,6 +38,12 @@ impl Sum {
         self.with_folded(u64::from(u16::from_ne_bytes(value.to_be_bytes())))
     }
 
+    /// The sum with another one added, of an even number of bytes before.
+    #[must_use]
+    pub fn with_sum(self, other: Self) -> Self {
+        self.with_folded(other.0)
+    }
+
     fn with_folded(self, sum: u64) -> Self {
         let (total, carry) = self.0.overflowing_add(sum);
         Self(total + u64::from(carry))
@@ -81,17 +87,25 @@ pub fn prepare(frame: &mut [u8], at: &Transport) {
     }
 }
 
+impl Protocol {
+    /// The checksum that a sender writes for `sum`, in network order.
+    #[must_use]
+    pub fn sent(self, sum: Sum) -> [u8; 2] {
+        match (self, sum.checksum()) {
+            // RFC 768: zero means "no checksum", so a computed zero is sent as ones.
+            (Self::Udp, [0, 0]) => [0xff, 0xff],
+            (_, sum) => sum,
+        }
+    }
+}
+
 /// Completes the checksum of the segment at `at`, whatever its field holds.
 pub fn complete(frame: &mut [u8], at: &Transport) {
     if let Some(field) = frame.get_mut(at.checksum_field()) {
         field.fill(0);
     }
     let segment = frame.get(at.l4..at.end).unwrap_or_default();
-    let mut sum = pseudo_header(frame, at, segment.len()).with(segment).checksum();
-    if sum == [0, 0] && at.protocol == Protocol::Udp {
-        // RFC 768: zero means "no checksum", so a computed zero is sent as ones.
-        sum = [0xff, 0xff];
-    }
+    let sum = at.protocol.sent(pseudo_header(frame, at, segment.len()).with(segment));
     if let Some(field) = frame.get_mut(at.checksum_field()) {
         field.copy_from_slice(&sum);
     }

@@ -175,27 +175,57 @@ impl SuperFrame {
         } else if let Some(header) = at.ipv6_mut(out) {
             header.set_payload_len(ip_len - weave_wire::packet::Ipv6Header::LEN as u16);
         }
+        let sequence = self.first_sequence.wrapping_add(offset32);
+        let flags = self.flags_of(index);
         if let Some(header) = at.tcp_mut(out) {
-            header.set_sequence(self.first_sequence.wrapping_add(offset32));
-            let last = index + 1 == self.count();
-            let mut flags = self.flags;
-            if !last {
-                flags &= !(tcp_flags::FIN | tcp_flags::PSH);
-            }
-            if index > 0 {
-                flags &= !tcp_flags::CWR;
-            }
+            header.set_sequence(sequence);
             header.set_flags(flags);
         } else if let Some(header) = at.udp_mut(out) {
             header.set_len(transport_len);
         }
-        let field = at.checksum_field();
-        out[field].copy_from_slice(&self.pseudo.with_u16(transport_len).partial());
-        // Last: what reads a header that was just written would wait for all stores before it.
-        let payload = &mut out[at.payload..];
-        payload.copy_from_slice(&frame[at.payload + offset..at.payload + offset + payload.len()]);
-        if complete {
-            checksum::complete(out, &at);
+        let payload = &frame[at.payload + offset..at.payload + offset + (at.end - at.payload)];
+        let pseudo = self.pseudo.with_u16(transport_len);
+        let sum = if complete {
+            // Of what was read, not of what is written: that would wait for all stores before it.
+            let header = self.header_sum(frame, sequence, flags, transport_len);
+            at.protocol.sent(pseudo.with_sum(header).with(payload))
+        } else {
+            pseudo.partial()
+        };
+        out[at.checksum_field()].copy_from_slice(&sum);
+        // Last, for the same reason.
+        out[at.payload..].copy_from_slice(payload);
+    }
+
+    /// The flags of segment `index`, if it is of TCP.
+    fn flags_of(&self, index: usize) -> u8 {
+        let mut flags = self.flags;
+        if index + 1 < self.count() {
+            flags &= !(tcp_flags::FIN | tcp_flags::PSH);
+        }
+        if index > 0 {
+            flags &= !tcp_flags::CWR;
+        }
+        flags
+    }
+
+    /// The sum of the transport header of a segment whose checksum field is zero: that of the
+    /// header of `frame` with what differs.
+    #[inline]
+    fn header_sum(&self, frame: &[u8], sequence: u32, flags: u8, len: u16) -> Sum {
+        let header = &frame[self.at.l4..self.at.payload];
+        match self.at.protocol {
+            Protocol::Tcp => {
+                let ([a, b, c, d], offset) = (sequence.to_be_bytes(), header[12]);
+                let differs = [a, b, c, d, offset, flags];
+                Sum::default()
+                    .with(&header[..4])
+                    .with(&differs)
+                    .with(&header[8..12])
+                    .with(&header[14..16])
+                    .with(&header[18..])
+            }
+            Protocol::Udp => Sum::default().with(&header[..4]).with_u16(len),
         }
     }
 }

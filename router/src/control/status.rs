@@ -104,6 +104,9 @@ pub(super) fn status_without_macs(core: &Core, now: Duration) -> Status {
         shards: shards(core),
         counters: counters(core),
         degraded: degraded_states(core, now),
+        software: core.beside.ours.clone(),
+        keeper: core.beside.keeper().cloned(),
+        dns: core.beside.dns().cloned(),
     }
 }
 
@@ -115,7 +118,7 @@ pub(super) fn degraded_states(core: &Core, now: Duration) -> Vec<Degraded> {
         reason: reason.clone(),
         since_s: now.as_secs(),
     });
-    states.collect()
+    states.chain(core.beside.degraded(now)).collect()
 }
 
 /// What the router is told to dial.

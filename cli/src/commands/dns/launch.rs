@@ -166,6 +166,18 @@ fn change(new: DnsSettings, environment: &Environment) -> Result<()> {
     publish::tell(environment)
 }
 
+/// Starts a sidecar that runs anew, with this program.
+pub fn renew(environment: &Environment) -> Result<()> {
+    let (run_dir, state_dir) = (environment.run_dir()?, environment.state_dir()?);
+    let _lock = lock(&run_dir)?;
+    if super::settings(environment)?.enabled && terminate(&run_dir)? {
+        publish::write(&run_dir, &state_dir);
+        spawn(&run_dir, &state_dir)?;
+        publish::write(&run_dir, &state_dir);
+    }
+    Ok(())
+}
+
 /// What became of a start.
 pub enum Begun {
     /// It runs.

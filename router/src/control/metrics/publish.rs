@@ -51,6 +51,9 @@ fn host(sample: &Sample, sheet: &mut Sheet) {
     for state in &sample.degraded {
         sheet.level(&f::DEGRADED, &[&state.name], 1);
     }
+    if let Some(dropped) = sample.guard_dropped {
+        sheet.count(&f::GUARD_DROPPED, &[], dropped);
+    }
 }
 
 /// Number of links and attempts in each state, zeros too: rules need not guess.

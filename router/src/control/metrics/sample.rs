@@ -60,6 +60,7 @@ pub(in crate::control) struct Sample {
     /// Attempts to make a link.
     pub(super) attempts: Vec<ConnectionState>,
     pub(super) degraded: Vec<Degraded>,
+    pub(super) guard_dropped: Option<u64>,
     pub(super) counters: BTreeMap<String, u64>,
     pub(super) shards: Vec<Shard>,
     pub(super) shard_samples: Vec<ShardSample>,
@@ -107,6 +108,7 @@ impl Sample {
             links: status::links(core).map(link).collect(),
             attempts: status::attempts(core, now).map(|attempt| attempt.state).collect(),
             degraded: status::degraded_states(core, now),
+            guard_dropped: core.beside.keeper().and_then(|keeper| keeper.guard).map(|guard| guard.dropped),
             counters: status::counters(core),
             shards: status::shards(core),
             shard_samples: core.group.counters().iter().map(|counters| shard(counters)).collect(),

@@ -221,6 +221,7 @@ impl Core {
             port: parts.group.port(),
             addresses: Vec::new(),
             sealed_only: parts.config.require_encryption,
+            features: parts.local.features,
             run: parts.run,
             seed: super::random_u64(),
         };

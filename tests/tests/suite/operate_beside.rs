@@ -105,7 +105,7 @@ fn a_host_without_a_program_for_rules_says_so_and_rules_of_one_do_not_outlive_it
     assert!(world.get(0, "/metrics").body.contains(r#"weave_degraded{name="no_firewall"} 1"#));
 
     let rules = || world.tool(0, "nft list ruleset");
-    let (by_nft, by_iptables) = (|| rules().contains("inet weave"), || rules().contains("WEAVE-FORWARD"));
+    let (by_nft, by_iptables) = (|| rules().contains("inet weave"), || rules().contains("WEAVE"));
     assert!(!by_nft() && !by_iptables(), "{}", rules());
     let pid = keeper(&world).pid.to_string();
     let inside = |line: &str| {
@@ -122,6 +122,4 @@ fn a_host_without_a_program_for_rules_says_so_and_rules_of_one_do_not_outlive_it
     wait_until(SEEN_WITHIN, || format!("rules of nft stay: {}", rules()), || by_iptables() && !by_nft());
     inside(&format!("mount --bind /dev/null {iptables}"));
     wait_until(SEEN_WITHIN, || format!("rules of iptables stay: {}", rules()), || by_nft() && !by_iptables());
-    let ruleset = rules();
-    assert!(!ruleset.contains("WEAVE"), "{ruleset}");
 }

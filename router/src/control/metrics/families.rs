@@ -181,7 +181,7 @@ families! {
     Gauge HTTP_CONNECTIONS = "weave_http_connections" ["kind"]
         "Open HTTP connections, and those of them that are streams of events.";
     Counter HTTP_CLOSED = "weave_http_connections_closed_total" ["reason"]
-        "HTTP connections closed by the router: too many (full), or too slow (timeout).";
+        "HTTP connections closed by the router: too many (full), too many of one address (source), or too slow (timeout).";
 
     // The log.
     Counter LOG_LEFT_OUT = "weave_log_lines_left_out_total" []

@@ -219,6 +219,7 @@ fn control(sample: &Sample, http: &HttpSample, sheet: &mut Sheet) {
     sheet.level(&f::HTTP_CONNECTIONS, &["all"], http.connections as u64);
     sheet.level(&f::HTTP_CONNECTIONS, &["events"], http.streams as u64);
     sheet.count(&f::HTTP_CLOSED, &["full"], http.refused);
+    sheet.count(&f::HTTP_CLOSED, &["source"], http.source_refused);
     sheet.count(&f::HTTP_CLOSED, &["timeout"], http.timed_out);
 }
 

@@ -95,7 +95,6 @@ impl Sample {
         };
         let routes = &core.mesh.routes().peers;
         let direct = routes.iter().filter(|route| route.hops <= 1).count();
-        let own_names = core.mesh.names().filter(|(_, origin, ..)| *origin == name).count();
         let (round_trips, round_trips_sum) = core.round_trips.buckets();
         Self {
             name,
@@ -116,10 +115,10 @@ impl Sample {
             direct,
             relayed: routes.len() - direct,
             gossip_bytes: core.mesh.part_bytes(),
-            names: [own_names, core.mesh.names().count() - own_names],
+            names: core.mesh.names_counted(),
             stations: [
                 core.stations.attached().count(),
-                core.mesh.stations().count(),
+                core.mesh.stations_counted(),
                 core.stations.learned().count(),
             ],
             queues: [core.waiting(), core.reports().len()],

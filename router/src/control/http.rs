@@ -268,7 +268,8 @@ mod tests {
     fn no_source_has_all_places_and_each_comes_back() {
         let sources = Sources::default();
         let address = |text: &str| text.parse().unwrap();
-        let mut places: Vec<_> = (0..SOURCE_MAX).map(|_| sources.take(address("192.0.2.1")).unwrap()).collect();
+        let mut places: Vec<_> =
+            (0..SOURCE_MAX).map(|_| sources.take(address("192.0.2.1")).unwrap()).collect();
         assert!(sources.take(address("192.0.2.1")).is_none());
         places.push(sources.take(address("192.0.2.2")).unwrap());
         places.truncate(SOURCE_MAX - 1);

@@ -79,7 +79,8 @@ fn check_says_what_keeps_a_network_from_working() {
     switch(&[ethtool::GSO, ethtool::GRO], false);
     let findings = check(&world, 1, &[], 0);
     let of = |finding: &&Value| finding["subject"] == "interface eth0";
-    let remedies: Vec<_> = findings.iter().filter(of).map(|finding| finding["remedy"].as_str().unwrap()).collect();
+    let remedies: Vec<_> =
+        findings.iter().filter(of).map(|finding| finding["remedy"].as_str().unwrap()).collect();
     assert_eq!(remedies, ["ethtool -K eth0 gso on", "ethtool -K eth0 gro on"]);
 
     // A router that is gone.

@@ -54,7 +54,11 @@ fn offloads(interface: &str, ipv6: bool, features: &BTreeMap<String, Feature>) -
         (of(GSO), "gso", "takes no segmented packets (GSO): datagrams are sent one by one"),
         (of(GRO), "gro", "joins no packets (GRO): datagrams are received one by one"),
         // Without it the kernel cuts, as late as possible: only worth a word where it was switched off.
-        (of(USO).filter(|feature| feature.changeable), USO, "leaves cutting segmented datagrams to the kernel"),
+        (
+            of(USO).filter(|feature| feature.changeable),
+            USO,
+            "leaves cutting segmented datagrams to the kernel",
+        ),
     ];
     let mut findings = Vec::new();
     for (feature, option, lacks) in looked_at {
@@ -79,7 +83,8 @@ mod tests {
 
     fn found(off: &[&str], fixed: &[&str], ipv6: bool) -> Vec<(Standing, String)> {
         let names = TX_CHECKSUMS.into_iter().chain([GSO, GRO, USO]);
-        let feature = |name: &str| Feature { active: !off.contains(&name), changeable: !fixed.contains(&name) };
+        let feature =
+            |name: &str| Feature { active: !off.contains(&name), changeable: !fixed.contains(&name) };
         let features = names.map(|name| (name.to_owned(), feature(name))).collect();
         let findings = offloads("eth0", ipv6, &features);
         findings.into_iter().map(|finding| (finding.standing, finding.remedy)).collect()

@@ -66,7 +66,8 @@ impl Core {
             return refuse(Code::Failed, format!("no way leads to {peer}"), "see `weave status peers`");
         };
         if let Some((without, _)) = way.iter().find(|(peer, _)| !self.has_echoes(*peer)) {
-            let why = format!("{}({without}) runs a version without echoes", status::nickname_of(self, *without));
+            let why =
+                format!("{}({without}) runs a version without echoes", status::nickname_of(self, *without));
             return refuse(Code::Version, why, "upgrade it: it carries frames of containers all the same");
         }
         let link = self.links.values().find(|link| link.peer.name == *first && link.is_established());

@@ -31,6 +31,12 @@ impl Software {
         Self { version: env!("CARGO_PKG_VERSION").into(), executable }
     }
 
+    /// True if nobody told what it is.
+    #[must_use]
+    pub fn is_unknown(&self) -> bool {
+        self.version.is_empty()
+    }
+
     /// How `self` differs from `ours`, in words that follow "it runs"; `None` if it does not, as
     /// far as can be known.
     #[must_use]

@@ -73,8 +73,8 @@ pub struct Status {
     /// What works, but in a slower way.
     #[serde(default)]
     pub degraded: Vec<Degraded>,
-    /// The router's own program.
-    #[serde(default)]
+    /// The router's own program; of an earlier version, which does not tell, nothing.
+    #[serde(default, skip_serializing_if = "Software::is_unknown")]
     pub software: Software,
     /// The keeper, as it told last; absent where none runs, or one of an earlier version.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -177,6 +177,9 @@ enum Command {
         /// Started by a router that starts: keep nothing before it runs
         #[arg(long)]
         for_router: bool,
+        /// After an upgrade: start keeper and DNS anew, with this executable
+        #[arg(long, conflicts_with = "for_router")]
+        renew: bool,
     },
     /// Write the manual pages, one for each command; for packages
     #[command(hide = true)]
@@ -285,7 +288,8 @@ pub fn run(arguments: &[OsString]) -> Result<()> {
         Command::Completions { shell } => commands::completions::run(shell, &mut self::description()),
         Command::Man { directory } => commands::man::run(&directory, App::command()),
         Command::Version => commands::version::run(),
-        Command::Keeper { for_router } => commands::keeper::run(&environment, for_router),
+        Command::Keeper { renew: true, .. } => commands::keeper::renew(&environment),
+        Command::Keeper { for_router, .. } => commands::keeper::run(&environment, for_router),
         Command::Setup => Ok(()),
         Command::CreateBridge => commands::create_bridge::run(&environment),
         Command::Prime(_) => Err(commands::former::prime()),

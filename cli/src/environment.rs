@@ -240,4 +240,17 @@ mod tests {
             assert!(names(value).unwrap_err().to_string().contains("WEAVE_STATUS_HOSTS"));
         }
     }
+
+    #[test]
+    fn every_variable_is_documented() {
+        let documented = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/environment.md"));
+        let source = include_str!("environment.rs").split("#[cfg(test)]\nmod tests").next().unwrap();
+        let quoted = source.split('"').skip(1).step_by(2);
+        let read: Vec<&str> =
+            quoted.filter(|text| text.starts_with("WEAVE_") || text.starts_with("DOCKER_")).collect();
+        assert!(read.len() >= 9, "{read:?}");
+        for name in read.into_iter().chain([logging::FORMAT_VARIABLE]) {
+            assert!(documented.contains(&format!("`{name}`")), "docs/environment.md lacks {name}");
+        }
+    }
 }

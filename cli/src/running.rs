@@ -36,7 +36,7 @@ impl Daemon {
     const fn pid_file(self) -> &'static str {
         match self {
             Self::Router => "router.pid",
-            Self::Keeper => "keeper.pid",
+            Self::Keeper => weave_api::keeper::PID_FILE,
             Self::Dns => "dns.pid",
         }
     }

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use tokio::task::JoinHandle;
+use weave_api::Software;
 use weave_api::names::SidecarStatus;
 
 use crate::SidecarConfig;
@@ -23,6 +24,8 @@ pub(crate) struct Server {
     pub(crate) forwarder: Forwarder,
     pub(crate) counters: Counters,
     pub(crate) ttl_s: u32,
+    /// As it was at the start: the file may be replaced.
+    software: Software,
     pub(crate) run_dir: PathBuf,
     pub(crate) engine_bridge: String,
     pub(crate) listen: Option<IpAddr>,
@@ -47,6 +50,7 @@ impl Server {
             forwarder: Forwarder::new(config.resolv_conf.clone(), config.cache),
             counters: Counters::default(),
             ttl_s: config.ttl_s,
+            software: Software::ours(),
             run_dir: config.run_dir.clone(),
             engine_bridge: config.engine_bridge.clone(),
             listen: config.listen,
@@ -71,6 +75,7 @@ impl Server {
         let (names, entries) = zone.size();
         SidecarStatus {
             pid: std::process::id(),
+            software: Some(self.software.clone()),
             domain: zone.domain().clone(),
             ttl_s: self.ttl_s,
             listening: self.listening(),

@@ -3,6 +3,7 @@
 //! One task owns all state ([`core::Core`]) and handles one event after the
 //! other; sockets, dials and clients are tasks that only carry events to it.
 
+mod beside;
 mod core;
 mod greeting;
 mod http;
@@ -77,7 +78,7 @@ pub(crate) fn run(setup: Setup, ready: impl FnOnce() + 'static) -> Result<End, S
             .receive
             .try_clone()
             .map_err(|error| format!("cannot send from the mesh port: {error}"))?;
-        let http_config = Arc::clone(&setup.config);
+        let config = Arc::clone(&setup.config);
         let mut core = core::Core::new(
             core::Parts {
                 local: setup.local,
@@ -101,8 +102,9 @@ pub(crate) fn run(setup: Setup, ready: impl FnOnce() + 'static) -> Result<End, S
         rt::spawn(core::signals(signals, events.clone()));
         rt::spawn(names::serve(names, events.clone()));
         if let Some(listener) = http {
-            rt::spawn(http::serve(rt::TcpListener::new(listener), http_config, events.clone()));
+            rt::spawn(http::serve(rt::TcpListener::new(listener), Arc::clone(&config), events.clone()));
         }
+        rt::spawn(beside::watch(config, events.clone()));
         if let Some(every) = watchdog::every() {
             rt::spawn(watchdog::run(every, events.clone()));
         }

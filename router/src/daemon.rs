@@ -15,7 +15,7 @@ use weave_crypto::{Identity, LocalPeer, Secrets, StretchError};
 use weave_forward::{Prepared, ProbeError, SocketError, StartError};
 use weave_host::keeper_socket::{Queues, Wanted};
 use weave_wire::Uid;
-use weave_wire::link::handshake::{Mode, Versions};
+use weave_wire::link::handshake::{Mode, Versions, features};
 
 /// Locked memory asked for, bytes: rings of shards and control core.
 const LOCKED_MEMORY: u64 = 64 << 20;
@@ -204,7 +204,7 @@ fn start(
         shards,
         lanes: shards,
         mtu: config.mtu,
-        features: 0,
+        features: config.test.features.unwrap_or(features::OURS),
         versions: config.test.versions.unwrap_or(Versions::OURS),
     });
     let mut warnings = state.warnings;

@@ -2,8 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpStream};
+use std::os::fd::AsRawFd;
 use std::time::Duration;
+
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn, bind, socket};
 
 use super::World;
 
@@ -42,6 +45,18 @@ impl Answer {
 #[must_use]
 pub fn connect() -> TcpStream {
     connect_to(STATUS_ADDR)
+}
+
+/// The same from this address of the host.
+#[track_caller]
+#[must_use]
+pub fn connect_from(source: Ipv4Addr) -> TcpStream {
+    let socket = socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).unwrap();
+    let source = SockaddrIn::from(SocketAddrV4::new(source, 0));
+    bind(socket.as_raw_fd(), &source).unwrap();
+    let router: SocketAddrV4 = STATUS_ADDR.parse().unwrap();
+    nix::sys::socket::connect(socket.as_raw_fd(), &SockaddrIn::from(router)).unwrap();
+    TcpStream::from(socket)
 }
 
 #[track_caller]

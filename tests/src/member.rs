@@ -168,7 +168,8 @@ pub fn host(links: &[PeerName], addresses: Vec<SocketAddr>) -> Vec<u8> {
     let link = |peer: &PeerName| AnnouncedLink { peer: *peer, unencrypted: false, outbound: true, cost: 1 };
     let links = links.iter().map(link).collect();
     let nickname = "invented".parse().unwrap();
-    HostPart { nickname, port: 6783, addresses, links, sealed_only: false, farewell: false }.encode()
+    HostPart { nickname, port: 6783, addresses, links, sealed_only: false, farewell: false, features: 0 }
+        .encode()
 }
 
 /// A digest of something that need not exist.

@@ -4,6 +4,7 @@
 mod host;
 mod peer;
 mod router;
+mod underlay;
 
 use std::fmt::{Display, Write as _};
 use std::str::FromStr;
@@ -143,9 +144,13 @@ pub fn look(
     let (status, found) = router::look(environment)?;
     add(found)?;
     let (port, mtu) = (environment.port()?, environment.mtu()?);
+    let mut reached = Vec::new();
     for wanted in wanted(peer, status.as_ref()) {
-        add(peer::look(&wanted, status.as_ref(), port, mtu))?;
+        let (found, at) = peer::look(&wanted, status.as_ref(), port, mtu);
+        add(found)?;
+        reached.extend(at);
     }
+    add(underlay::look(&reached))?;
     add(router::services(environment)?)?;
     Ok(findings)
 }

@@ -10,8 +10,10 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, poll};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
-use weave_host::firewall::Guard;
-use weave_host::keeper::{KeeperConfig, News, has_work, run as keep, serve_routers, watch};
+use weave_api::Software;
+use weave_api::keeper::{GuardStatus, KeeperDegraded, KeeperStatus};
+use weave_host::firewall::{Degraded, Guard};
+use weave_host::keeper::{Findings, KeeperConfig, News, has_work, run as keep, serve_routers, watch};
 use weave_host::keeper_socket::{KeeperClient, KeeperError, KeeperListener, Queues, Wanted};
 use weave_host::policy::HostPolicy;
 use weave_router::config::LogLevel;
@@ -77,12 +79,48 @@ pub fn run(environment: &Environment, for_router: bool) -> Result<()> {
     watch(config.engine_host.clone(), &sender).map_err(refused)?;
     serve_routers(listener, config.state_dir.clone(), sender).map_err(refused)?;
     dns::guard::watch(run_dir.clone(), config.state_dir.clone()).map_err(failed)?;
+    let own = KeeperStatus { pid: std::process::id(), software: Software::ours(), ..Default::default() };
+    tell(&run_dir, &own);
     close_stdout().map_err(failed)?;
     let state_dir = config.state_dir.clone();
-    keep(config, &news, || {
+    let names_changed = || {
         dns::publish::write(&run_dir, &state_dir);
         tell_router(&run_dir);
-    });
+    };
+    keep(config, &news, names_changed, |found| tell(&run_dir, &standing(&own, found)));
+    let _ = std::fs::remove_file(weave_api::keeper::file(&run_dir));
+    Ok(())
+}
+
+/// For routers and commands that ask how this host stands.
+fn tell(run_dir: &Path, status: &KeeperStatus) {
+    if let Err(error) = weave_api::keeper::write(run_dir, status) {
+        tracing::warn!("telling how this host stands: {error}");
+    }
+}
+
+fn standing(own: &KeeperStatus, found: &Findings) -> KeeperStatus {
+    let state =
+        |state: &Degraded| KeeperDegraded { name: state.name.to_owned(), reason: state.reason.clone() };
+    KeeperStatus {
+        firewall: found.firewall.map(|firewall| firewall.to_string()),
+        guard: found.guard_dropped.map(|dropped| GuardStatus { dropped }),
+        degraded: found.degraded.iter().map(state).collect(),
+        ..own.clone()
+    }
+}
+
+/// Puts daemons of this program in the place of those that run, keeper and sidecar: after an
+/// upgrade they go on with the executable they were started from. The router is left alone.
+pub fn renew(environment: &Environment) -> Result<()> {
+    root::require("keeper --renew")?;
+    let run_dir = environment.run_dir()?;
+    let ran = Running::find(&run_dir, Daemon::Keeper)?.is_some();
+    end(&run_dir)?;
+    dns::launch::renew(environment)?;
+    if ran || Running::find(&run_dir, Daemon::Router)?.is_some() {
+        start(environment, false, Stdio::piped()).map(|child| await_listening(child, QUEUES_WITHIN))?;
+    }
     Ok(())
 }
 
@@ -179,7 +217,10 @@ impl Start {
 
 /// Starts a keeper for a router and waits until it listens, or has ended.
 fn start_and_wait(environment: &Environment, limit: Duration) -> Result<Child> {
-    let mut child = start(environment, true, Stdio::piped())?;
+    Ok(await_listening(start(environment, true, Stdio::piped())?, limit))
+}
+
+fn await_listening(mut child: Child, limit: Duration) -> Child {
     if let Some(stdout) = &child.stdout {
         let mut ready = [PollFd::new(stdout, PollFlags::IN)];
         let timeout = limit.try_into().unwrap_or_default();
@@ -187,7 +228,7 @@ fn start_and_wait(environment: &Environment, limit: Duration) -> Result<Child> {
         let _ = poll(&mut ready, Some(&timeout));
     }
     child.stdout = None;
-    Ok(child)
+    child
 }
 
 fn start(environment: &Environment, for_router: bool, stdout: Stdio) -> Result<Child> {

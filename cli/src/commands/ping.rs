@@ -100,7 +100,7 @@ pub fn run(arguments: &Arguments, environment: &Environment) -> Result<()> {
         if let Some(problem) = refused {
             return Err(failed(problem.into()));
         }
-        let remedy = "look at `weave status connections` there and here; an older router does not answer";
+        let remedy = "look at `weave status connections` there and here";
         return Err(Failure::new(&what, "no answer came", remedy));
     }
     Ok(())

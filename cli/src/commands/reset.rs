@@ -116,6 +116,8 @@ fn remove_run(run_dir: &Path) -> io::Result<()> {
     let others = [
         weave_api::socket::path(run_dir),
         control.join(keeper_socket::SOCKET),
+        weave_api::keeper::file(run_dir),
+        weave_api::keeper::temporary(run_dir),
         names::names_socket(run_dir),
         names::sidecar_socket(run_dir),
         own.with_extension("tmp"),

@@ -24,6 +24,8 @@ pub fn dns(sidecar: Option<std::io::Result<SidecarStatus>>, own: &[OwnName]) -> 
         }
         Some(Ok(status)) => {
             line("Service", &"dns");
+            let version = status.software.as_ref().map_or("unknown", |software| &software.version);
+            line("Version", &format_args!("{version} (process {})", status.pid));
             line("Domain", &format_args!("{}.", status.domain));
             line("Listening", &addresses(&status.listening));
             for failure in &status.not_listening {

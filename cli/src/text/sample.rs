@@ -56,7 +56,8 @@ const SAMPLE: &str = r#"{
     {"shard": 0, "core": 2, "counters": {"tx_frames": 10}, "drops": {"bad_offload": 2, "replayed": 0}},
     {"shard": 1, "core": 3, "counters": {"tx_frames": 10}, "drops": {"bad_offload": 1, "no_buffer": 9}}
   ],
-  "degraded": [{"name": "no_uso", "reason": "Linux 6.1 has no UDP super-frames on taps (6.2 has)", "since_s": 61}]
+  "degraded": [{"name": "no_uso", "reason": "Linux 6.1 has no UDP super-frames on taps (6.2 has)", "since_s": 61}],
+  "keeper": {"pid": 4712, "version": "0.1.0", "firewall": "iptables", "guard": {"dropped": 3}}
 }"#;
 
 /// The state.
@@ -81,6 +82,8 @@ fn the_summary_names_everything_once() {
        Connections: 6 (1 connecting, 1 pending, 2 established, 1 retrying, 1 failed)
              Peers: 2 (with 2 established connections)
     TrustedSubnets: none
+             Guard: enabled (3 frames dropped)
+            Keeper: 0.1.0 (process 4712, rules by iptables)
            Dropped: 12 (9 no_buffer, 3 bad_offload)
           Degraded: no_uso for 61 s: Linux 6.1 has no UDP super-frames on taps (6.2 has)
           Degraded: 02:1f:3a:00:c4:09(host6) one_port for 4 s: lane 1 does not pass the firewall; of host6

@@ -31,11 +31,28 @@ pub fn summary(status: &Status) -> String {
     line("Connections", &connections(status));
     line("Peers", &peers(status));
     line("TrustedSubnets", &list(status.trusted_subnets.iter(), "none"));
+    line("Guard", &guard(status));
+    line("Keeper", &keeper(status));
     line("Dropped", &drops(status));
     for (name, degraded) in all_degraded(status) {
         line("Degraded", &format_args!("{name}{}", of(degraded)));
     }
     text
+}
+
+/// Whether containers are guarded, and what that dropped.
+fn guard(status: &Status) -> String {
+    match status.keeper.as_ref().map(|keeper| keeper.guard) {
+        Some(Some(guard)) => format!("enabled ({} frames dropped)", guard.dropped),
+        Some(None) => "disabled".to_owned(),
+        None => "unknown".to_owned(),
+    }
+}
+
+fn keeper(status: &Status) -> String {
+    let Some(keeper) = &status.keeper else { return "unknown".to_owned() };
+    let firewall = keeper.firewall.as_ref().map_or_else(String::new, |with| format!(", rules by {with}"));
+    format!("{} (process {}{firewall})", keeper.software.version, keeper.pid)
 }
 
 fn on(enabled: bool) -> &'static str {

@@ -14,6 +14,7 @@
 
 pub mod client;
 pub mod frame;
+pub mod keeper;
 pub mod names;
 pub mod problem;
 pub mod report;
@@ -21,6 +22,7 @@ pub mod request;
 pub mod server;
 pub mod sidecar;
 pub mod socket;
+pub mod software;
 pub mod status;
 pub mod target;
 
@@ -28,6 +30,7 @@ pub use client::{Client, ClientError};
 pub use problem::{Code, OneLine, Problem};
 pub use report::Report;
 pub use request::{Envelope, Hello, Outcome, Reply, Request, Response};
+pub use software::Software;
 pub use status::Status;
 pub use target::Target;
 

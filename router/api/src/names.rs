@@ -23,6 +23,8 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use weave_wire::{HostName, Nickname, PeerName};
 
+use crate::software::Software;
+
 /// User and group the sidecar runs as: `nobody`, who owns nothing.
 pub const SIDECAR_ID: u32 = 65534;
 /// Most readers of the socket of names.
@@ -206,6 +208,9 @@ pub struct NameEntry {
 pub struct SidecarStatus {
     /// Process id.
     pub pid: u32,
+    /// Its program; of an earlier version, which does not tell, nothing.
+    #[serde(flatten, default)]
+    pub software: Option<Software>,
     /// Domain of the names.
     pub domain: HostName,
     /// Time a name may be remembered, seconds.

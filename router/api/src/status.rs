@@ -9,6 +9,8 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use weave_wire::{MacAddr, Nickname, PeerName, Uid};
 
+use crate::keeper::KeeperStatus;
+use crate::software::Software;
 use crate::target::Target;
 
 /// Entries of each list in one page of a [`Status`]: keeps any page far below
@@ -71,6 +73,15 @@ pub struct Status {
     /// What works, but in a slower way.
     #[serde(default)]
     pub degraded: Vec<Degraded>,
+    /// The router's own program; of an earlier version, which does not tell, nothing.
+    #[serde(default, skip_serializing_if = "Software::is_unknown")]
+    pub software: Software,
+    /// The keeper, as it told last; absent where none runs, or one of an earlier version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keeper: Option<KeeperStatus>,
+    /// The program of the DNS of this host, if it answers and tells.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dns: Option<Software>,
 }
 
 /// A slower way of working, and why.
@@ -411,6 +422,9 @@ mod tests {
             shards: Vec::new(),
             counters: BTreeMap::new(),
             degraded: Vec::new(),
+            software: Software::default(),
+            keeper: None,
+            dns: None,
         }
     }
 

@@ -34,15 +34,35 @@ pub const GRO: &str = "rx-gro";
 /// Joining of received UDP datagrams also for packets that are passed on.
 pub const GRO_UDP_FORWARDING: &str = "rx-udp-gro-forwarding";
 
+/// Checksums of packets that are sent: of any protocol, of IPv4 and of IPv6.
+pub const TX_CHECKSUMS: [&str; 3] = ["tx-checksum-ip-generic", "tx-checksum-ipv4", "tx-checksum-ipv6"];
+
+/// How a feature stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Feature {
+    /// It is on.
+    pub active: bool,
+    /// `ethtool -K` can switch it.
+    pub changeable: bool,
+}
+
 /// All features of an interface of the calling thread's namespace, and whether each is active.
 ///
 /// # Errors
 /// When there is no such interface.
 pub fn features(interface: &str) -> Result<BTreeMap<String, bool>> {
+    Ok(standing(interface)?.into_iter().map(|(name, feature)| (name, feature.active)).collect())
+}
+
+/// The same with whether each can be switched.
+///
+/// # Errors
+/// When there is no such interface.
+pub fn standing(interface: &str) -> Result<BTreeMap<String, Feature>> {
     let device = Device::open(interface)?;
     let names = device.names()?;
-    let active = device.active(names.len())?;
-    Ok(names.into_iter().zip(active).collect())
+    let standing = device.standing(names.len())?;
+    Ok(names.into_iter().zip(standing).collect())
 }
 
 /// Switches features on or off. Unknown names are errors; a feature that the
@@ -105,15 +125,17 @@ impl<'a> Device<'a> {
             .collect())
     }
 
-    fn active(&self, count: usize) -> Result<Vec<bool>> {
+    fn standing(&self, count: usize) -> Result<Vec<Feature>> {
         let blocks = count.div_ceil(32);
         let mut features = vec![0u32; 2 + blocks * 4];
         self.call(ETHTOOL_GFEATURES, &[blocks as u32], &mut features)?;
         // Each block: available, requested, active, never changed.
-        let active: Vec<u32> =
-            features.get(2..).unwrap_or_default().chunks_exact(4).map(|block| block[2]).collect();
+        let blocks: Vec<&[u32; 4]> = features.get(2..).unwrap_or_default().as_chunks().0.iter().collect();
+        let bit = |index: usize, word: usize| {
+            blocks.get(index / 32).is_some_and(|block| block[word] >> (index % 32) & 1 == 1)
+        };
         Ok((0..count)
-            .map(|index| active.get(index / 32).is_some_and(|block| block >> (index % 32) & 1 == 1))
+            .map(|index| Feature { active: bit(index, 2), changeable: bit(index, 0) && !bit(index, 3) })
             .collect())
     }
 

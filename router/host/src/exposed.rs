@@ -251,7 +251,7 @@ impl ExposedAddresses {
         let policy = Policy { port: policy.port, engine_bridge: policy.engine_bridge.clone(), exposed };
         match Firewall::find() {
             Some(firewall) => firewall.apply(&policy),
-            None if policy.exposed.is_empty() => Ok(None),
+            None if policy.exposed.is_empty() => Ok(Some(Degraded::no_program())),
             None => Err(Error::Missing {
                 step: "change the firewall",
                 object: "neither iptables nor nft is installed".to_owned(),

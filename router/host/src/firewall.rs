@@ -48,19 +48,43 @@ pub struct Degraded {
 }
 
 impl Degraded {
+    /// Name of what [`Firewall::apply`] finds.
+    pub(crate) const TRACKED: &str = "mesh_tracked";
+
     /// Datagrams of the mesh are not exempt from tracking while addresses are translated.
-    fn tracked(reason: &dyn fmt::Display) -> Self {
-        Self { name: "mesh_tracked", reason: reason.to_string() }
+    fn tracked(why: &dyn fmt::Display) -> Self {
+        let reason =
+            format!("the kernel tracks datagrams of the mesh as connections, which delays them: {why}");
+        Self { name: Self::TRACKED, reason }
+    }
+
+    /// There are no rules of ours, or not all.
+    #[must_use]
+    pub fn no_firewall(why: &dyn fmt::Display) -> Self {
+        let reason = format!(
+            "{why}: the host's own filter decides about the network, the engine's bridge reaches it, and the port \
+             of the mesh is open to containers"
+        );
+        Self { name: "no_firewall", reason }
+    }
+
+    /// No program can make rules.
+    #[must_use]
+    pub fn no_program() -> Self {
+        Self::no_firewall(&"neither iptables nor nft is installed (apt-get install iptables)")
+    }
+
+    /// Containers are not guarded as they should be.
+    #[must_use]
+    pub fn no_guard(why: &dyn fmt::Display) -> Self {
+        let reason = format!("containers may speak under addresses of others: {why}");
+        Self { name: "no_guard", reason }
     }
 }
 
 impl fmt::Display for Degraded {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { name, reason } = self;
-        write!(
-            f,
-            "{name}: the kernel tracks datagrams of the mesh as connections, which delays them: {reason}"
-        )
+        write!(f, "{}: {}", self.name, self.reason)
     }
 }
 
@@ -123,15 +147,18 @@ impl Firewall {
         }
     }
 
-    /// Puts the rules in place of those there were, each table at once.
+    /// Puts the rules in place of those there were, each table at once, also of those that the other
+    /// program made while it was the one in use.
     ///
     /// # Errors
     /// When the program refuses, with its words.
     pub fn apply(self, policy: &Policy) -> Result<Option<Degraded>> {
-        match self {
-            Self::Iptables => iptables::apply(policy),
-            Self::Nft => nft::apply(policy).map(|()| None),
-        }
+        let degraded = match self {
+            Self::Iptables => iptables::apply(policy)?,
+            Self::Nft => nft::apply(policy).map(|()| None)?,
+        };
+        self.remove_others()?;
+        Ok(degraded)
     }
 
     /// Takes all rules of ours away.
@@ -139,9 +166,19 @@ impl Firewall {
     /// # Errors
     /// When the program refuses, with its words.
     pub fn remove(self) -> Result<()> {
-        match self {
+        let removed = match self {
             Self::Iptables => iptables::remove(),
             Self::Nft => nft::remove(),
+        };
+        removed.and(self.remove_others())
+    }
+
+    /// Takes away what the other program made, as far as what is installed can: the chains of
+    /// iptables of the older kind are out of reach without it.
+    fn remove_others(self) -> Result<()> {
+        match self {
+            Self::Iptables => nft::remove_if_there(),
+            Self::Nft => nft::remove_chains(iptables::CHAINS),
         }
     }
 

@@ -76,6 +76,17 @@ pub enum News {
     Stop,
 }
 
+/// How the host stands, for those who ask.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Findings {
+    /// What changes the firewall's tables; `None`: nothing is installed.
+    pub firewall: Option<Firewall>,
+    /// Frames the guard dropped since it was switched on; `None` where it is off.
+    pub guard_dropped: Option<u64>,
+    /// What works, but worse than it could.
+    pub degraded: Vec<Degraded>,
+}
+
 /// Whether there is something to keep without a router: containers that may run again or are
 /// guarded, exposed addresses, and the DNS.
 #[must_use]
@@ -89,9 +100,14 @@ pub fn has_work(state_dir: &Path) -> bool {
 }
 
 /// Keeps until told to stop; `attachments_changed` is called after each change of an attachment
-/// or of a name.
+/// or of a name, `found` whenever it is found that the host stands otherwise than before.
 /// What cannot be done now is logged and tried again.
-pub fn run(config: KeeperConfig, news: &Receiver<News>, attachments_changed: impl Fn()) {
+pub fn run(
+    config: KeeperConfig,
+    news: &Receiver<News>,
+    attachments_changed: impl Fn(),
+    found: impl Fn(&Findings),
+) {
     if config.for_router && !await_router(&config.state_dir, news) {
         return;
     }
@@ -100,7 +116,7 @@ pub fn run(config: KeeperConfig, news: &Receiver<News>, attachments_changed: imp
         config,
         rules: None,
         names: None,
-        degraded: None,
+        found: Findings::default(),
         engine_error: None,
         guard: None,
     };
@@ -113,8 +129,11 @@ pub fn run(config: KeeperConfig, news: &Receiver<News>, attachments_changed: imp
             keeper.report("interfaces", |keeper| keeper.keep_interfaces());
         }
         if due.contains(&News::Firewall) {
-            keeper.report("firewall rules", |keeper| keeper.keep_rules());
-            keeper.report("guard of the containers", |keeper| keeper.keep_guard());
+            let now = keeper.keep_firewall();
+            if keeper.found != now {
+                found(&now);
+                keeper.found = now;
+            }
         }
         let mut changed = false;
         if due.contains(&News::Engine) {
@@ -179,8 +198,8 @@ struct Keeper {
     containers: Containers,
     /// The rules as they were when they were put in place last.
     rules: Option<String>,
-    /// What they lacked then.
-    degraded: Option<Degraded>,
+    /// How the host stood the last time.
+    found: Findings,
     /// The names of this host as they were when they were told last.
     names: Option<names::Own>,
     /// Why containers could not be looked after the last time.
@@ -220,6 +239,30 @@ impl Keeper {
         }
     }
 
+    /// Rules and guard. What they lack is logged once.
+    fn keep_firewall(&mut self) -> Findings {
+        let firewall = Firewall::find();
+        let rules = match firewall {
+            Some(firewall) => self.keep_rules(firewall).unwrap_or_else(|e| Some(Degraded::no_firewall(&e))),
+            None => {
+                self.rules = None;
+                Some(Degraded::no_program())
+            }
+        };
+        let (guard_dropped, guard) = match self.keep_guard() {
+            Ok(dropped) => (dropped, None),
+            Err(error) => (None, Some(Degraded::no_guard(&error))),
+        };
+        let degraded: Vec<Degraded> = rules.into_iter().chain(guard).collect();
+        for state in degraded.iter().filter(|state| !self.found.degraded.contains(state)) {
+            tracing::warn!("{state}");
+        }
+        for state in self.found.degraded.iter().filter(|state| !degraded.contains(state)) {
+            tracing::info!("{} is over", state.name);
+        }
+        Findings { firewall, guard_dropped, degraded }
+    }
+
     /// Bridge, its ports, and the host's addresses on it.
     fn keep_interfaces(&mut self) -> Result<()> {
         let mut host = Netlink::open()?;
@@ -250,45 +293,43 @@ impl Keeper {
         exposed.restore_addresses(&mut host, &bridge)
     }
 
-    /// The firewall's rules: put in place again if they are not as they were.
-    fn keep_rules(&mut self) -> Result<()> {
-        let Some(firewall) = Firewall::find() else { return Ok(()) };
+    /// The firewall's rules: put in place again if they are not as they were; what they lack.
+    fn keep_rules(&mut self, firewall: Firewall) -> Result<Option<Degraded>> {
         let now = firewall.snapshot()?;
         if self.rules.as_ref() == Some(&now) {
-            return Ok(());
+            let mut lacked = self.found.degraded.iter();
+            return Ok(lacked.find(|state| state.name == Degraded::TRACKED).cloned());
         }
         let exposed = ExposedAddresses::open(&self.config.state_dir)?;
         let known = HostPolicy::read(&self.config.state_dir)?;
         let before = self.rules.take();
+        let mut degraded = None;
         let apply = || {
-            let degraded = exposed.apply(known.as_ref().unwrap_or(&self.config.policy))?;
-            if self.degraded != degraded {
-                degraded.iter().for_each(|degraded| tracing::warn!("{degraded}"));
-                self.degraded = degraded;
-            }
+            degraded = exposed.apply(known.as_ref().unwrap_or(&self.config.policy))?;
             Ok(())
         };
         self.rules = put_back(&firewall, before, &now, apply, || firewall.snapshot())?;
-        Ok(())
+        Ok(degraded)
     }
 
-    /// The guard of the containers: put in place again if it is not as it was.
-    fn keep_guard(&mut self) -> Result<()> {
+    /// The guard of the containers: put in place again if it is not as it was. What it dropped;
+    /// `None` where it is off.
+    fn keep_guard(&mut self) -> Result<Option<u64>> {
         let mut records = Records::open(&self.config.state_dir)?;
         records.prune(&mut Netlink::open()?)?;
         let Some(guard) = records.guard() else {
             self.guard = None;
-            return Ok(());
+            return Ok(None);
         };
         let now = Guard::snapshot()?;
         let known = self.guard.take().filter(|(last, _)| *last == guard).map(|(_, then)| then);
-        if known.as_ref() == Some(&now) {
-            self.guard = Some((guard, now));
-            return Ok(());
-        }
-        let there = put_back(&"the guard", known, &now, || guard.apply(), Guard::snapshot)?;
-        self.guard = there.map(|there| (guard, there));
-        Ok(())
+        self.guard = if known.as_ref() == Some(&now) {
+            Some((guard, now))
+        } else {
+            let there = put_back(&"the guard", known, &now, || guard.apply(), Guard::snapshot)?;
+            there.map(|there| (guard, there))
+        };
+        Ok(Some(Guard::dropped()?.unwrap_or_default()))
     }
 }
 

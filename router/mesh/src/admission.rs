@@ -182,7 +182,8 @@ impl Admission {
 }
 
 /// What counts as one source: an IPv4 address, an IPv6 /64.
-fn source_of(address: IpAddr) -> IpAddr {
+#[must_use]
+pub fn source_of(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() & !u128::from(u64::MAX))),
         v4 @ IpAddr::V4(_) => v4,

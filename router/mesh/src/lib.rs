@@ -24,7 +24,7 @@ pub mod store;
 mod topology;
 pub mod wants;
 
-pub use admission::{Admission, Refusal, Ticket};
+pub use admission::{Admission, Refusal, Ticket, source_of};
 pub use backoff::Backoff;
 pub use counters::MeshCounters;
 pub use dialler::{DialId, Dialler, Origin, may_dial};

@@ -29,6 +29,8 @@ pub struct MeshConfig {
     pub addresses: Vec<SocketAddr>,
     /// Our stations' frames go by links only that are not unencrypted.
     pub sealed_only: bool,
+    /// Our optional abilities, one bit each.
+    pub features: u64,
     /// How often this state was launched: versions start at `run << 32`.
     pub run: u32,
     /// Of the jitter.

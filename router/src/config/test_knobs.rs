@@ -21,6 +21,9 @@ pub struct TestKnobs {
     /// `WEAVE_TEST_PROTOCOL`: speak the versions of the protocol from the oldest to this one, as
     /// a later release would.
     pub versions: Option<Versions>,
+    /// `WEAVE_TEST_FEATURES`: say that this router has these optional abilities (`0x…`, one
+    /// bit each), as an earlier release would.
+    pub features: Option<u64>,
 }
 
 /// A kernel feature with a fall-back, so that each fall-back can be tested on a new kernel.
@@ -77,15 +80,15 @@ impl FromStr for Feature {
 
 impl TestKnobs {
     /// The variables that are switches.
-    pub const VARIABLES: [&'static str; 3] =
-        ["WEAVE_TEST_REKEY_MS", "WEAVE_TEST_ABSENT", "WEAVE_TEST_PROTOCOL"];
+    pub const VARIABLES: [&'static str; 4] =
+        ["WEAVE_TEST_REKEY_MS", "WEAVE_TEST_ABSENT", "WEAVE_TEST_PROTOCOL", "WEAVE_TEST_FEATURES"];
 
     /// Reads the switches through `variable`, which answers like [`std::env::var`].
     ///
     /// # Errors
     /// When a value makes no sense: a test with a mistyped switch would test nothing.
     pub fn read(variable: impl Fn(&str) -> Option<String>) -> Result<Self, TestKnobError> {
-        let [rekey, absent, protocol] = Self::VARIABLES;
+        let [rekey, absent, protocol, features] = Self::VARIABLES;
         let mut knobs = Self::default();
         if let Some(value) = variable(rekey) {
             let interval =
@@ -113,6 +116,11 @@ impl TestKnobs {
             })?;
             knobs.versions = Some(Versions { min: VERSION_MIN, max });
         }
+        if let Some(value) = variable(features) {
+            let expected = "a set of bits, as 0x0";
+            let known = value.strip_prefix("0x").and_then(|digits| u64::from_str_radix(digits, 16).ok());
+            knobs.features = Some(known.ok_or(TestKnobError { variable: features, value, expected })?);
+        }
         Ok(knobs)
     }
 }
@@ -133,11 +141,13 @@ mod tests {
             "WEAVE_TEST_REKEY_MS" => Some("100".into()),
             "WEAVE_TEST_ABSENT" => Some("uso,multishot-read".into()),
             "WEAVE_TEST_PROTOCOL" => Some("2".into()),
+            "WEAVE_TEST_FEATURES" => Some("0x0".into()),
             _ => None,
         });
         let knobs = knobs.unwrap();
         assert_eq!(knobs.rekey_interval, Some(MIN_REKEY));
         assert_eq!(knobs.absent, [Feature::Uso, Feature::MultishotRead]);
+        assert_eq!(knobs.features, Some(0));
         assert_eq!(knobs.versions, Some(Versions { min: VERSION_MIN, max: VERSION_MAX + 1 }));
     }
 

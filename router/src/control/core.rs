@@ -15,13 +15,14 @@ pub(super) use inbox::{Inbox, inbox};
 use pings::Pings;
 pub(super) use tasks::{accept, receive, reports, signals};
 
+use super::beside::Beside;
 use super::greeting::{Greeted, GreetingError, Outcome, Resumptions, entropy};
 use super::link::{Connection, Incoming, Link, Replaced, SEND_QUEUE_MESSAGES, ShardWork};
 use super::metrics::{Asked, RoundTrips};
 use super::names::{Names, Readers};
 use super::server::Answer;
 use super::status::Refusals;
-use super::{Signal, status};
+use super::{Signal, beside, status};
 use crate::config::{Config, LogLevel};
 use crate::logging;
 use crate::rt::{self, TcpStream};
@@ -94,6 +95,8 @@ pub(super) enum Event {
     Asked(Request, Answer),
     /// Somebody looks at the core, and changes nothing.
     Look(Box<dyn FnOnce(&Core)>),
+    /// Keeper or DNS stand otherwise than before.
+    Beside(Box<beside::Seen>),
     /// A sidecar wants the names.
     ReadsNames(rt::Sender<Names>),
     /// A signal came.
@@ -180,6 +183,8 @@ pub(super) struct Core {
     pub(super) withdrawn: BTreeSet<MacAddr>,
     pub(super) refusals: Refusals,
     pub(super) degraded: Vec<(&'static str, String)>,
+    /// What runs beside the router.
+    pub(super) beside: Beside,
     pub(super) counters: CoreCounters,
     pub(super) round_trips: RoundTrips,
     pub(super) asked: Asked,
@@ -216,6 +221,7 @@ impl Core {
             port: parts.group.port(),
             addresses: Vec::new(),
             sealed_only: parts.config.require_encryption,
+            features: parts.local.features,
             run: parts.run,
             seed: super::random_u64(),
         };
@@ -243,6 +249,7 @@ impl Core {
             withdrawn: BTreeSet::new(),
             refusals: Refusals::default(),
             degraded: parts.degraded,
+            beside: Beside::default(),
             counters: CoreCounters::default(),
             round_trips: RoundTrips::default(),
             asked: Asked::default(),
@@ -336,6 +343,7 @@ impl Core {
             Event::Report(report) => self.on_report(report),
             Event::Asked(request, answer) => self.on_asked(request, answer),
             Event::Look(look) => look(self),
+            Event::Beside(seen) => self.beside.take(*seen, self.now()),
             Event::ReadsNames(reader) => self.on_reads_names(reader),
             Event::Signal(Signal::Stop) => self.stop(),
             Event::Signal(Signal::Reload) => self.reload(None),

@@ -19,14 +19,20 @@ use feed::Feed;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use look::Look;
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::convert::Infallible;
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use weave_mesh::source_of;
 
 /// Connections at once; more are closed at once.
 const CONNECTIONS_MAX: usize = 128;
+/// Of them, from one source: an IPv4 address, an IPv6 /64.
+const SOURCE_MAX: usize = 32;
 /// Of them, streams of events.
 const STREAMS_MAX: usize = 16;
 /// Whole reports being sent at once: they may be large.
@@ -51,6 +57,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 struct HttpCounters {
     /// Connections closed because there were too many.
     refused: Cell<u64>,
+    /// Connections closed because their source had too many.
+    source_refused: Cell<u64>,
     /// Connections closed because the client was slow or idle.
     timed_out: Cell<u64>,
     /// Requests answered with what was asked for.
@@ -65,6 +73,7 @@ pub(super) struct HttpSample {
     pub(super) connections: usize,
     pub(super) streams: usize,
     pub(super) refused: u64,
+    pub(super) source_refused: u64,
     pub(super) timed_out: u64,
     pub(super) answered: u64,
     pub(super) failed: u64,
@@ -106,6 +115,39 @@ impl Drop for Place {
     }
 }
 
+/// How many places each source has taken; as many sources as there are connections, at most.
+#[derive(Debug, Default)]
+struct Sources(Rc<RefCell<HashMap<IpAddr, usize>>>);
+
+/// A place of a source; free again when it is dropped.
+#[derive(Debug)]
+struct SourcePlace(Rc<RefCell<HashMap<IpAddr, usize>>>, IpAddr);
+
+impl Sources {
+    fn take(&self, address: IpAddr) -> Option<SourcePlace> {
+        let source = source_of(address);
+        let mut taken = self.0.borrow_mut();
+        let places = taken.entry(source).or_default();
+        if *places >= SOURCE_MAX {
+            return None;
+        }
+        *places += 1;
+        Some(SourcePlace(Rc::clone(&self.0), source))
+    }
+}
+
+impl Drop for SourcePlace {
+    fn drop(&mut self) {
+        let mut taken = self.0.borrow_mut();
+        if let Entry::Occupied(mut places) = taken.entry(self.1) {
+            *places.get_mut() -= 1;
+            if *places.get() == 0 {
+                places.remove();
+            }
+        }
+    }
+}
+
 /// What all connections share.
 struct Site {
     core: Rc<Look>,
@@ -126,6 +168,7 @@ impl Site {
             connections: self.connections.used(),
             streams: self.streams.used(),
             refused: self.counters.refused.get(),
+            source_refused: self.counters.source_refused.get(),
             timed_out: self.counters.timed_out.get(),
             answered: self.counters.answered.get(),
             failed: self.counters.failed.get(),
@@ -146,18 +189,24 @@ pub(super) async fn serve(listener: TcpListener, config: Arc<Config>, events: rt
         streams: Places::new(STREAMS_MAX),
         counters: HttpCounters::default(),
     });
+    let sources = Sources::default();
     loop {
         match listener.accept().await {
-            Ok((stream, _)) => match site.connections.take() {
-                Some(place) => {
-                    let site = Rc::clone(&site);
-                    rt::spawn(async move {
-                        talk(stream, site).await;
-                        drop(place);
-                    });
-                }
-                None => count(&site.counters.refused),
-            },
+            Ok((stream, address)) => {
+                let Some(of_source) = sources.take(address.ip()) else {
+                    count(&site.counters.source_refused);
+                    continue;
+                };
+                let Some(place) = site.connections.take() else {
+                    count(&site.counters.refused);
+                    continue;
+                };
+                let site = Rc::clone(&site);
+                rt::spawn(async move {
+                    talk(stream, site).await;
+                    drop((place, of_source));
+                });
+            }
             Err(error) => {
                 tracing::debug!("accepting an HTTP connection: {error}");
                 rt::sleep(ACCEPT_PAUSE).await;
@@ -213,5 +262,25 @@ mod tests {
         assert!(places.take().is_none());
         drop(first);
         assert!(places.take().is_some());
+    }
+
+    #[test]
+    fn no_source_has_all_places_and_each_comes_back() {
+        let sources = Sources::default();
+        let address = |text: &str| text.parse().unwrap();
+        let mut places: Vec<_> =
+            (0..SOURCE_MAX).map(|_| sources.take(address("192.0.2.1")).unwrap()).collect();
+        assert!(sources.take(address("192.0.2.1")).is_none());
+        places.push(sources.take(address("192.0.2.2")).unwrap());
+        places.truncate(SOURCE_MAX - 1);
+        assert!(sources.take(address("192.0.2.1")).is_some());
+        // Somebody with a network of addresses is one source.
+        let _places: Vec<_> = (0..SOURCE_MAX)
+            .map(|number| sources.take(address(&format!("2001:db8::{number:x}"))).unwrap())
+            .collect();
+        assert!(sources.take(address("2001:db8::ffff")).is_none());
+        assert!(sources.take(address("2001:db8:0:1::1")).is_some());
+        drop(places);
+        assert_eq!(sources.0.borrow().len(), 1, "who has no connection is forgotten");
     }
 }

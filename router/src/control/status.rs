@@ -104,6 +104,9 @@ pub(super) fn status_without_macs(core: &Core, now: Duration) -> Status {
         shards: shards(core),
         counters: counters(core),
         degraded: degraded_states(core, now),
+        software: core.beside.ours.clone(),
+        keeper: core.beside.keeper().cloned(),
+        dns: core.beside.dns().cloned(),
     }
 }
 
@@ -115,7 +118,7 @@ pub(super) fn degraded_states(core: &Core, now: Duration) -> Vec<Degraded> {
         reason: reason.clone(),
         since_s: now.as_secs(),
     });
-    states.collect()
+    states.chain(core.beside.degraded(now)).collect()
 }
 
 /// What the router is told to dial.
@@ -126,15 +129,32 @@ pub(super) fn targets(core: &Core, now: Duration) -> Vec<TargetStatus> {
 
 /// Names, those of this host among them, at most `most`; and how many more there are.
 pub(super) fn names(core: &Core, most: usize) -> (Vec<NameEntry>, usize) {
-    let total = core.mesh.names().count();
+    let total: usize = core.mesh.names_counted().iter().sum();
+    let mut nicknames = Nicknames::of(core);
     let shown = core.mesh.names().take(most).map(|(name, origin, address, container)| NameEntry {
         name: name.clone(),
         address,
         container: ShortId(container),
         origin,
-        nickname: Some(nickname_of(core, origin)),
+        nickname: Some(nicknames.get(origin)),
     });
     (shown.collect(), total.saturating_sub(most))
+}
+
+/// What operators call peers, each looked for once: names and stations are many, peers are few.
+struct Nicknames<'a> {
+    core: &'a Core,
+    known: HashMap<PeerName, Nickname>,
+}
+
+impl<'a> Nicknames<'a> {
+    fn of(core: &'a Core) -> Self {
+        Self { core, known: HashMap::new() }
+    }
+
+    fn get(&mut self, name: PeerName) -> Nickname {
+        self.known.entry(name).or_insert_with(|| nickname_of(self.core, name)).clone()
+    }
 }
 
 /// Peers that are sent nothing, because the ways to them are unencrypted somewhere.
@@ -416,21 +436,16 @@ fn macs(core: &Core, now: Duration) -> Vec<MacEntry> {
         source: MacSource::Attached,
         idle_s: 0,
     });
-    let learned = core.stations.learned().map(|(mac, peer, seen)| MacEntry {
-        mac,
-        peer,
-        nickname: nickname_of(core, peer),
-        source: MacSource::Learned,
-        idle_s: now.saturating_sub(seen).as_secs(),
-    });
-    let elsewhere = core.mesh.stations().map(|(mac, peer)| MacEntry {
-        mac,
-        peer,
-        nickname: nickname_of(core, peer),
-        source: MacSource::Attached,
-        idle_s: 0,
-    });
-    let mut all: Vec<_> = attached.chain(elsewhere).chain(learned).collect();
+    let mut nicknames = Nicknames::of(core);
+    let mut entry = |mac, peer, source, idle_s| {
+        let nickname = nicknames.get(peer);
+        MacEntry { mac, peer, nickname, source, idle_s }
+    };
+    let mut all: Vec<_> = attached.collect();
+    all.extend(core.mesh.stations().map(|(mac, peer)| entry(mac, peer, MacSource::Attached, 0)));
+    let idle = |seen| now.saturating_sub(seen).as_secs();
+    let learned = core.stations.learned();
+    all.extend(learned.map(|(mac, peer, seen)| entry(mac, peer, MacSource::Learned, idle(seen))));
     all.sort_by_key(|entry| entry.mac);
     all
 }

@@ -190,6 +190,7 @@ impl Host {
             addresses: Vec::new(),
             run: state.run,
             sealed_only: false,
+            features: 0,
             seed: random.next_u64(),
         };
         let key = character.key(state.key);

@@ -237,7 +237,8 @@ fn link(peer: PeerName) -> AnnouncedLink {
 
 fn host(nickname: &str, links: Vec<AnnouncedLink>, farewell: bool) -> Vec<u8> {
     let nickname = Nickname::from_host_name(nickname);
-    HostPart { nickname, port: 1, addresses: Vec::new(), links, farewell, sealed_only: false }.encode()
+    HostPart { nickname, port: 1, addresses: Vec::new(), links, farewell, sealed_only: false, features: 0 }
+        .encode()
 }
 
 fn encode(part: SignedPart) -> Vec<u8> {

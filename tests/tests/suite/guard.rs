@@ -13,7 +13,7 @@ use weave_tests::packets::{Capture, PacketSocket};
 use weave_tests::world::{INTERFACE, Spot};
 use weave_tests::{Options, World, wait_until};
 
-const WITHIN: Duration = Duration::from_secs(10);
+const WITHIN: Duration = Duration::from_secs(15);
 /// Time for a datagram to the next container.
 const ANSWERS: Duration = Duration::from_millis(500);
 /// Where settings of the network are.
@@ -234,9 +234,20 @@ fn with_guard_what_a_container_says_of_others_reaches_nobody() {
     greet();
 }
 
-/// The guard of a host as the kernel has it.
+/// The guard of a host as the kernel has it, without what it counts.
 fn rules(world: &World, index: usize) -> String {
-    world.run(index, world.host(index).command("nft").args(["list", "table", "bridge", "weave"])).stdout
+    world.run(index, world.host(index).command("nft").args(["-s", "list", "table", "bridge", "weave"])).stdout
+}
+
+/// What the kernel counted as dropped by the guard of host 0.
+fn dropped(world: &World) -> u64 {
+    let text = world.tool(0, "nft list counter bridge weave dropped");
+    text.split_whitespace().skip_while(|word| *word != "packets").nth(1).unwrap().parse().unwrap()
+}
+
+/// What the router of host 0 says of its guard.
+fn told(world: &World) -> Option<u64> {
+    Some(world.status(0).keeper?.guard?.dropped)
 }
 
 #[test]
@@ -265,7 +276,15 @@ fn the_guard_follows_attachments_and_goes_with_them() {
     };
     assert!(by("10.2.1.1"));
     assert!(!by("10.2.1.9"), "an address that nobody attached");
+    let counted = dropped(&world);
+    assert!(counted > 0);
     weave("detach 10.2.1.1/24", 0);
+    assert!(dropped(&world) >= counted, "with other rules it counts on");
+    let tells = || told(&world).is_some_and(|told| told >= counted);
+    // The keeper looks when rules change, the router every 5 s.
+    wait_until(WITHIN, || format!("{counted} dropped, told {:?}", told(&world)), tells);
+    let status = world.weave(0, &["status"]).ok().stdout;
+    assert!(status.lines().any(|line| line.contains("Guard: enabled (")), "{status}");
     world.tool_in(liar, "ip addr add 10.2.1.1/24 dev ethwe");
     assert!(!by("10.2.1.1"), "an address that was detached");
     // Put back, whoever takes it.
@@ -285,6 +304,8 @@ fn the_guard_follows_attachments_and_goes_with_them() {
     // A launch without it takes it away, as does a reset.
     world.launch(0, &[]);
     assert_eq!(rules(&world, 0), "");
+    let off = || world.status(0).keeper.is_some_and(|keeper| keeper.guard.is_none());
+    wait_until(WITHIN, || format!("told {:?}", world.status(0).keeper), off);
     world.stop(0);
     world.launch(0, &["--guard"]);
     assert_ne!(rules(&world, 0), "");

@@ -1,7 +1,7 @@
 //! HTTP clients that mean no good.
 
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{Ipv4Addr, TcpStream};
 use std::time::{Duration, Instant};
 
 use weave_tests::http::{self, ask};
@@ -9,6 +9,8 @@ use weave_tests::{Options, World, wait_until};
 
 /// Connections a router keeps.
 const CONNECTIONS_MAX: usize = 128;
+/// Of them, from one address.
+const SOURCE_MAX: usize = 32;
 /// Of them, streams of events.
 const STREAMS_MAX: usize = 16;
 /// A router closes a client that sends nothing within 5 s.
@@ -113,7 +115,9 @@ fn crowd(connections: usize) {
     let world = alone();
     world.on_host(0, || {
         let begun = Instant::now();
-        let mut all: Vec<TcpStream> = (0..connections).map(|_| http::connect()).collect();
+        let source = |number: usize| Ipv4Addr::new(127, 0, 1, u8::try_from(number / SOURCE_MAX).unwrap());
+        let mut all: Vec<TcpStream> =
+            (0..connections).map(|number| http::connect_from(source(number))).collect();
         // Some send a header that never ends.
         for stream in all.iter_mut().take(CONNECTIONS_MAX / 2) {
             let _ = stream.write_all(b"GET / HTTP/1.1\r\nX-Slow: ");
@@ -145,9 +149,28 @@ fn crowd(connections: usize) {
         metrics.lines().find_map(|text| text.strip_prefix(&line)?.parse::<usize>().ok())
     };
     let (full, timeout) = (closed("full").unwrap(), closed("timeout").unwrap());
-    assert_eq!(full + timeout, connections);
+    assert_eq!(full + timeout + closed("source").unwrap(), connections);
     // Where connecting took long, some had the places of others.
     assert!(full > 0 && timeout >= CONNECTIONS_MAX, "{full}, {timeout}");
+}
+
+#[test]
+fn one_address_does_not_take_the_places_of_others() {
+    let world = alone();
+    world.on_host(0, || {
+        let other = Ipv4Addr::new(127, 0, 1, 1);
+        let mut all: Vec<TcpStream> = (0..CONNECTIONS_MAX).map(|_| http::connect_from(other)).collect();
+        let closed = || {
+            all.retain_mut(|stream| !is_closed(stream));
+            all.len() <= SOURCE_MAX
+        };
+        wait_until(CLOSED_WITHIN, || "those that are too many are closed".into(), closed);
+        let metrics = ask("GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").body;
+        let refused = CONNECTIONS_MAX - SOURCE_MAX;
+        let line = format!("weave_http_connections_closed_total{{reason=\"source\"}} {refused}");
+        assert!(metrics.lines().any(|text| text == line), "{metrics}");
+        drop(all);
+    });
 }
 
 #[test]

@@ -204,7 +204,9 @@ fn collect(path: &Path, files: &mut BTreeMap<String, String>) {
             collect(&path, files);
             continue;
         }
-        let differs = ["identity", "runs", ".log", ".pid", ".sock"].iter().any(|part| name.contains(part));
+        let differs = ["identity", "runs", ".log", ".pid", ".sock", "keeper.json"]
+            .iter()
+            .any(|part| name.contains(part));
         let text = if differs { String::new() } else { fs::read_to_string(&path).unwrap_or_default() };
         let text: String = text.lines().filter(|line| !line.contains("\"mac\"")).collect();
         files.insert(path.display().to_string(), text);

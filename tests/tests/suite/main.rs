@@ -54,6 +54,7 @@ mod mesh_scale;
 mod mesh_trusted;
 mod names_mesh;
 mod operate;
+mod operate_beside;
 mod prometheus;
 mod recipes;
 mod recipes_plain;

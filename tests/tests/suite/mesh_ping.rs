@@ -74,3 +74,22 @@ fn a_ping_goes_on_when_no_way_leads_to_the_peer_any_more() {
     assert!(ended.success(), "{text}");
     assert!(text.contains(": 6: not sent: no way leads to") && text.contains("6 sent, "), "{text}");
 }
+
+#[test]
+fn a_peer_of_a_version_without_echoes_is_named_also_on_the_way() {
+    let without = ("WEAVE_TEST_FEATURES", "0x0");
+    let world = line(Options::encrypted().count(3).env_of(1, without.0, without.1));
+    let ping = |world: &World, from: usize, to: &str| world.weave(from, &["ping", to, "-c", "1"]);
+    for to in ["host1", "host2"] {
+        let ran = ping(&world, 0, to);
+        assert!(ran.code == Some(1) && ran.stderr.contains("host1("), "{ran:?}");
+        assert!(ran.stderr.contains("runs a version without echoes; upgrade it"), "{ran:?}");
+    }
+    drop(world);
+    // The other end too: two links away, and told by nothing but the mesh.
+    let world = line(Options::encrypted().count(3).env_of(2, without.0, without.1));
+    let ran = ping(&world, 0, "host2");
+    assert!(ran.code == Some(1) && ran.stderr.contains("host2("), "{ran:?}");
+    ping(&world, 0, "host1").ok();
+    assert_eq!(world.counter(2, "echoes_answered"), 0);
+}

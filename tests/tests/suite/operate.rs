@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use serde_json::Value;
+use weave_host::ethtool;
 use weave_tests::world::{LINK_WITHIN, Options, World, wait_until};
 
 /// What `check` found of things whose name begins with `subject`.
@@ -21,6 +22,12 @@ fn check(world: &World, host: usize, more: &[&str], code: i32) -> Vec<Value> {
 #[test]
 fn check_says_what_keeps_a_network_from_working() {
     let world = World::pair(Options::encrypted().not_attached());
+    let switch = |features: &[&str], on| {
+        let features: Vec<_> = features.iter().map(|feature| (*feature, on)).collect();
+        world.on_host(1, || ethtool::set_features("eth0", &features).unwrap());
+    };
+    // A pair of virtual interfaces does not join by itself.
+    switch(&[ethtool::GRO], true);
     // Of several hosts with no engine: nothing fails.
     let findings = check(&world, 1, &[], 0);
     for subject in ["privileges", "kernel", "tap", "locked memory", "firewall", "router", "links"] {
@@ -31,9 +38,11 @@ fn check_says_what_keeps_a_network_from_working() {
         );
     }
     let peer = found(&findings, "peer ");
-    assert_eq!(peer.len(), 3, "{peer:?}");
+    assert_eq!(peer.len(), 4, "{peer:?}");
     assert!(peer[0].1.contains("answers") && peer[1].1.contains("full frames fit"), "{peer:?}");
-    assert_eq!(peer[2], ("ok", "the link is established, encrypted"));
+    assert!(peer[2].0 == "ok" && peer[2].1.contains("UDP passes both ways"), "{peer:?}");
+    assert_eq!(peer[3], ("ok", "the link is established, encrypted"));
+    assert_eq!(found(&findings, "interface eth0"), [("ok", "checksums, GSO and GRO are on")]);
     assert_eq!(found(&findings, "engine")[0].0, "warning");
 
     // The end that was dialled knows the link by another port, and finds it by any name of the peer.
@@ -55,6 +64,24 @@ fn check_says_what_keeps_a_network_from_working() {
     let findings = check(&world, 1, &[&format!("{address}:6999")], 1);
     let (standing, text) = found(&findings, "peer ")[0];
     assert!(standing == "failed" && text.contains("no router listens there"), "{text}");
+
+    // UDP that is turned back, beside TCP that passes; and offloads that are off.
+    let listener = world.on_host(0, || std::net::TcpListener::bind((address.as_str(), 6999)).unwrap());
+    let udp = |standing: &str, text: &str| {
+        let findings = check(&world, 1, &[&format!("{address}:6999")], i32::from(standing == "failed"));
+        let peer = found(&findings, "peer ");
+        assert!(peer.iter().any(|found| found.0 == standing && found.1.contains(text)), "{peer:?}");
+    };
+    udp("failed", "UDP port 6999 is refused");
+    world.tool(0, "iptables -A INPUT -p udp --dport 6999 -j DROP");
+    udp("warning", "nothing turns UDP to port 6999 back");
+    drop(listener);
+    switch(&[ethtool::GSO, ethtool::GRO], false);
+    let findings = check(&world, 1, &[], 0);
+    let of = |finding: &&Value| finding["subject"] == "interface eth0";
+    let remedies: Vec<_> =
+        findings.iter().filter(of).map(|finding| finding["remedy"].as_str().unwrap()).collect();
+    assert_eq!(remedies, ["ethtool -K eth0 gso on", "ethtool -K eth0 gro on"]);
 
     // A router that is gone.
     world.stop(0);

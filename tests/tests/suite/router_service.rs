@@ -1,10 +1,12 @@
-//! The router under a service manager (sd_notify(3)).
+//! Router and DNS under a service manager (sd_notify(3)).
 
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixDatagram;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
-use weave_tests::{Options, World};
+use weave_tests::{Options, World, wait_until};
 
 /// Time for a router to start on a busy machine, and for anything it says.
 const SAID_WITHIN: Duration = Duration::from_secs(20);
@@ -40,4 +42,46 @@ fn a_service_manager_is_told_that_the_router_is_ready_and_again_and_again_that_i
     }
     router.signal(Signal::SIGTERM).unwrap();
     assert!(router.wait(ENDS_WITHIN).unwrap().success());
+}
+
+#[test]
+fn the_dns_is_a_service_of_its_own_without_a_router_and_takes_the_place_of_one_that_runs() {
+    let world = World::new(Options::clear().bare(1));
+    let host = world.host(0);
+    let path = host.directory().join("notify");
+    let manager = UnixDatagram::bind(&path).unwrap();
+    // As that of systemd: the DNS is nobody by the time it is ready.
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o777)).unwrap();
+    manager.set_read_timeout(Some(SAID_WITHIN)).unwrap();
+    let start = || {
+        let mut command = world.command(0, &["launch-dns", "--foreground"]);
+        let dns = host.spawn(command.env("NOTIFY_SOCKET", &path)).unwrap();
+        let mut text = [0; 512];
+        let len = manager.recv(&mut text).expect("the DNS says nothing");
+        assert_eq!(String::from_utf8_lossy(&text[..len]).trim(), "READY=1");
+        dns
+    };
+    let running = || weave_api::sidecar::status(&host.run_dir(), SAID_WITHIN).ok().map(|status| status.pid);
+    let mut dns = start();
+    assert_eq!(running(), Some(dns.pid()));
+    world.weave(0, &["dns-add", "192.0.2.1", "-h", "db.weave.local"]).ok();
+    let answers = || world.weave(0, &["dns-lookup", "db"]).stdout == "192.0.2.1\n";
+    wait_until(SAID_WITHIN, || "the name is not found".into(), answers);
+    // One that is killed is started by the keeper, and ended by the next start of the service.
+    dns.signal(Signal::SIGKILL).unwrap();
+    dns.wait(ENDS_WITHIN).unwrap();
+    let other = || running().is_some_and(|pid| pid != dns.pid());
+    wait_until(SAID_WITHIN, || "the keeper starts none".into(), other);
+    let mut dns = start();
+    assert_eq!(running(), Some(dns.pid()));
+    wait_until(SAID_WITHIN, || "the name is not found".into(), answers);
+    // What does not work is not tried again by the keeper, and the DNS is what it was before.
+    world.weave(0, &["stop-dns"]).ok();
+    dns.wait(ENDS_WITHIN).unwrap();
+    let ran = world.weave(0, &["launch-dns", "--foreground", "10.2.1.0/24"]);
+    assert_ne!(ran.code, Some(0), "{ran:?}");
+    assert_eq!(running(), None);
+    let keeper = || weave_api::keeper::look(&host.run_dir()).unwrap();
+    world.weave(0, &["stop"]).ok();
+    assert_eq!(keeper(), weave_api::keeper::Keeper::Absent, "nothing is left to keep");
 }

@@ -16,14 +16,23 @@ use super::{Finding, Wanted};
 const RESOLVE_WITHIN: Duration = Duration::from_secs(5);
 /// Time to connect to one address.
 const CONNECT_WITHIN: Duration = Duration::from_secs(2);
+/// Datagrams sent to see whether they are turned back, and time for that of each.
+const UDP_SENT: u32 = 2;
+/// See [`UDP_SENT`].
+const UDP_WITHIN: Duration = Duration::from_millis(300);
 /// Addresses of one name that are tried, at most.
 const ADDRESSES: usize = 8;
 /// What stands around a full frame, VLAN tag included, over IPv4 and IPv6, bytes; the Ethernet
 /// header of the frame is in it.
 const AROUND: (u16, u16) = (94, 114);
 
-/// Looks at the way to `wanted`.
-pub(super) fn look(wanted: &Wanted, status: Option<&Status>, port: u16, mtu: u16) -> Vec<Finding> {
+/// Looks at the way to `wanted`; with the address where it was reached, if it was.
+pub(super) fn look(
+    wanted: &Wanted,
+    status: Option<&Status>,
+    port: u16,
+    mtu: u16,
+) -> (Vec<Finding>, Option<SocketAddr>) {
     let links = status.map_or(&[][..], |status| &status.connections);
     let named = links.iter().find(|link| is_called(link, wanted));
     let (subject, resolved) = match wanted {
@@ -37,7 +46,8 @@ pub(super) fn look(wanted: &Wanted, status: Option<&Status>, port: u16, mtu: u16
         (Err(_), Some(address)) => vec![address],
         (Err(error), None) => {
             let remedy = "correct the name, or give an address";
-            return vec![Finding::failed(subject, format_args!("its name is not known: {error}"), remedy)];
+            let text = format_args!("its name is not known: {error}");
+            return (vec![Finding::failed(subject, text, remedy)], None);
         }
     };
     let mut findings = Vec::new();
@@ -60,8 +70,13 @@ pub(super) fn look(wanted: &Wanted, status: Option<&Status>, port: u16, mtu: u16
     let from = |link: &&Connection| reached.is_some_and(|at| link.address.host == Target::from(at).host);
     let exact = |link: &&Connection| reached.is_some_and(|at| link.address == at.into());
     let link = links.iter().find(exact).or(named).or_else(|| links.iter().find(from));
+    findings.extend(reached.map(|at| {
+        // One that this host dialled says nothing of other ports there.
+        let there = link.filter(|link| link.direction == Direction::Inbound || link.address == at.into());
+        udp(&subject, at, there)
+    }));
     findings.extend(link.map(|link| state(&subject, link)));
-    findings
+    (findings, reached)
 }
 
 /// True when `wanted` is what the link, or the peer at its other end, is called.
@@ -117,6 +132,59 @@ fn tcp(subject: &str, address: SocketAddr) -> Finding {
             Finding::failed(subject, format_args!("{address}: {error}"), "check address and routes")
         }
     }
+}
+
+/// Whether UDP reaches a peer: by the link to it, or by what turns a datagram back. A router answers
+/// no stranger, so that silence means nothing.
+fn udp(subject: &str, address: SocketAddr, link: Option<&Connection>) -> Finding {
+    let port = address.port();
+    let remedy = format!("let UDP port {port} pass the firewalls between, both ways");
+    match link {
+        Some(link) if link.state == ConnectionState::Established => {
+            let took = link.rtt_us.map_or_else(String::new, |us| format!(" in {us} us"));
+            return Finding::ok(subject, format_args!("UDP passes both ways: a heartbeat came back{took}"));
+        }
+        Some(link) if link.state == ConnectionState::Pending => {
+            let text = "TCP passes, and no datagram made the round trip yet";
+            return Finding::warning(subject, text, remedy);
+        }
+        Some(_) | None => {}
+    }
+    match turned_back(address) {
+        Ok(None) => {
+            let text = format!(
+                "nothing turns UDP to port {port} back; whether it arrives only a link shows, for a router answers no \
+                 stranger"
+            );
+            Finding::warning(subject, text, "`weave connect` the peer and look again")
+        }
+        Ok(Some(error)) if error.kind() == io::ErrorKind::ConnectionRefused => {
+            let text = format!("UDP port {port} is refused: no router there, or a firewall rejects it");
+            Finding::failed(subject, text, remedy)
+        }
+        Ok(Some(error)) => Finding::failed(subject, format_args!("UDP is turned back: {error}"), remedy),
+        Err(error) => Finding::failed(subject, format_args!("UDP cannot be sent: {error}"), remedy),
+    }
+}
+
+/// Sends datagrams that no router takes for one of its own; the error that came back for one.
+fn turned_back(address: SocketAddr) -> io::Result<Option<io::Error>> {
+    let any = if address.is_ipv6() { "[::]:0" } else { "0.0.0.0:0" };
+    let socket = UdpSocket::bind(any)?;
+    socket.connect(address)?;
+    socket.set_read_timeout(Some(UDP_WITHIN))?;
+    for _ in 0..UDP_SENT {
+        if let Err(error) = socket.send(&[0]) {
+            // What came back for the one before.
+            return Ok(Some(error));
+        }
+        match socket.recv(&mut [0; 1]) {
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {}
+            Err(error) => return Ok(Some(error)),
+            Ok(_) => return Ok(None),
+        }
+    }
+    Ok(None)
 }
 
 /// What the route to a peer carries, as far as this host knows.

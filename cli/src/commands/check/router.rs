@@ -1,6 +1,9 @@
 //! How the router of this host stands, and what runs beside it.
 
+use std::path::Path;
+
 use weave_api::client::TIME_LIMIT;
+use weave_api::keeper::{self, Keeper};
 use weave_api::names::ANSWER_WITHIN;
 use weave_api::status::{Connection, ConnectionState};
 use weave_api::{Client, ClientError, Status, sidecar};
@@ -10,10 +13,11 @@ use super::Finding;
 use crate::commands::dns;
 use crate::environment::Environment;
 use crate::failure::Result;
-use crate::running::{Daemon, Running};
 
 /// Links, and states of them, that are named one by one, at most.
 const NAMED: usize = 16;
+/// The state that says that no keeper runs.
+const NO_KEEPER: &str = "no_keeper";
 /// What to do about a state whose cure is not in its reason.
 const DEGRADED: &str = "it works; docs/troubleshooting.md says what each such state means";
 
@@ -36,15 +40,29 @@ pub(super) fn look(environment: &Environment) -> Result<(Option<Status>, Vec<Fin
         }
     };
     let mut findings = vec![version(&status)];
-    for degraded in &status.degraded {
+    for degraded in status.degraded.iter().filter(|degraded| degraded.name != NO_KEEPER) {
         findings.push(Finding::warning(&degraded.name, &degraded.reason, DEGRADED));
     }
-    if Running::find(&run_dir, Daemon::Keeper)?.is_none() {
-        let text = "it does not run: containers that start again are not attached, flushed rules stay away";
-        findings.push(Finding::failed("keeper", text, "weave stop; weave launch"));
-    }
+    findings.extend(keeper(&run_dir));
     findings.extend(links(&status));
     Ok((Some(status), findings))
+}
+
+/// What of the keeper no degraded state says.
+fn keeper(run_dir: &Path) -> Option<Finding> {
+    match keeper::look(run_dir) {
+        Ok(Keeper::Absent) => {
+            let text =
+                "it does not run: containers that start again are not attached, flushed rules stay away";
+            Some(Finding::failed("keeper", text, "weave keeper --renew"))
+        }
+        Ok(Keeper::Silent) => None,
+        Ok(Keeper::Tells(status)) => {
+            let guard = if status.guard.is_some() { "guards the containers" } else { "no guard" };
+            Some(Finding::ok("keeper", format_args!("{} runs, {guard}", status.software.version)))
+        }
+        Err(error) => Some(Finding::warning("keeper", error, "look into its log; run this as root")),
+    }
 }
 
 fn version(status: &Status) -> Finding {

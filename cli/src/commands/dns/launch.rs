@@ -17,7 +17,7 @@ use weave_host::names::{DEFAULT_TTL_S, DnsSettings};
 use weave_host::records::Records;
 use weave_wire::HostName;
 
-use super::sidecar::READY;
+use super::sidecar::{self, READY};
 use super::{SIDECAR, publish};
 use crate::commands::keeper;
 use crate::environment::Environment;
@@ -60,6 +60,9 @@ pub struct Arguments {
     /// Log more
     #[arg(long)]
     debug: bool,
+    /// Be the DNS in this process, for a service manager; `weave stop-dns` ends it
+    #[arg(long)]
+    foreground: bool,
 }
 
 /// Starts the sidecar with these settings, or gives them to the one that runs.
@@ -75,9 +78,41 @@ pub fn run(arguments: &Arguments, environment: &Environment) -> Result<()> {
         listen: arguments.listen,
         debug: arguments.debug,
     };
+    if arguments.foreground {
+        return foreground(&new, environment);
+    }
     change(new, environment)?;
     keeper::ensure(environment);
     Ok(())
+}
+
+/// Is the sidecar with these settings, in place of one that runs. The keeper starts another if this
+/// one ends by itself, as always; who takes its place here again ends that one.
+fn foreground(new: &DnsSettings, environment: &Environment) -> Result<()> {
+    let (run_dir, state_dir) = (environment.run_dir()?, environment.state_dir()?);
+    // By a process that has its privileges yet.
+    keeper::ensure(environment);
+    let lock = lock(&run_dir)?;
+    let old = super::settings(environment)?;
+    write(new, &state_dir)?;
+    terminate(&run_dir)?;
+    publish::tell(environment)?;
+    let served = sidecar::serve(
+        environment,
+        // Its address is one of this host now.
+        || publish::write(&run_dir, &state_dir),
+        move || {
+            drop(lock);
+            // Fails when no service manager asked for it: nobody to tell.
+            let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+        },
+    );
+    if served.is_err() {
+        // Else the keeper would go on trying what does not work. Not to be had once the privileges are
+        // gone, and what failed is to be told.
+        let _ = write(&old, &state_dir);
+    }
+    served
 }
 
 /// Has the sidecar run beside a router that was launched, as it was launched last.
@@ -164,6 +199,18 @@ fn change(new: DnsSettings, environment: &Environment) -> Result<()> {
     }
     // Its address is one of this host now.
     publish::tell(environment)
+}
+
+/// Starts a sidecar that runs anew, with this program.
+pub fn renew(environment: &Environment) -> Result<()> {
+    let (run_dir, state_dir) = (environment.run_dir()?, environment.state_dir()?);
+    let _lock = lock(&run_dir)?;
+    if super::settings(environment)?.enabled && terminate(&run_dir)? {
+        publish::write(&run_dir, &state_dir);
+        spawn(&run_dir, &state_dir)?;
+        publish::write(&run_dir, &state_dir);
+    }
+    Ok(())
 }
 
 /// What became of a start.

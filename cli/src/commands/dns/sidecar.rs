@@ -33,14 +33,25 @@ const RESOLV_CONF: &str = "/etc/resolv.conf";
 
 /// Answers until it is ended. What keeps it from starting goes to standard output, for who started it.
 pub fn run(environment: &Environment) -> Result<()> {
-    let ran = serve(environment);
+    let ran = serve(
+        environment,
+        || {},
+        || {
+            let _ = output::print(READY);
+            // Who waits for the end of this output has waited enough.
+            let null = fs::OpenOptions::new().write(true).open("/dev/null");
+            let _ = null.map(|null| rustix::stdio::dup2_stdout(&null));
+        },
+    );
     if let Err(failure) = &ran {
         let _ = output::print(format_args!("{failure}\n"));
     }
     ran
 }
 
-fn serve(environment: &Environment) -> Result<()> {
+/// Answers until it is ended. `attached` is called once it has its address on the network, with all
+/// privileges; `ready` when it is asked, without any.
+pub fn serve(environment: &Environment, attached: impl FnOnce(), ready: impl FnOnce()) -> Result<()> {
     root::require("dns")?;
     let failed = |error: std::io::Error| Failure::because("cannot start the DNS", error);
     let (run_dir, state_dir) = (environment.run_dir()?, environment.state_dir()?);
@@ -73,14 +84,9 @@ fn serve(environment: &Environment) -> Result<()> {
         own_sockets,
         commands,
     };
+    attached();
     drop_privileges();
-    weave_dns::run(config, || {
-        let _ = output::print(READY);
-        // Who waits for the end of this output has waited enough.
-        let null = fs::OpenOptions::new().write(true).open("/dev/null");
-        let _ = null.map(|null| rustix::stdio::dup2_stdout(&null));
-    })
-    .map_err(failed)
+    weave_dns::run(config, ready).map_err(failed)
 }
 
 fn listen_to_commands(run_dir: &Path) -> std::io::Result<UnixListener> {

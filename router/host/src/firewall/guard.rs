@@ -17,6 +17,10 @@ use crate::error::{Error, Result};
 const NFT: &str = "nft";
 /// The table and its family.
 const TABLE: &str = "bridge weave";
+/// The counter in it of what was dropped.
+const DROPPED: &str = "dropped";
+/// What ends each rule.
+const DROP: &str = "counter name dropped drop";
 
 /// The port of a container, and what it may call itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,14 +36,14 @@ pub struct GuardedPort {
 /// The rules for all ports.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Guard {
-    script: String,
+    chains: String,
 }
 
 impl Guard {
     /// Rules for these ports.
     #[must_use]
     pub fn new(ports: &[GuardedPort]) -> Self {
-        Self { script: script(ports) }
+        Self { chains: chains(ports) }
     }
 
     /// Whether this host can guard its containers; changes nothing.
@@ -60,7 +64,7 @@ impl Guard {
             mac: MacAddr([2, 0, 0, 0, 0, 0]),
             addresses: Vec::new(),
         };
-        tool::tell(NFT, &["-c", "-f", "-"], &script(&[port])).map_err(|error| {
+        tool::tell(NFT, &["-c", "-f", "-"], &script(&chains(&[port]), 0)).map_err(|error| {
             missing(
                 format!("no rules for bridges (nf_tables of the family bridge): {error}"),
                 "use a kernel that has them",
@@ -68,12 +72,27 @@ impl Guard {
         })
     }
 
-    /// Puts the rules in place of those there were, at once.
+    /// Puts the rules in place of those there were, at once; what was dropped counts on.
     ///
     /// # Errors
     /// When `nft` refuses, with its words.
     pub fn apply(&self) -> Result<()> {
-        tool::tell(NFT, &["-f", "-"], &self.script)
+        let dropped = Self::dropped()?.unwrap_or_default();
+        tool::tell(NFT, &["-f", "-"], &script(&self.chains, dropped))
+    }
+
+    /// Frames dropped since the guard was switched on; `None` without one.
+    ///
+    /// # Errors
+    /// When `nft` cannot be run.
+    pub fn dropped() -> Result<Option<u64>> {
+        if !tool::is_installed(NFT) {
+            return Ok(None);
+        }
+        let output = tool::ask(NFT, &["list", "counter", "bridge", "weave", DROPPED])?;
+        let text = String::from_utf8_lossy(&output.stdout);
+        let mut words = text.split_whitespace().skip_while(|word| *word != "packets").skip(1);
+        Ok(words.next().and_then(|number| number.parse().ok()))
     }
 
     /// Takes all of them away, if there are any.
@@ -87,7 +106,7 @@ impl Guard {
         }
     }
 
-    /// The rules as the kernel has them; `None` if there are none.
+    /// The rules as the kernel has them, without what it counted; `None` if there are none.
     ///
     /// # Errors
     /// When `nft` cannot be run.
@@ -95,28 +114,36 @@ impl Guard {
         if !tool::is_installed(NFT) {
             return Ok(None);
         }
-        let output = tool::ask(NFT, &["list", "table", "bridge", "weave"])?;
+        let output = tool::ask(NFT, &["-s", "list", "table", "bridge", "weave"])?;
         Ok(output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned()))
     }
 }
 
-/// The whole table, in place of the one there was: one transaction.
-fn script(ports: &[GuardedPort]) -> String {
-    let mut text = format!("table {TABLE}\ndelete table {TABLE}\ntable {TABLE} {{\n");
+/// The whole table, in place of the one there was: one transaction. `dropped`: frames counted so far.
+fn script(chains: &str, dropped: u64) -> String {
+    format!(
+        "table {TABLE}\ndelete table {TABLE}\ntable {TABLE} {{\n\tcounter {DROPPED} {{\n\t\tpackets {dropped} bytes \
+         0\n\t}}\n{chains}}}\n"
+    )
+}
+
+/// The chain of each port, and the one that leads to them.
+fn chains(ports: &[GuardedPort]) -> String {
+    let mut text = String::new();
     for port in ports {
         let _ = writeln!(text, "\tchain {} {{", port.interface);
         for rule in rules(port) {
-            let _ = writeln!(text, "\t\t{rule} drop");
+            let _ = writeln!(text, "\t\t{rule} {DROP}");
         }
         text.push_str("\t}\n");
     }
     text.push_str("\tchain guard {\n\t\ttype filter hook prerouting priority -300; policy accept;\n");
     let _ = writeln!(text, "\t\tiifname != \"{HOST_INTERFACE_PREFIX}*\" accept");
     // A tag would hide what is behind it; with the number 0 stations take the frame as untagged.
-    text.push_str("\t\tether type { 8021q, 8021ad } drop\n");
-    text.push_str("\t\ticmpv6 type { nd-router-advert, nd-redirect } drop\n");
+    let _ = writeln!(text, "\t\tether type {{ 8021q, 8021ad }} {DROP}");
+    let _ = writeln!(text, "\t\ticmpv6 type {{ nd-router-advert, nd-redirect }} {DROP}");
     // What servers of DHCP send, and what goes to their clients.
-    text.push_str("\t\tudp sport { 67, 547 } drop\n\t\tudp dport { 68, 546 } drop\n");
+    let _ = writeln!(text, "\t\tudp sport {{ 67, 547 }} {DROP}\n\t\tudp dport {{ 68, 546 }} {DROP}");
     let chains: Vec<String> = ports
         .iter()
         .map(|GuardedPort { interface, .. }| format!("\"{interface}\" : goto {interface}"))
@@ -124,7 +151,7 @@ fn script(ports: &[GuardedPort]) -> String {
     if !chains.is_empty() {
         let _ = writeln!(text, "\t\tiifname vmap {{ {} }}", chains.join(", "));
     }
-    text.push_str("\t\tdrop\n\t}\n}\n");
+    let _ = writeln!(text, "\t\t{DROP}\n\t}}");
     text
 }
 
@@ -173,27 +200,30 @@ mod tests {
         let expected = "table bridge weave
 delete table bridge weave
 table bridge weave {
+	counter dropped {
+		packets 5 bytes 0
+	}
 	chain vethw00000007 {
-		ether saddr != 02:1f:3a:00:c4:07 drop
-		arp saddr ether != 02:1f:3a:00:c4:07 drop
-		arp saddr ip != { 0.0.0.0, 10.2.1.1 } drop
-		ip saddr != { 0.0.0.0, 10.2.1.1 } drop
-		ip6 saddr != { ::, fe80::1f:3aff:fe00:c407, fd00:2::1 } drop
-		icmpv6 type nd-neighbor-advert @th,64,128 != { 0xfe80000000000000001f3afffe00c407, 0xfd000002000000000000000000000001 } drop
+		ether saddr != 02:1f:3a:00:c4:07 counter name dropped drop
+		arp saddr ether != 02:1f:3a:00:c4:07 counter name dropped drop
+		arp saddr ip != { 0.0.0.0, 10.2.1.1 } counter name dropped drop
+		ip saddr != { 0.0.0.0, 10.2.1.1 } counter name dropped drop
+		ip6 saddr != { ::, fe80::1f:3aff:fe00:c407, fd00:2::1 } counter name dropped drop
+		icmpv6 type nd-neighbor-advert @th,64,128 != { 0xfe80000000000000001f3afffe00c407, 0xfd000002000000000000000000000001 } counter name dropped drop
 	}
 	chain guard {
 		type filter hook prerouting priority -300; policy accept;
 		iifname != \"vethw*\" accept
-		ether type { 8021q, 8021ad } drop
-		icmpv6 type { nd-router-advert, nd-redirect } drop
-		udp sport { 67, 547 } drop
-		udp dport { 68, 546 } drop
+		ether type { 8021q, 8021ad } counter name dropped drop
+		icmpv6 type { nd-router-advert, nd-redirect } counter name dropped drop
+		udp sport { 67, 547 } counter name dropped drop
+		udp dport { 68, 546 } counter name dropped drop
 		iifname vmap { \"vethw00000007\" : goto vethw00000007 }
-		drop
+		counter name dropped drop
 	}
 }
 ";
-        assert_eq!(script(&[port(7, &["10.2.1.1", "fd00:2::1"])]), expected);
-        assert!(script(&[]).contains("\t\tdrop\n") && !script(&[]).contains("vmap"));
+        assert_eq!(script(&chains(&[port(7, &["10.2.1.1", "fd00:2::1"])]), 5), expected);
+        assert!(chains(&[]).contains("\t\tcounter name dropped drop\n") && !chains(&[]).contains("vmap"));
     }
 }

@@ -19,7 +19,7 @@ const DOCKER_USER: &str = "DOCKER-USER";
 const WAIT: [&str; 2] = ["-w", "5"];
 
 /// Each chain of ours: its table, its name, the chains of the kernel that may lead to it.
-const CHAINS: [(&str, &str, &[&str]); 5] = [
+pub(super) const CHAINS: &[(&str, &str, &[&str])] = &[
     ("filter", FORWARD, &[DOCKER_USER, "FORWARD"]),
     ("filter", INPUT, &["INPUT"]),
     ("nat", POSTROUTING, &["POSTROUTING"]),
@@ -63,7 +63,7 @@ pub(super) fn apply(policy: &Policy) -> Result<Option<Degraded>> {
             degraded = degraded.or(Some(Degraded::tracked(&error)));
         }
         tool::tell(family.restore(), &["-w", "5", "--noflush"], &script(policy, family))?;
-        for (table, chain, parents) in CHAINS {
+        for &(table, chain, parents) in CHAINS {
             match table {
                 RAW if translates => {}
                 RAW | "nat" if !translates => drop_chain(family, table, chain, parents)?,
@@ -77,7 +77,7 @@ pub(super) fn apply(policy: &Policy) -> Result<Option<Degraded>> {
 /// Exempts the mesh from the tracking of connections, before anything asks for it. The rules come
 /// last: they themselves make the kernel track what does not come to them.
 fn exempt(port: u16, family: Family) -> Result<()> {
-    for (table, chain, parents) in CHAINS.into_iter().filter(|(table, ..)| *table == RAW) {
+    for &(table, chain, parents) in CHAINS.iter().filter(|(table, ..)| *table == RAW) {
         if !exists(family, table, chain)? {
             change(family, table, &["-N", chain])?;
         }
@@ -118,7 +118,7 @@ fn drop_chain(family: Family, table: &str, chain: &str, parents: &[&str]) -> Res
 pub(super) fn remove() -> Result<()> {
     let mut outcome = Ok(());
     for family in families() {
-        for (table, chain, parents) in CHAINS {
+        for &(table, chain, parents) in CHAINS {
             outcome = outcome.and(drop_chain(family, table, chain, parents));
         }
     }
@@ -128,7 +128,7 @@ pub(super) fn remove() -> Result<()> {
 pub(super) fn snapshot() -> Result<String> {
     let mut text = String::new();
     for family in families() {
-        for (table, chain, parents) in CHAINS {
+        for &(table, chain, parents) in CHAINS {
             let _ = writeln!(text, "{} {table} {chain}", family.iptables());
             text.push_str(&list(family, table, chain)?.unwrap_or_default());
             for parent in parents {

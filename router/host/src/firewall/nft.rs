@@ -8,20 +8,77 @@ use std::fmt::Write;
 use super::{BRIDGE, Family, Policy, tool};
 use crate::error::Result;
 
+const NFT: &str = "nft";
 /// The table, of both families.
 const TABLE: &str = "inet weave";
 
 pub(super) fn apply(policy: &Policy) -> Result<()> {
-    tool::tell("nft", &["-f", "-"], &script(policy))
+    tool::tell(NFT, &["-f", "-"], &script(policy))
 }
 
 pub(super) fn remove() -> Result<()> {
     // Made first, so that it is there to be deleted.
-    tool::tell("nft", &["-f", "-"], &format!("table {TABLE}\ndelete table {TABLE}\n"))
+    tool::tell(NFT, &["-f", "-"], &format!("table {TABLE}\ndelete table {TABLE}\n"))
+}
+
+/// Takes the table away that `nft` made before iptables was installed.
+pub(super) fn remove_if_there() -> Result<()> {
+    if tool::is_installed(NFT) && tool::ask(NFT, &["list", "table", "inet", "weave"])?.status.success() {
+        remove()
+    } else {
+        Ok(())
+    }
+}
+
+/// Takes these chains away, each by table, name and the chains that may lead to it: iptables of the
+/// newer kind made them, which is gone.
+pub(super) fn remove_chains(chains: &[(&str, &str, &[&str])]) -> Result<()> {
+    let there = tool::ask(NFT, &["list", "chains"])?;
+    let there = tables_of_chains(&String::from_utf8_lossy(&there.stdout));
+    for (table, chain, parents) in chains {
+        for family in ["ip", "ip6"] {
+            let place = format!("{family} {table}");
+            if !there.contains(&(place.clone(), (*chain).to_owned())) {
+                continue;
+            }
+            let mut script = String::new();
+            for parent in *parents {
+                let listed = tool::ask(NFT, &["-a", "list", "chain", family, table, parent])?;
+                for handle in handles(&String::from_utf8_lossy(&listed.stdout), chain) {
+                    let _ = writeln!(script, "delete rule {place} {parent} handle {handle}");
+                }
+            }
+            let _ = writeln!(script, "flush chain {place} {chain}\ndelete chain {place} {chain}");
+            tool::tell(NFT, &["-f", "-"], &script)?;
+        }
+    }
+    Ok(())
+}
+
+/// All chains in the words of `nft list chains`: each with its table and the family of that.
+fn tables_of_chains(listed: &str) -> Vec<(String, String)> {
+    let mut table = String::new();
+    let mut chains = Vec::new();
+    for line in listed.lines() {
+        let name = |kind: &str| line.trim().strip_prefix(kind)?.strip_suffix('{').map(str::trim);
+        if let Some(name) = name("table ") {
+            name.clone_into(&mut table);
+        } else if let Some(chain) = name("chain ") {
+            chains.push((table.clone(), chain.to_owned()));
+        }
+    }
+    chains
+}
+
+/// The handles of the rules that lead to `chain`.
+fn handles<'a>(listed: &'a str, chain: &str) -> Vec<&'a str> {
+    let leads = format!("jump {chain}");
+    let rules = listed.lines().filter_map(|line| line.rsplit_once(" # handle "));
+    rules.filter(|(rule, _)| rule.ends_with(&leads)).map(|(_, handle)| handle.trim()).collect()
 }
 
 pub(super) fn snapshot() -> Result<String> {
-    let output = tool::ask("nft", &["list", "table", "inet", "weave"])?;
+    let output = tool::ask(NFT, &["list", "table", "inet", "weave"])?;
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
@@ -79,4 +136,24 @@ fn script(policy: &Policy) -> String {
     }
     text.push_str("\t}\n}\n");
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn chains_and_what_leads_to_them_are_found_in_the_words_of_nft() {
+        let listed = "table ip filter {\n\tchain WEAVE-FORWARD {\n\t}\n\tchain FORWARD {\n\t\ttype filter hook \
+                      forward priority filter; policy accept;\n\t}\n}\ntable inet weave {\n\tchain input {\n\t}\n}\n";
+        let found = tables_of_chains(listed);
+        let found: Vec<_> = found.iter().map(|(table, chain)| (table.as_str(), chain.as_str())).collect();
+        assert_eq!(
+            found,
+            [("ip filter", "WEAVE-FORWARD"), ("ip filter", "FORWARD"), ("inet weave", "input")]
+        );
+        let listed = "\tchain FORWARD { # handle 2\n\t\tcounter packets 0 bytes 0 jump WEAVE-FORWARD # handle 7\n\
+                      \t\tcounter packets 1 bytes 2 jump WEAVE-FORWARD-2 # handle 8\n";
+        assert_eq!(handles(listed, "WEAVE-FORWARD"), ["7"]);
+    }
 }

@@ -163,6 +163,7 @@ impl<S: Signer> Mesh<S> {
             links: if self.leaving { Vec::new() } else { self.announced_links() },
             farewell: self.leaving,
             sealed_only: self.config.sealed_only,
+            features: self.config.features,
         }
     }
 

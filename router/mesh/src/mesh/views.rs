@@ -25,6 +25,8 @@ pub struct PeerView<'a> {
     pub port: Option<u16>,
     /// Where it thinks it can be reached.
     pub addresses: &'a [SocketAddr],
+    /// Its optional abilities, one bit each; none before it told.
+    pub features: u64,
     /// The links it announces.
     pub links: &'a [AnnouncedLink],
     /// Our newest link to it, established or not.
@@ -118,6 +120,7 @@ impl<S: Signer> Mesh<S> {
             nickname: host.map(|host| &host.nickname),
             port: host.map(|host| host.port),
             addresses: host.map_or(&[], |host| &host.addresses),
+            features: host.map_or(0, |host| host.features),
             links: host.map_or(&[], |host| &host.links),
             link,
             route: self.routes.peer(name),
@@ -134,6 +137,20 @@ impl<S: Signer> Mesh<S> {
         self.names_directory.iter().flat_map(|(name, says)| {
             says.iter().map(move |(key, (address, container))| (name, key.owner, *address, *container))
         })
+    }
+
+    /// How many entries [`Self::names`] has, ours and those of others; they may be very many, and are
+    /// not walked.
+    #[must_use]
+    pub fn names_counted(&self) -> [usize; 2] {
+        let ours = self.names_directory.count_of(self.config.name);
+        [ours, self.names_directory.count().saturating_sub(ours)]
+    }
+
+    /// How many [`Self::stations`] has.
+    #[must_use]
+    pub fn stations_counted(&self) -> usize {
+        self.stations_reported.len()
     }
 
     /// What a name stands for: whose it is, address and container.

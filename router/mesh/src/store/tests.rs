@@ -19,7 +19,8 @@ fn part(owner: u16, id: PartId, version: u64, len: usize) -> SignedPart {
 fn host(owner: u16, version: u64) -> SignedPart {
     let (nickname, addresses, links) = (Nickname::from_host_name("x"), Vec::new(), Vec::new());
     let content =
-        HostPart { nickname, port: 1, addresses, links, farewell: false, sealed_only: false }.encode();
+        HostPart { nickname, port: 1, addresses, links, farewell: false, sealed_only: false, features: 0 }
+            .encode();
     SignedPart { content, ..part(owner, PartId::HOST, version, 0) }
 }
 

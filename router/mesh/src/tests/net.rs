@@ -94,6 +94,8 @@ impl Net {
             port: 6783,
             addresses: Vec::new(),
             sealed_only: self.sealed_only.contains(&at),
+            // Each others than its neighbours.
+            features: at as u64,
             run,
             seed: self.runs,
         };

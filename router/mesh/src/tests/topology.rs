@@ -10,6 +10,8 @@ fn a_line_carries_from_end_to_end() {
     net.seconds(2);
     net.check(6);
     assert_eq!(net.route(0, 5).map(|route| route.hops), Some(5));
+    let features = |of| net.nodes[&0].mesh.peer(name(of)).map(|peer| peer.features);
+    assert_eq!((features(1), features(5)), (Some(1), Some(5)), "told over any number of links");
 }
 
 #[test]

@@ -16,7 +16,7 @@ fn signed(owner: PeerName, key: Cheap, part: PartId, version: u64, content: Vec<
 
 fn host(links: Vec<AnnouncedLink>, farewell: bool) -> Vec<u8> {
     let (nickname, addresses) = (Nickname::from_host_name("x"), Vec::new());
-    HostPart { nickname, port: 1, addresses, links, farewell, sealed_only: false }.encode()
+    HostPart { nickname, port: 1, addresses, links, farewell, sealed_only: false, features: 0 }.encode()
 }
 
 fn send(net: &mut Net, part: SignedPart) {

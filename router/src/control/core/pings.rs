@@ -2,6 +2,7 @@
 
 use super::*;
 use weave_api::request::{Hop, PING_LIMIT, Pinged};
+use weave_wire::link::handshake::features::ECHOES;
 use weave_wire::{INNER_LEN, OUTER_LEN, TAG_LEN};
 
 /// Pings under way, at most.
@@ -64,6 +65,11 @@ impl Core {
         let Some((first, _)) = way.first() else {
             return refuse(Code::Failed, format!("no way leads to {peer}"), "see `weave status peers`");
         };
+        if let Some((without, _)) = way.iter().find(|(peer, _)| !self.has_echoes(*peer)) {
+            let why =
+                format!("{without}({}) runs a version without echoes", status::nickname_of(self, *without));
+            return refuse(Code::Version, why, "upgrade it: it carries frames of containers all the same");
+        }
         let link = self.links.values().find(|link| link.peer.name == *first && link.carries());
         let Some(link) = link else {
             return refuse(Code::Failed, format!("the link to {first} is gone"), "try again");
@@ -78,6 +84,14 @@ impl Core {
         });
         let path_mtu = usable.saturating_sub(around).min(self.config.mtu);
         Ok(Pinged { round_trip_ns: None, path: path.collect(), path_mtu })
+    }
+
+    /// Whether a peer answers echoes and relays them, as it told by the handshake of a link or, where
+    /// there is none, to the mesh.
+    fn has_echoes(&self, peer: PeerName) -> bool {
+        let linked = self.links.values().find(|link| link.peer.name == peer && link.is_established());
+        let told = || self.mesh.peer(peer).map(|view| view.features).unwrap_or_default();
+        linked.map_or_else(told, |link| link.peer.features) & ECHOES != 0
     }
 
     /// An echo came back.

@@ -82,6 +82,8 @@ families! {
         "Peers that this router is told to dial, by state.";
     Gauge DEGRADED = "weave_degraded" ["name"]
         "1 for each way in which this router works more slowly than it could; see status.";
+    Counter GUARD_DROPPED = "weave_guard_dropped_total" []
+        "Frames of containers that the guard dropped, as of at most 35 s ago; absent where it is off.";
 
     // Links.
     Gauge LINK_UP = "weave_link_up" ["peer" "nickname"]
@@ -179,7 +181,7 @@ families! {
     Gauge HTTP_CONNECTIONS = "weave_http_connections" ["kind"]
         "Open HTTP connections, and those of them that are streams of events.";
     Counter HTTP_CLOSED = "weave_http_connections_closed_total" ["reason"]
-        "HTTP connections closed by the router: too many (full), or too slow (timeout).";
+        "HTTP connections closed by the router: too many (full), too many of one address (source), or too slow (timeout).";
 
     // The log.
     Counter LOG_LEFT_OUT = "weave_log_lines_left_out_total" []

@@ -51,6 +51,9 @@ fn host(sample: &Sample, sheet: &mut Sheet) {
     for state in &sample.degraded {
         sheet.level(&f::DEGRADED, &[&state.name], 1);
     }
+    if let Some(dropped) = sample.guard_dropped {
+        sheet.count(&f::GUARD_DROPPED, &[], dropped);
+    }
 }
 
 /// Number of links and attempts in each state, zeros too: rules need not guess.
@@ -216,6 +219,7 @@ fn control(sample: &Sample, http: &HttpSample, sheet: &mut Sheet) {
     sheet.level(&f::HTTP_CONNECTIONS, &["all"], http.connections as u64);
     sheet.level(&f::HTTP_CONNECTIONS, &["events"], http.streams as u64);
     sheet.count(&f::HTTP_CLOSED, &["full"], http.refused);
+    sheet.count(&f::HTTP_CLOSED, &["source"], http.source_refused);
     sheet.count(&f::HTTP_CLOSED, &["timeout"], http.timed_out);
 }
 

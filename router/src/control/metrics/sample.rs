@@ -60,6 +60,7 @@ pub(in crate::control) struct Sample {
     /// Attempts to make a link.
     pub(super) attempts: Vec<ConnectionState>,
     pub(super) degraded: Vec<Degraded>,
+    pub(super) guard_dropped: Option<u64>,
     pub(super) counters: BTreeMap<String, u64>,
     pub(super) shards: Vec<Shard>,
     pub(super) shard_samples: Vec<ShardSample>,
@@ -94,7 +95,6 @@ impl Sample {
         };
         let routes = &core.mesh.routes().peers;
         let direct = routes.iter().filter(|route| route.hops <= 1).count();
-        let own_names = core.mesh.names().filter(|(_, origin, ..)| *origin == name).count();
         let (round_trips, round_trips_sum) = core.round_trips.buckets();
         Self {
             name,
@@ -107,6 +107,7 @@ impl Sample {
             links: status::links(core).map(link).collect(),
             attempts: status::attempts(core, now).map(|attempt| attempt.state).collect(),
             degraded: status::degraded_states(core, now),
+            guard_dropped: core.beside.keeper().and_then(|keeper| keeper.guard).map(|guard| guard.dropped),
             counters: status::counters(core),
             shards: status::shards(core),
             shard_samples: core.group.counters().iter().map(|counters| shard(counters)).collect(),
@@ -114,10 +115,10 @@ impl Sample {
             direct,
             relayed: routes.len() - direct,
             gossip_bytes: core.mesh.part_bytes(),
-            names: [own_names, core.mesh.names().count() - own_names],
+            names: core.mesh.names_counted(),
             stations: [
                 core.stations.attached().count(),
-                core.mesh.stations().count(),
+                core.mesh.stations_counted(),
                 core.stations.learned().count(),
             ],
             queues: [core.waiting(), core.reports().len()],

@@ -72,6 +72,7 @@ fn scrape(links: usize) -> Scrape {
         links: (0..links).map(link).collect(),
         attempts: vec![ConnectionState::Retrying],
         degraded: vec![Degraded { name: "no_uso".into(), reason: "x".into(), since_s: 1 }],
+        guard_dropped: Some(7),
         counters,
         shards: (0..4).map(shard).collect(),
         shard_samples: vec![ShardSample::default(); 4],

@@ -5,6 +5,7 @@
 //! the transcript, so that a later version can add fields.
 
 mod associated;
+pub mod features;
 
 pub use associated::AssociatedData;
 
@@ -168,7 +169,7 @@ pub struct Hello {
     /// Which of the responder's passwords is meant, where it has several; it
     /// takes the number modulo their count. Zero in M2.
     pub password_slot: u8,
-    /// Optional abilities of the sender, one bit each.
+    /// Optional abilities of the sender, one bit each ([`features`]).
     pub features: u64,
     /// Fresh random bytes.
     pub nonce: [u8; VALUE_LEN],

@@ -23,6 +23,7 @@ mod tag {
     pub const LINKS: u16 = 4;
     pub const FAREWELL: u16 = 5;
     pub const SEALED_ONLY: u16 = 6;
+    pub const FEATURES: u16 = 7;
     pub const STATION: u16 = 1;
     pub const NAME: u16 = 1;
 }
@@ -82,6 +83,8 @@ pub struct HostPart {
     pub farewell: bool,
     /// Its frames, for one peer or for all, go by links only that are not unencrypted.
     pub sealed_only: bool,
+    /// Its optional abilities, one bit each ([`features`](super::super::handshake::features)).
+    pub features: u64,
 }
 
 impl HostPart {
@@ -105,6 +108,9 @@ impl HostPart {
         if self.sealed_only {
             put(&mut out, tag::SEALED_ONLY, &[]);
         }
+        if self.features != 0 {
+            put(&mut out, tag::FEATURES, &self.features.to_be_bytes());
+        }
         out
     }
 
@@ -115,6 +121,7 @@ impl HostPart {
     pub fn parse(content: &[u8]) -> Result<Self, ParseError> {
         let (mut nickname, mut port, mut links) = (None, None, None);
         let (mut addresses, mut farewell, mut sealed_only) = (Vec::new(), false, false);
+        let mut features = None;
         for field in Fields::new(content) {
             match field? {
                 (tag::NICKNAME, value) => once(&mut nickname, parse_text(value, "nickname")?, "nickname")?,
@@ -125,6 +132,9 @@ impl HostPart {
                 (tag::LINKS, value) => once(&mut links, parse_links(value)?, "links")?,
                 (tag::FAREWELL, _) => farewell = true,
                 (tag::SEALED_ONLY, _) => sealed_only = true,
+                (tag::FEATURES, value) => {
+                    once(&mut features, u64::from_be_bytes(fixed(value, "features")?), "features")?;
+                }
                 _ => {}
             }
         }
@@ -135,6 +145,7 @@ impl HostPart {
             links: required(links, "links")?,
             farewell,
             sealed_only,
+            features: features.unwrap_or_default(),
         })
     }
 }

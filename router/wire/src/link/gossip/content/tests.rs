@@ -8,8 +8,8 @@ use proptest::prelude::*;
 fn hosts() -> impl Strategy<Value = HostPart> {
     let links = prop::collection::btree_map(peers(), (any::<(bool, bool)>(), 1_u16..), 0..20);
     let addresses = prop::collection::vec(any::<(IpAddr, u16)>(), 0..=MAX_HOST_ADDRESSES);
-    ("[A-Za-z0-9._-]{1,63}", any::<u16>(), addresses, links, any::<(bool, bool)>()).prop_map(
-        |(nickname, port, addresses, links, (farewell, sealed_only))| HostPart {
+    ("[A-Za-z0-9._-]{1,63}", any::<u16>(), addresses, links, any::<(bool, bool, u64)>()).prop_map(
+        |(nickname, port, addresses, links, (farewell, sealed_only, features))| HostPart {
             nickname: nickname.parse().unwrap(),
             port,
             addresses: addresses.into_iter().map(SocketAddr::from).collect(),
@@ -24,6 +24,7 @@ fn hosts() -> impl Strategy<Value = HostPart> {
                 .collect(),
             farewell,
             sealed_only,
+            features,
         },
     )
 }
@@ -58,7 +59,7 @@ fn announced(n: u16, cost: u16) -> AnnouncedLink {
 
 fn host(links: Vec<AnnouncedLink>) -> HostPart {
     let (nickname, addresses) = (Nickname::from_host_name("a"), Vec::new());
-    HostPart { nickname, port: 1, addresses, links, farewell: false, sealed_only: false }
+    HostPart { nickname, port: 1, addresses, links, farewell: false, sealed_only: false, features: 0 }
 }
 
 #[test]

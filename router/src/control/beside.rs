@@ -1,0 +1,181 @@
+//! What runs beside the router, keeper and DNS: how they stand, looked at from time to time. They
+//! outlive routers, and after an upgrade go on as what they were started as.
+
+use super::core::Event;
+use crate::config::Config;
+use crate::rt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+use weave_api::Software;
+use weave_api::keeper::{self, Keeper, KeeperStatus};
+use weave_api::sidecar;
+use weave_api::status::Degraded;
+
+/// How often it is looked.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+/// Time the DNS has to tell of itself.
+const DNS_WITHIN: Duration = Duration::from_millis(200);
+/// What puts keeper and DNS of another version right.
+const RENEW: &str = "`weave keeper --renew` starts it anew, and traffic does not stop for it";
+
+/// What was seen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Seen {
+    keeper: Keeper,
+    /// The program of the DNS, if one answers.
+    dns: Option<Software>,
+}
+
+impl Seen {
+    /// Looks at both; takes [`DNS_WITHIN`] at most.
+    fn look(run_dir: &Path) -> Self {
+        let keeper = keeper::look(run_dir).unwrap_or_else(|error| {
+            tracing::debug!("looking at the keeper: {error}");
+            Keeper::Silent
+        });
+        let unknown = || Software { version: "unknown".into(), executable: String::new() };
+        let dns = sidecar::status(run_dir, DNS_WITHIN).ok();
+        Self { keeper, dns: dns.map(|dns| dns.software.unwrap_or_else(unknown)) }
+    }
+
+    /// What of it makes the router work worse than it could, by name and reason.
+    fn states(&self, ours: &Software) -> Vec<(String, String)> {
+        let other = |what: &str, difference: String| format!("{what} runs {difference}: {RENEW}");
+        let mut states = Vec::new();
+        match &self.keeper {
+            Keeper::Absent => states.push((
+                "no_keeper".into(),
+                format!(
+                    "no keeper runs: containers that start again are not attached, rules that are flushed stay \
+                     away: {RENEW}"
+                ),
+            )),
+            Keeper::Silent => {
+                let difference = format!("a version before {}, the router's", ours.version);
+                states.push(("keeper_version".into(), other("the keeper", difference)));
+            }
+            Keeper::Tells(status) => {
+                if let Some(difference) = status.software.difference(ours) {
+                    states.push(("keeper_version".into(), other("the keeper", difference)));
+                }
+                let own = status.degraded.iter().map(|state| (state.name.clone(), state.reason.clone()));
+                states.extend(own);
+            }
+        }
+        if let Some(difference) = self.dns.as_ref().and_then(|dns| dns.difference(ours)) {
+            states.push(("dns_version".into(), other("the DNS", difference)));
+        }
+        states
+    }
+}
+
+/// The same as the core keeps it.
+#[derive(Debug)]
+pub(super) struct Beside {
+    pub(super) ours: Software,
+    seen: Option<Seen>,
+    /// Each with when it began.
+    states: Vec<(String, String, Duration)>,
+}
+
+impl Default for Beside {
+    fn default() -> Self {
+        Self { ours: Software::ours(), seen: None, states: Vec::new() }
+    }
+}
+
+impl Beside {
+    /// Takes in what was seen `now`; what was not there before is logged.
+    pub(super) fn take(&mut self, seen: Seen, now: Duration) {
+        let begun =
+            |name: &str| self.states.iter().find(|(known, ..)| known == name).map(|(.., since)| *since);
+        let states = seen.states(&self.ours).into_iter().map(|(name, reason)| {
+            let since = begun(&name).unwrap_or_else(|| {
+                tracing::warn!("{name}: {reason}");
+                now
+            });
+            (name, reason, since)
+        });
+        self.states = states.collect();
+        self.seen = Some(seen);
+    }
+
+    /// The keeper, if one runs and tells of itself.
+    pub(super) fn keeper(&self) -> Option<&KeeperStatus> {
+        match &self.seen.as_ref()?.keeper {
+            Keeper::Tells(status) => Some(status),
+            Keeper::Absent | Keeper::Silent => None,
+        }
+    }
+
+    /// The program of the DNS, if one answers.
+    pub(super) fn dns(&self) -> Option<&Software> {
+        self.seen.as_ref()?.dns.as_ref()
+    }
+
+    /// What they make worse.
+    pub(super) fn degraded(&self, now: Duration) -> impl Iterator<Item = Degraded> {
+        self.states.iter().map(move |(name, reason, since)| Degraded {
+            name: name.clone(),
+            reason: reason.clone(),
+            since_s: now.saturating_sub(*since).as_secs(),
+        })
+    }
+}
+
+/// Looks until the runtime ends; what is seen anew becomes an event.
+pub(super) async fn watch(config: Arc<Config>, events: rt::Sender<Event>) {
+    let mut last = None;
+    loop {
+        let config = Arc::clone(&config);
+        let seen = rt::blocking(move || Seen::look(&config.run_dir)).await;
+        if last.as_ref() != Some(&seen) {
+            last = Some(seen.clone());
+            if events.send(Event::Beside(Box::new(seen))).await.is_err() {
+                return;
+            }
+        }
+        rt::sleep(LOOK_EVERY).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use weave_api::keeper::KeeperDegraded;
+
+    fn names(beside: &Beside) -> Vec<&str> {
+        beside.states.iter().map(|(name, ..)| name.as_str()).collect()
+    }
+
+    #[test]
+    fn other_versions_are_named_with_the_remedy_and_last_from_when_they_were_seen() {
+        let mut beside = Beside::default();
+        let told = |software: &Software, degraded| KeeperStatus {
+            pid: 1,
+            software: software.clone(),
+            degraded,
+            ..KeeperStatus::default()
+        };
+        let ours = beside.ours.clone();
+        let older = Software { version: "0.0.1".into(), ..ours.clone() };
+        let no_rules = KeeperDegraded { name: "no_firewall".into(), reason: "none".into() };
+        let both = Seen { keeper: Keeper::Tells(told(&older, vec![no_rules])), dns: Some(older.clone()) };
+        beside.take(both, Duration::from_secs(10));
+        assert_eq!(names(&beside), ["keeper_version", "no_firewall", "dns_version"]);
+        let states: Vec<Degraded> = beside.degraded(Duration::from_secs(15)).collect();
+        assert!(states.iter().all(|state| state.since_s == 5));
+        for state in [&states[0], &states[2]] {
+            assert!(state.reason.contains("0.0.1") && state.reason.contains("--renew"), "{state:?}");
+        }
+        let renewed = Seen { keeper: Keeper::Tells(told(&ours, Vec::new())), dns: Some(older) };
+        beside.take(renewed, Duration::from_secs(20));
+        assert_eq!(names(&beside), ["dns_version"]);
+        assert_eq!(beside.degraded(Duration::from_secs(30)).next().map(|state| state.since_s), Some(20));
+        for (keeper, name) in [(Keeper::Absent, "no_keeper"), (Keeper::Silent, "keeper_version")] {
+            beside.take(Seen { keeper, dns: None }, Duration::from_secs(40));
+            assert_eq!(names(&beside), [name]);
+        }
+    }
+}

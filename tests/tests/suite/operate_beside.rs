@@ -1,0 +1,125 @@
+//! What runs beside the router, keeper and DNS: what a router says of them.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use weave_api::keeper::KeeperStatus;
+use weave_api::status::Degraded;
+use weave_tests::world::{Ran, weave};
+use weave_tests::{Options, World, wait_until};
+
+/// A router looks every 5 s.
+const SEEN_WITHIN: Duration = Duration::from_secs(20);
+
+fn state(world: &World, name: &str) -> Option<Degraded> {
+    world.status(0).degraded.into_iter().find(|state| state.name == name)
+}
+
+fn keeper(world: &World) -> KeeperStatus {
+    let what = || format!("the keeper tells nothing: {:?}", world.status(0).degraded);
+    wait_until(SEEN_WITHIN, what, || world.status(0).keeper.is_some());
+    world.status(0).keeper.unwrap()
+}
+
+/// Has the keeper look at everything now.
+fn look(world: &World) {
+    kill(Pid::from_raw(keeper(world).pid.cast_signed()), Signal::SIGHUP).unwrap();
+}
+
+/// Puts a copy of the program there, changed at another time than any before.
+fn install(place: &Path, changed: SystemTime) {
+    let new = place.with_extension("new");
+    fs::copy(weave(), &new).unwrap();
+    File::options().write(true).open(&new).unwrap().set_modified(changed).unwrap();
+    fs::rename(new, place).unwrap();
+}
+
+#[test]
+fn keeper_and_dns_that_an_upgrade_left_behind_are_named_until_they_are_renewed() {
+    let world = World::new(Options::clear().bare(1));
+    let program: PathBuf = world.host(0).directory().join("weave");
+    let line = |line: &str| -> Ran {
+        let mut command = world.host(0).command(&program);
+        world.run(0, command.args(line.split(' ')))
+    };
+    install(&program, SystemTime::UNIX_EPOCH + Duration::from_secs(1));
+    line("launch").ok();
+    let before = keeper(&world);
+    wait_until(SEEN_WITHIN, || "no DNS is seen".into(), || world.status(0).dns.is_some());
+    for name in ["keeper_version", "dns_version", "no_keeper"] {
+        assert_eq!(state(&world, name), None);
+    }
+
+    install(&program, SystemTime::UNIX_EPOCH + Duration::from_secs(2));
+    line("stop --keep-dns").ok();
+    line("launch").ok();
+    for name in ["keeper_version", "dns_version"] {
+        let found = || state(&world, name);
+        wait_until(SEEN_WITHIN, || format!("no {name}"), || found().is_some());
+        let reason = found().unwrap().reason;
+        assert!(reason.contains("another executable") && reason.contains("keeper --renew"), "{reason}");
+        for (place, text) in [
+            ("status", line("status").stdout),
+            ("check", line("check").stdout),
+            ("report", world.get(0, "/report").body),
+            ("metrics", world.get(0, "/metrics").body),
+        ] {
+            assert!(text.contains(name), "{place}: {text}");
+        }
+    }
+    let router = world.status(0).pid;
+    line("keeper --renew").ok();
+    let gone = || ["keeper_version", "dns_version"].iter().all(|name| state(&world, name).is_none());
+    wait_until(SEEN_WITHIN, || format!("{:?}", world.status(0).degraded), gone);
+    assert_ne!(keeper(&world).pid, before.pid);
+    assert_eq!(world.status(0).pid, router, "the router is left alone");
+    // One that is killed is missed.
+    kill(Pid::from_raw(keeper(&world).pid.cast_signed()), Signal::SIGKILL).unwrap();
+    wait_until(SEEN_WITHIN, || "no no_keeper".into(), || state(&world, "no_keeper").is_some());
+    line("keeper --renew").ok();
+    wait_until(SEEN_WITHIN, || "no keeper".into(), || state(&world, "no_keeper").is_none());
+}
+
+/// Hides programs from a router and all that it starts: a device is none.
+fn launch_without(world: &World, programs: &[&str]) {
+    let mut command = world.host(0).command("unshare");
+    let hide = "for it in $0; do mount --bind /dev/null $it; done; exec \"$@\"";
+    command.args(["--mount", "--propagation", "private", "sh", "-ec", hide]);
+    command.arg(programs.join(" ")).arg(weave()).args(["launch", "--no-dns"]);
+    world.run(0, &mut command).ok();
+}
+
+#[test]
+fn a_host_without_a_program_for_rules_says_so_and_rules_of_one_do_not_outlive_it() {
+    let world = World::new(Options::clear().bare(1));
+    let file = |program: &str| world.tool(0, &format!("which {program}")).trim().to_owned();
+    let [iptables, nft] =
+        ["iptables", "nft"].map(|program| fs::canonicalize(file(program)).unwrap().display().to_string());
+    launch_without(&world, &[&iptables, &nft]);
+    let missing = || state(&world, "no_firewall");
+    wait_until(SEEN_WITHIN, || "no no_firewall".into(), || missing().is_some());
+    assert!(missing().unwrap().reason.contains("neither iptables nor nft is installed"), "{:?}", missing());
+    assert!(world.get(0, "/metrics").body.contains(r#"weave_degraded{name="no_firewall"} 1"#));
+
+    let rules = || world.tool(0, "nft list ruleset");
+    let (by_nft, by_iptables) = (|| rules().contains("inet weave"), || rules().contains("WEAVE"));
+    assert!(!by_nft() && !by_iptables(), "{}", rules());
+    let pid = keeper(&world).pid.to_string();
+    let inside = |line: &str| {
+        let mut command = world.host(0).command("nsenter");
+        command.args(["-t", &pid, "--mount", "sh", "-ec", line]);
+        world.run(0, &mut command).ok();
+        look(&world);
+    };
+    inside(&format!("umount {nft}"));
+    wait_until(SEEN_WITHIN, || format!("no rules by nft: {}", rules()), by_nft);
+    wait_until(SEEN_WITHIN, || format!("{:?}", missing()), || missing().is_none());
+    assert_eq!(keeper(&world).firewall.as_deref(), Some("nft"));
+    inside(&format!("umount {iptables}"));
+    wait_until(SEEN_WITHIN, || format!("rules of nft stay: {}", rules()), || by_iptables() && !by_nft());
+    inside(&format!("mount --bind /dev/null {iptables}"));
+    wait_until(SEEN_WITHIN, || format!("rules of iptables stay: {}", rules()), || by_nft() && !by_iptables());
+}

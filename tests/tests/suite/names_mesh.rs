@@ -14,6 +14,11 @@ const TOLD_WITHIN: Duration = Duration::from_millis(100);
 /// How soon it is answered on a busy machine.
 const TOLD_AT_ALL: Duration = Duration::from_secs(5);
 
+/// How soon a name that was removed is gone on a host that can be reached again.
+const GONE_WITHIN: Duration = Duration::from_secs(2);
+/// No link lives longer without its peer.
+const LINKS_LAST: Duration = Duration::from_secs(10);
+
 /// Where the DNS of a host is asked on the network of the containers.
 fn dns_of(host: usize) -> SocketAddr {
     let [a, b, c, _] = v4(0).octets();
@@ -110,6 +115,55 @@ fn long_names_are_answered_in_a_mesh_of_five_within_a_tenth_of_a_second() {
     let p99 = times[times.len() * 99 / 100];
     eprintln!("median {:?}, p99 {p99:?}, longest {:?}", times[100], times[199]);
     assert!(p99 < TOLD_WITHIN, "{times:?}");
+}
+
+/// A name of host 0 is removed while host 2 hears nothing of this traffic, for so long, and host 0
+/// is stopped meanwhile. It must be gone on host 2 soon after that hears of others again.
+fn is_gone_once_reachable(traffic: Traffic, cut_for: Duration) {
+    let world = mesh(3);
+    for name in ["gone.weave.local", "stays.weave.local"] {
+        world.weave(0, &["dns-add", "192.0.2.1", "-h", name]).ok();
+        until(&world, 2, name, true);
+    }
+    world.weave(1, &["dns-add", "192.0.2.2", "-h", "other.weave.local"]).ok();
+    until(&world, 2, "other.weave.local", true);
+    let begin = Instant::now();
+    for from in [0, 1] {
+        world.lab().cut_way(from, 2, traffic).unwrap();
+    }
+    world.weave(0, &["dns-remove", "-h", "gone.weave.local"]).ok();
+    until(&world, 1, "gone.weave.local", false);
+    world.stop(0);
+    std::thread::sleep(cut_for.saturating_sub(begin.elapsed()));
+    for other in [0, 1] {
+        world.lab().heal(2, other).unwrap();
+    }
+    if cut_for > LINKS_LAST {
+        world.wait_linked(1, 2, LINK_WITHIN);
+    }
+    let took = until(&world, 2, "gone.weave.local", false);
+    eprintln!("{traffic:?} for {cut_for:?}: gone after {took:?}");
+    assert!(took < GONE_WITHIN, "{took:?}");
+    // So it stays, while the other name comes back with its owner.
+    world.launch_to(0, &[1]);
+    until(&world, 2, "stays.weave.local", true);
+    until(&world, 2, "other.weave.local", true);
+    until(&world, 2, "gone.weave.local", false);
+}
+
+#[test]
+fn a_name_removed_while_a_host_hears_nothing_for_a_moment_is_gone_there_soon() {
+    is_gone_once_reachable(Traffic::All, Duration::from_secs(1));
+}
+
+#[test]
+fn a_name_removed_while_a_host_is_away_is_gone_there_soon() {
+    is_gone_once_reachable(Traffic::All, Duration::from_secs(15));
+}
+
+#[test]
+fn a_name_removed_while_gossip_is_blocked_is_gone_there_soon() {
+    is_gone_once_reachable(Traffic::Tcp, Duration::from_secs(5));
 }
 
 #[test]

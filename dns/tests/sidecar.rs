@@ -1,5 +1,5 @@
 //! A sidecar in this process, asked over its sockets; router and resolver are played by the tests.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::print_stderr)]
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};

@@ -3,11 +3,11 @@
 
 use std::time::Duration;
 
+use weave_sim::checks;
 use weave_sim::network::HostId;
 use weave_sim::random::Random;
 use weave_sim::shape::{self, Shape};
 use weave_sim::world::{World, WorldConfig};
-use weave_sim::checks;
 use weave_wire::HostName;
 use weave_wire::link::gossip::NameEntry;
 
@@ -63,7 +63,9 @@ fn known_for(seed: u64, cut: (Duration, Duration), retry_max: Duration) -> Optio
     let mut reachable = world.now();
     if cut.0 > LINKS_LAST {
         let is_linked = |world: &World| {
-            world.running().any(|(id, host)| id == CUT_OFF && host.links.values().any(|link| link.is_established()))
+            world
+                .running()
+                .any(|(id, host)| id == CUT_OFF && host.links.values().any(|link| link.is_established()))
         };
         reachable = shape::run_until(&mut world, STEP, LIMIT, is_linked)?;
     }

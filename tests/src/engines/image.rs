@@ -36,7 +36,9 @@ pub(super) fn make_dnsutils(directory: &Path) -> PathBuf {
     let source = directory.join("resolve.c");
     fs::write(&source, RESOLVE).unwrap();
     let program = root.join("bin/resolve");
-    output(Command::new(find(MUSL)).args(["-static", "-O1", "-Wall", "-Werror", "-o"]).arg(program).arg(source));
+    output(
+        Command::new(find(MUSL)).args(["-static", "-O1", "-Wall", "-Werror", "-o"]).arg(program).arg(source),
+    );
     archive(&root)
 }
 

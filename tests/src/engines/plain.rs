@@ -207,7 +207,8 @@ impl Engines {
     pub fn wait_joined(&self) {
         let Some(plain) = &self.plain else { return };
         let all_known = || {
-            let running = self.world.indices().into_iter().filter_map(|host| self.world.try_status(host).ok());
+            let running =
+                self.world.indices().into_iter().filter_map(|host| self.world.try_status(host).ok());
             let running: Vec<_> = running.collect();
             running.iter().all(|status| status.routes.len() + 1 >= running.len())
         };

@@ -70,10 +70,8 @@ fn containers_of_podman_have_names_while_they_live() {
     let asker = hosts.weave_run_image(0, "--with-dns 10.2.1.9/24 --name asker", DNSUTILS);
     hosts.weave_run(1, "10.2.1.1/24 --name plain");
     hosts.weave_run(1, "10.2.1.2/24 -h web.weave.local --name other");
-    hosts.docker_run(
-        1,
-        "--name labelled --label weave.cidr=10.2.1.3/24 --label weave.dns=db,sql.weave.local",
-    );
+    hosts
+        .docker_run(1, "--name labelled --label weave.cidr=10.2.1.3/24 --label weave.dns=db,sql.weave.local");
     let found = |name: &str| hosts.inside(&asker, &format!("dig +short {name}.weave.local")).stdout;
     let wait_for = |name: &str, address: &str| {
         wait_until(

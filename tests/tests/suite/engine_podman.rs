@@ -103,7 +103,9 @@ fn containers_of_podman_have_names_while_they_live() {
     let resolved = || hosts.inside(&other, "resolve asker").stdout;
     wait_until(TOLD_WITHIN, resolved, || resolved() == "10.2.1.9\n");
     hosts.ok(1, "docker kill plain other labelled");
+    let begin = std::time::Instant::now();
     wait_for_all(false);
+    eprintln!("gone after {:?}", begin.elapsed());
     hosts.ok(1, "docker start plain other labelled");
     wait_for_all(true);
     hosts.ok(1, "docker rm -f other");

@@ -6,6 +6,7 @@ use std::path::Path;
 use ipnet::IpNet;
 use nix::ifaddrs::getifaddrs;
 use nix::sys::socket::SockaddrStorage;
+use weave_api::names::PODMAN_BRIDGES;
 
 /// Names of bridges that engines make, beside the default one: their beginnings.
 const ENGINE_BRIDGES: [&str; 3] = ["br-", "podman", "cni-podman"];
@@ -24,7 +25,7 @@ pub(crate) struct Access {
 /// Addresses of this host, by what they are for.
 #[derive(Debug, Default)]
 pub(crate) struct HostAddresses {
-    /// Of the engine's default bridge.
+    /// Of the engine's default bridge, and of Podman's.
     pub(crate) bridge: Vec<IpAddr>,
     /// Networks of all of the engine's bridges.
     engine: Vec<IpNet>,
@@ -43,7 +44,7 @@ impl HostAddresses {
             };
             let (Some(address), name) = (ip(&one.address), one.interface_name.as_str()) else { continue };
             found.all.push(address);
-            let is_default = name == engine_bridge;
+            let is_default = name == engine_bridge || PODMAN_BRIDGES.contains(&name);
             let is_other = ENGINE_BRIDGES.iter().any(|start| name.starts_with(start)) && is_bridge(name);
             let network = ip(&one.netmask).and_then(|mask| IpNet::with_netmask(address, mask).ok());
             // On a bridge every address of the link is a container's.

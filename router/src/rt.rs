@@ -9,6 +9,7 @@ use nix::sys::socket::{
     AddressFamily, SockFlag, SockType, SockaddrStorage, bind, connect, getsockopt, setsockopt, socket,
     sockopt,
 };
+use nix::{setsockopt_impl, sockopt_impl};
 use std::cell::RefCell;
 use std::future::Future;
 use std::io;
@@ -37,6 +38,20 @@ const TCP_KEEPALIVE: u32 = 5;
 /// [`TCP_USER_TIMEOUT`]: the kernel ends the connection at the first that is due after it, so
 /// with one alone a single lost segment would do.
 const TCP_KEEPALIVE_AGAIN: u32 = 1;
+/// Longest wait before something is sent again, milliseconds: what was said while a way was closed
+/// arrives so soon after it opens, and not after as long as it was closed. As short as the kernel lets it be.
+const TCP_AGAIN_MAX_MS: u32 = 1000;
+/// `linux/tcp.h`, from Linux 6.15.
+const TCP_RTO_MAX_MS: libc::c_int = 44;
+
+sockopt_impl!(
+    /// Longest wait of TCP before something is sent again, milliseconds.
+    TcpRtoMax,
+    SetOnly,
+    libc::IPPROTO_TCP,
+    TCP_RTO_MAX_MS,
+    u32
+);
 
 /// Time tasks have to end with the runtime.
 const TASKS_END_WITHIN: Duration = Duration::from_secs(1);
@@ -180,6 +195,8 @@ impl TcpStream {
         if let Err(error) = options {
             tracing::warn!("options of a TCP connection: {error}");
         }
+        // An older kernel does not know it: there what was lost comes later.
+        let _ = setsockopt(&fd, TcpRtoMax, &TCP_AGAIN_MAX_MS);
         Self(stream)
     }
 

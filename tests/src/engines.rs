@@ -26,7 +26,7 @@ pub use containers::Inside;
 use host::EngineHost;
 pub use host::Kind;
 use plain::Plain;
-pub use plain::Topology;
+pub use plain::{PlainOptions, Topology};
 
 /// Name of the image of all containers.
 pub const IMAGE: &str = "ubuntu";

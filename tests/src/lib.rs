@@ -8,6 +8,7 @@ pub mod account;
 pub mod callers;
 pub mod checksums;
 pub mod descriptors;
+pub mod dns;
 pub mod engines;
 pub mod flood;
 pub mod flow;

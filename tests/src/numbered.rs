@@ -96,7 +96,12 @@ pub fn all_drops(world: &World, index: usize) -> Vec<(usize, String, u64)> {
 /// Memory of the router of host `index`, bytes (`VmRSS`).
 #[must_use]
 pub fn memory(world: &World, index: usize) -> u64 {
-    let pid = world.status(index).pid;
+    resident(world.status(index).pid)
+}
+
+/// Memory of a process, bytes (`VmRSS`).
+#[must_use]
+pub fn resident(pid: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
     line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024

@@ -15,12 +15,14 @@
 //! empty; of such a ping an answer is awaited. Lines that begin with `!` are for the reader of the recipe:
 //!
 //! ```text
-//! ! engines 3, plain 0                  hosts with an engine and hosts without one; 2 and 1 if not said
+//! ! engines 3, plain 0                  hosts of the network and others; 2 and 1 if not said
 //! ! places 0,1 0 1                      the segments that each host is on; all on one if not said
 //! ! at root@28841bd02eff: $C of host1   which container has this prompt
 //! ! at host: host1                      which host has this prompt
+//! ! relays export WEAVE_PORT=7001       relays, where there are some, type this before they are launched
 //! ! until established                   the line above is typed again until it prints this
 //! ! fails                               the line above does not succeed
+//! ! direct                              the line above is typed only where there are no relays
 //! ! arrives at host3: Hello, world.     what runs at that prompt prints this
 //! ```
 
@@ -38,6 +40,8 @@ struct Recipe {
     engines: Option<usize>,
     plain: Option<usize>,
     places: Vec<Place>,
+    /// What relays type before they are launched.
+    relays: Vec<String>,
     /// Prompts and where they are.
     prompts: Vec<(String, Whereabouts)>,
     steps: Vec<Step>,
@@ -68,6 +72,7 @@ struct Step {
 enum Demand {
     Until(String),
     Fails,
+    Direct,
     Arrives { prompt: String, text: String },
 }
 

@@ -16,6 +16,8 @@ pub enum Traffic {
     Udp,
     /// TCP.
     Tcp,
+    /// TCP and UDP to this port.
+    To(u16),
     /// Packets of flows that the receiving host did not begin, as a firewall does; flows that run
     /// when the cut is made count as begun by the next packet seen.
     NotBegun,
@@ -80,13 +82,18 @@ impl Lab {
                 if source.is_ipv4() != (family == 4) {
                     continue;
                 }
-                let (table, what) = match traffic {
-                    Traffic::All => (&mut raw, ""),
-                    Traffic::Udp => (&mut raw, " -p udp"),
-                    Traffic::Tcp => (&mut raw, " -p tcp"),
-                    Traffic::NotBegun => (&mut mangle, " -m conntrack --ctstate NEW"),
+                let (table, matches) = match traffic {
+                    Traffic::All => (&mut raw, vec![String::new()]),
+                    Traffic::Udp => (&mut raw, vec![" -p udp".into()]),
+                    Traffic::Tcp => (&mut raw, vec![" -p tcp".into()]),
+                    Traffic::To(port) => {
+                        (&mut raw, ["tcp", "udp"].map(|kind| format!(" -p {kind} --dport {port}")).into())
+                    }
+                    Traffic::NotBegun => (&mut mangle, vec![" -m conntrack --ctstate NEW".into()]),
                 };
-                table.push_str(&format!("-A PREROUTING -s {source}{what} -j DROP\n"));
+                for what in matches {
+                    table.push_str(&format!("-A PREROUTING -s {source}{what} -j DROP\n"));
+                }
             }
             format!(
                 "*raw\n:PREROUTING ACCEPT [0:0]\n{raw}COMMIT\n*mangle\n:PREROUTING ACCEPT [0:0]\n{mangle}COMMIT\n"

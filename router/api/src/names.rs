@@ -27,6 +27,8 @@ use crate::software::Software;
 
 /// User and group the sidecar runs as: `nobody`, who owns nothing.
 pub const SIDECAR_ID: u32 = 65534;
+/// Bridges of Podman's default network, as netavark and as CNI make them when a container starts.
+pub const PODMAN_BRIDGES: [&str; 2] = ["podman0", "cni-podman0"];
 /// Most readers of the socket of names.
 pub const READERS_MAX: usize = 4;
 /// Most addresses in one frame: keeps any far below [`crate::REPLY_MAX`].

@@ -68,7 +68,8 @@ pub struct Point {
 pub fn measure(hosts: usize, shape: Shape, seed: u64, machine: Machine) -> Option<Point> {
     let (begun, empty) = ((machine.clock)(), (machine.memory)());
     let latency = (Duration::from_micros(200), Duration::from_millis(20));
-    let mut world = shape::world(&WorldConfig { seed, quantum: QUANTUM, latency }, hosts, shape);
+    let config = WorldConfig { seed, quantum: QUANTUM, latency, ..WorldConfig::default() };
+    let mut world = shape::world(&config, hosts, shape);
     shape::start_all(&mut world, START);
     world.run_for(START + QUANTUM);
     let ids: Vec<_> = world.running().map(|(id, _)| id).collect();

@@ -151,14 +151,21 @@ impl Io<'_> {
 }
 
 /// All connections.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Tcp {
+    retry_max: Duration,
     streams: BTreeMap<ConnectionId, Stream>,
     /// What ends are to be told.
     notices: Vec<(HostId, ConnectionId, Notice)>,
 }
 
 impl Tcp {
+    /// None yet; longest wait before something is sent again.
+    #[must_use]
+    pub fn new(retry_max: Duration) -> Self {
+        Self { retry_max, streams: BTreeMap::new(), notices: Vec::new() }
+    }
+
     /// Takes what ends are to be told.
     pub fn take_notices(&mut self) -> Vec<(HostId, ConnectionId, Notice)> {
         std::mem::take(&mut self.notices)
@@ -371,6 +378,7 @@ impl Tcp {
     }
 
     fn retry(&mut self, id: ConnectionId, end: usize, io: &mut Io<'_>) {
+        let retry_max = self.retry_max;
         let Some(stream) = self.streams.get_mut(&id).filter(|stream| stream.is_open(end)) else { return };
         let (from, to) = stream.way(end);
         let is_held = stream.is_open(1 - end);
@@ -387,7 +395,7 @@ impl Tcp {
         if io.queue.now >= limit {
             return self.give_up(id, end, io);
         }
-        pipe.retry *= 2;
+        pipe.retry = (pipe.retry * 2).min(retry_max);
         let at = (io.queue.now + pipe.retry).min(limit);
         io.push(at, Event::Retry(id, end));
     }

@@ -118,12 +118,14 @@ pub struct WorldConfig {
     pub quantum: Duration,
     /// Time of one way between two machines, from and to.
     pub latency: (Duration, Duration),
+    /// Longest wait before TCP sends again: of kernels before 6.15 none is set.
+    pub retry_max: Duration,
 }
 
 impl Default for WorldConfig {
     fn default() -> Self {
         let latency = (Duration::from_micros(200), Duration::from_millis(20));
-        Self { seed: 0, quantum: Duration::from_micros(100), latency }
+        Self { seed: 0, quantum: Duration::from_micros(100), latency, retry_max: Duration::MAX }
     }
 }
 
@@ -154,7 +156,7 @@ impl World {
         Self {
             queue: Queue::new(config.quantum),
             network,
-            tcp: Tcp::default(),
+            tcp: Tcp::new(config.retry_max),
             slots: Vec::new(),
             dirty: BTreeSet::new(),
             random,

@@ -32,8 +32,14 @@ impl Engines {
     /// `weave run` on a host with these arguments, likewise.
     #[track_caller]
     pub fn weave_run(&self, host: usize, arguments: &str) -> Inside {
+        self.weave_run_image(host, arguments, super::IMAGE)
+    }
+
+    /// The same with another image.
+    #[track_caller]
+    pub fn weave_run_image(&self, host: usize, arguments: &str, image: &str) -> Inside {
         let more = self.engines[host].run_arguments();
-        let id = self.ok(host, &format!("weave run {arguments} {more} -t -i {}", super::IMAGE));
+        let id = self.ok(host, &format!("weave run {arguments} {more} -t -i {image}"));
         Inside { host, id }
     }
 

@@ -13,13 +13,15 @@ use weave_perf::lab::{Container, Host, Process};
 use crate::world::{World, wait_until};
 
 /// What the first process does: prepares the host, then reaps what is orphaned, as init does.
-/// Arguments: a directory for what is the host's own in /etc, its name, the engine's.
+/// Arguments: a directory for what is the host's own in /etc, its name, the engine's. Podman's crun
+/// runs nothing where hierarchies of both versions of control groups have controllers.
 const INIT: &str = r#"
 hostname "$1"
 mount -t tmpfs tmpfs /run && mkdir -p /run/netns /run/lock
 [ ! -d /etc/docker ] || mount --bind "$0" /etc/docker
 [ "$2" = docker ] || { mount -t tmpfs tmpfs /dev/shm && mkdir -p /var/lib/cni && mount -t tmpfs tmpfs /var/lib/cni; }
 [ "$2" = docker ] || [ ! -d /etc/cni/net.d ] || mount -t tmpfs tmpfs /etc/cni/net.d
+[ "$2" = docker ] || ! mountpoint -q /sys/fs/cgroup/unified || umount -l /sys/fs/cgroup/unified
 touch /run/ready
 while :; do sleep 1000 & wait; done
 "#;

@@ -12,22 +12,39 @@ const BUSYBOX: &str = "busybox";
 /// Programs and what they are called in the image.
 const PROGRAMS: [(&str, &str); 2] = [("nc.openbsd", "nc"), ("dash", "sh")];
 /// The same of the image that asks for names, beside the others.
-const NAME_PROGRAMS: [(&str, &str); 4] = [PROGRAMS[0], PROGRAMS[1], ("dig", "dig"), ("getent", "getent")];
+const NAME_PROGRAMS: [(&str, &str); 5] =
+    [PROGRAMS[0], PROGRAMS[1], ("dig", "dig"), ("getent", "getent"), ("curl", "curl")];
+/// A program of that image that asks as those do that are linked with musl.
+const RESOLVE: &str = include_str!("resolve.c");
+/// The compiler for it.
+const MUSL: &str = "musl-gcc";
 
 /// Makes the image, as an archive in `directory`.
 #[track_caller]
 pub(super) fn make(directory: &Path) -> PathBuf {
-    make_with(&directory.join("image"), &PROGRAMS)
+    let root = directory.join("image");
+    fill(&root, &PROGRAMS);
+    archive(&root)
 }
 
-/// Makes the image whose containers ask for names: with `dig`, and `getent` of glibc.
+/// Makes the image whose containers ask for names: with `dig`, `getent` and `curl` of glibc, and
+/// `resolve` of musl.
 #[track_caller]
 pub(super) fn make_dnsutils(directory: &Path) -> PathBuf {
-    make_with(&directory.join("dnsutils"), &NAME_PROGRAMS)
+    let root = directory.join("dnsutils");
+    fill(&root, &NAME_PROGRAMS);
+    let source = directory.join("resolve.c");
+    fs::write(&source, RESOLVE).unwrap();
+    let program = root.join("bin/resolve");
+    output(
+        Command::new(find(MUSL)).args(["-static", "-O1", "-Wall", "-Werror", "-o"]).arg(program).arg(source),
+    );
+    archive(&root)
 }
 
+/// Puts programs into what is to be the root of an image.
 #[track_caller]
-fn make_with(root: &Path, programs: &[(&str, &str)]) -> PathBuf {
+fn fill(root: &Path, programs: &[(&str, &str)]) {
     for directory in ["bin", "tmp", "etc"] {
         fs::create_dir_all(root.join(directory)).unwrap();
     }
@@ -47,6 +64,10 @@ fn make_with(root: &Path, programs: &[(&str, &str)]) -> PathBuf {
             fs::copy(&library, copy).unwrap();
         }
     }
+}
+
+#[track_caller]
+fn archive(root: &Path) -> PathBuf {
     let archive = root.with_extension("tar");
     output(Command::new("tar").arg("-C").arg(root).arg("-cf").arg(&archive).arg("."));
     archive

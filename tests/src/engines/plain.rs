@@ -3,10 +3,11 @@
 
 use std::fmt::Write;
 use std::fs;
+use std::ops::Range;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
-use weave_perf::lab::{Container, Traffic};
+use weave_perf::lab::{Container, Place, Traffic};
 
 use super::{Engines, image, shell};
 use crate::world::{Options, World, weave};
@@ -61,39 +62,81 @@ exec)
 esac
 "#;
 
-/// How hosts are joined. The first two are those of a recipe, and not next to each other where
-/// others are between them.
+/// Ports that recipes use for weave: what passes to these makes hosts neighbours.
+const PORTS: [u16; 2] = [6783, 7001];
+
+/// How the hosts of the network are joined. The first two of a recipe are not next to each other
+/// where relays are between them; a third one is next to the first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Topology {
-    /// Two hosts.
+    /// Those of the recipe alone, which reach each other.
     Pair,
-    /// A third one relays.
+    /// A relay between the first two.
     Chain,
-    /// Five, each next to two others.
+    /// Three relays, each host next to two others.
     Ring,
-    /// Four that reach each other.
+    /// Two more, and all reach each other.
     FullMesh,
 }
 
 impl Topology {
-    /// All hosts in an order in which each is next to the one before it.
-    const fn order(self) -> &'static [usize] {
+    const fn relays(self) -> usize {
         match self {
-            Self::Pair => &[0, 1],
-            Self::Chain => &[0, 2, 1],
-            Self::Ring => &[0, 2, 1, 3, 4],
-            Self::FullMesh => &[0, 1, 2, 3],
+            Self::Pair => 0,
+            Self::Chain => 1,
+            Self::Ring => 3,
+            Self::FullMesh => 2,
         }
     }
+}
 
-    /// Whether two hosts are next to each other.
-    fn joins(self, one: usize, other: usize) -> bool {
-        let at = |host| self.order().iter().position(|known| *known == host).unwrap();
+/// Hosts without engines: those of the network first, then others, then relays.
+#[derive(Debug, Clone)]
+pub struct PlainOptions {
+    /// How those of the network are joined.
+    pub topology: Topology,
+    /// How many of the network the recipe types at.
+    pub members: usize,
+    /// How many others: no weave runs there, and all reach them.
+    pub outside: usize,
+    /// Where hosts are on the underlay; relays are on segment 0.
+    pub places: Vec<Place>,
+    /// What is typed on each relay before it is launched.
+    pub relays_type: Vec<String>,
+}
+
+impl PlainOptions {
+    fn relays(&self) -> Range<usize> {
+        let first = self.members + self.outside;
+        first..first + self.topology.relays()
+    }
+
+    /// All hosts of the network in an order in which each is next to the one before it.
+    fn order(&self) -> Vec<usize> {
+        let mut relays = self.relays();
+        let mut order: Vec<usize> = (2..self.members).rev().chain([0]).collect();
+        order.extend(relays.next());
+        order.push(1);
+        order.extend(relays);
+        order
+    }
+
+    /// Pairs of hosts of the network that no link can join.
+    fn apart(&self) -> Vec<(usize, usize)> {
+        let network = self.order();
+        let pairs = network.iter().flat_map(|one| network.iter().map(|other| (*one, *other)));
+        pairs.filter(|(one, other)| one < other && !self.joins(*one, *other)).collect()
+    }
+
+    /// Whether two hosts of the network are next to each other.
+    fn joins(&self, one: usize, other: usize) -> bool {
+        let order = self.order();
+        let at = |host| order.iter().position(|known| *known == host).unwrap();
         let apart = at(one).abs_diff(at(other));
-        match self {
-            Self::FullMesh => true,
-            Self::Pair | Self::Chain => apart == 1,
-            Self::Ring => apart == 1 || apart == self.order().len() - 1,
+        match self.topology {
+            Topology::Pair | Topology::FullMesh => true,
+            Topology::Chain => apart == 1,
+            Topology::Ring => apart == 1 || apart == order.len() - 1,
         }
     }
 }
@@ -104,19 +147,19 @@ pub(super) struct Plain {
     scripts: PathBuf,
     /// Keeps the namespaces of all hosts.
     _containers: Vec<Container>,
-    topology: Topology,
+    options: PlainOptions,
 }
 
 impl Engines {
-    /// Hosts without engines. Those but the first two have a router that runs.
+    /// Hosts without engines. The router of each relay runs.
     #[track_caller]
     #[must_use]
-    pub fn plain(topology: Topology) -> Self {
-        let count = topology.order().len();
-        let world = World::new(Options::clear().bare(count));
-        for (one, other) in (0..count).flat_map(|one| (0..one).map(move |other| (one, other))) {
-            if !topology.joins(one, other) {
-                world.lab().cut(one, other, Traffic::All).unwrap();
+    pub fn plain(options: &PlainOptions) -> Self {
+        let count = options.relays().end;
+        let world = World::new(Options::clear().bare(count).places(options.places.clone()));
+        for (one, other) in options.apart() {
+            for port in PORTS {
+                world.lab().cut(one, other, Traffic::To(port)).unwrap();
             }
         }
         let tools = image::make_tools(world.lab().directory());
@@ -143,28 +186,41 @@ impl Engines {
             }
             fs::write(world.host(index).directory().join("free"), free).unwrap();
         }
-        let plain = Plain { scripts, _containers: containers, topology };
+        let plain = Plain { scripts, _containers: containers, options: options.clone() };
         let hosts = Self { engines: Vec::new(), plain: Some(plain), tools, world };
-        for index in 2..hosts.count() {
-            hosts.ok(index, "weave launch");
+        for index in options.relays() {
+            for line in options.relays_type.iter().map(String::as_str).chain(["weave launch"]) {
+                hosts.ok(index, line);
+            }
         }
         hosts
     }
 
-    /// Waits until every host knows every other, where a topology was asked for.
+    /// Whether the network has hosts that are not the recipe's.
+    #[must_use]
+    pub fn has_relays(&self) -> bool {
+        self.plain.as_ref().is_some_and(|plain| !plain.options.relays().is_empty())
+    }
+
+    /// Waits until every host with a router knows every other, where a topology was asked for.
     #[track_caller]
     pub fn wait_joined(&self) {
-        if self.plain.is_none() {
-            return;
-        }
-        let knows_all = |index: usize| {
-            self.world.try_status(index).is_ok_and(|status| status.routes.len() >= self.count() - 1)
+        let Some(plain) = &self.plain else { return };
+        let all_known = || {
+            let running =
+                self.world.indices().into_iter().filter_map(|host| self.world.try_status(host).ok());
+            let running: Vec<_> = running.collect();
+            running.iter().all(|status| status.routes.len() + 1 >= running.len())
         };
         crate::wait_until(
             crate::world::LINK_WITHIN,
             || format!("a host does not know all; {}", self.world.connections(&self.world.indices())),
-            || self.world.indices().into_iter().all(knows_all),
+            all_known,
         );
+        for (one, other) in plain.options.apart() {
+            let connections = || self.world.connections(&[one]);
+            assert!(!self.world.is_established(one, other), "hosts that are apart: {}", connections());
+        }
     }
 }
 
@@ -183,10 +239,13 @@ impl Plain {
         command.env("NEIGHBOURS", self.neighbours(world, index).join(" "));
     }
 
-    /// Addresses of those next to a host, but for the two of the recipe, which dial by themselves.
+    /// Addresses of the relays next to a host; those of the recipe dial by themselves.
     fn neighbours(&self, world: &World, index: usize) -> Vec<String> {
-        let others = (2..world.indices().len()).filter(|other| *other != index);
-        let near = others.filter(|other| self.topology.joins(index, *other));
+        if (self.options.members..self.options.relays().start).contains(&index) {
+            return Vec::new();
+        }
+        let others = self.options.relays().filter(|other| *other != index);
+        let near = others.filter(|other| self.options.joins(index, *other));
         near.map(|other| world.host(other).v4().to_string()).collect()
     }
 }

@@ -49,6 +49,8 @@ impl Recipe {
                 self.prompts.push((prompt.to_owned(), whereabouts(place)?));
             }
             "until" => self.demand(Demand::Until(rest.to_owned()))?,
+            "relays" if !rest.is_empty() => self.relays.push(rest.to_owned()),
+            "direct" => self.demand(Demand::Direct)?,
             "fails" => self.demand(Demand::Fails)?,
             "arrives" => {
                 let (prompt, text) = rest.strip_prefix("at ")?.split_once(": ")?;

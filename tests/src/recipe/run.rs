@@ -9,7 +9,7 @@ use weave_perf::lab::Process;
 
 use super::expect::{missing, no_answer};
 use super::{Demand, Recipe, Step, Whereabouts};
-use crate::engines::{Engines, Inside, Topology};
+use crate::engines::{Engines, Inside, PlainOptions, Topology};
 use crate::world::{Ran, wait_until};
 
 /// Hosts of a recipe that says nothing of them.
@@ -28,20 +28,31 @@ const NOT_FOUND: i32 = 127;
 #[track_caller]
 pub fn follow(name: &str, text: &str) {
     let recipe = Recipe::read(text);
-    let (with, without) = (recipe.engines.unwrap_or(USUAL.0), recipe.plain.unwrap_or(USUAL.1));
+    let (with, without) = recipe.hosts();
     type_all(name, &recipe, &Engines::placed(with, without, recipe.places.clone()));
 }
 
-/// The same on network namespaces without engines, joined in this way.
+/// The same on network namespaces without engines, those of the network joined in this way.
 #[track_caller]
 pub fn follow_plain(name: &str, text: &str, topology: Topology) {
-    type_all(name, &Recipe::read(text), &Engines::plain(topology));
+    let recipe = Recipe::read(text);
+    let (members, outside) = recipe.hosts();
+    let (places, relays_type) = (recipe.places.clone(), recipe.relays.clone());
+    let options = PlainOptions { topology, members, outside, places, relays_type };
+    type_all(name, &recipe, &Engines::plain(&options));
 }
 
 #[track_caller]
 fn type_all(name: &str, recipe: &Recipe, hosts: &Engines) {
     let mut session = Session { name, recipe, hosts, terminals: HashMap::new(), made: 0 };
     recipe.steps.iter().for_each(|step| session.step(step));
+}
+
+impl Recipe {
+    /// How many hosts of the network it has, and how many others.
+    fn hosts(&self) -> (usize, usize) {
+        (self.engines.unwrap_or(USUAL.0), self.plain.unwrap_or(USUAL.1))
+    }
 }
 
 struct Session<'a> {
@@ -72,6 +83,9 @@ impl Session<'_> {
     #[track_caller]
     fn step(&mut self, step: &Step) {
         self.interrupt(&step.prompt);
+        if step.demands.contains(&Demand::Direct) && self.hosts.has_relays() {
+            return;
+        }
         if step.is_endless() {
             self.begin(step);
         } else if !step.command.is_empty() {
@@ -92,7 +106,7 @@ impl Session<'_> {
             let ran = self.run(step);
             let awaited = step.demands.iter().find_map(|demand| match demand {
                 Demand::Until(text) => Some(text),
-                Demand::Fails | Demand::Arrives { .. } => None,
+                Demand::Fails | Demand::Direct | Demand::Arrives { .. } => None,
             });
             let come = awaited.is_none_or(|text| ran.code == Some(0) && ran.stdout.contains(text));
             if come {

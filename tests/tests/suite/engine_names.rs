@@ -115,11 +115,25 @@ fn bare_names_are_found_by_the_programs_of_a_container() {
         "getent ahosts WEB.weave.local",
         "ping -c 1 -W 2 web",
         "nslookup web.weave.local",
+        // Of musl, as in images of Alpine.
+        "resolve web",
+        "resolve WEB.weave.local",
     ] {
         let ran = hosts.inside(&c1, line);
         assert!(ran.code == Some(0) && ran.stdout.contains("10.2.9.2"), "{line}: {ran:?}");
     }
     assert!(hosts.inside(&c1, "getent hosts 10.2.9.2").stdout.contains("web.weave.local"));
+    assert_eq!(hosts.inside(&c1, "resolve -x 10.2.9.2").stdout, "web.weave.local\n");
+    // One without addresses of the other family, and none at all.
+    assert_eq!(hosts.inside(&c1, "resolve web").stdout, "10.2.9.2\n");
+    for line in ["resolve nobody", "getent hosts nobody", "ping -c 1 -W 2 nobody"] {
+        assert_ne!(hosts.inside(&c1, line).code, Some(0), "{line}");
+    }
+    hosts.ok(0, "docker exec web sh -c 'mkdir /www && echo hello >/www/index.html && httpd -p 80 -h /www'");
+    for line in ["curl -sS -m 5 http://web/", "curl -sS -m 5 http://WEB.weave.local/"] {
+        let ran = hosts.inside(&c1, line);
+        assert_eq!((ran.code, ran.stdout.as_str()), (Some(0), "hello\n"), "{line}: {ran:?}");
+    }
     assert!(hosts.inside(&c1, "dig +tcp +short web.weave.local").stdout.contains("10.2.9.2"));
     let search = hosts.inside(&c1, "cat /etc/resolv.conf").stdout;
     assert!(search.contains("search weave.local") && search.contains("nameserver 172.17.0.1"), "{search}");

@@ -1,7 +1,12 @@
 //! Podman, by its socket that speaks as Docker's does.
 
+use std::time::Duration;
+
 use weave_tests::engines::SOON;
-use weave_tests::{Engines, wait_until};
+use weave_tests::{DNSUTILS, Engines, wait_until};
+
+/// Time for a name to be on every host, or gone there.
+const TOLD_WITHIN: Duration = Duration::from_secs(5);
 
 #[test]
 fn containers_of_podman_are_run_attached_detached_and_listed() {
@@ -53,4 +58,58 @@ fn containers_of_podman_stay_attached() {
     let records = hosts.world().host(0).state_dir().join("attachments");
     let count = || std::fs::read_dir(&records).map_or(0, Iterator::count);
     wait_until(SOON, || format!("{} records", count()), || count() == 1);
+}
+
+#[test]
+fn containers_of_podman_have_names_while_they_live() {
+    let hosts = Engines::podman(2);
+    hosts.launch();
+    // The first container makes Podman's bridge: this one asks the DNS on an address of its own.
+    hosts.ok(0, "weave launch-dns 10.2.1.254/24");
+    hosts.import_dnsutils(0);
+    let asker = hosts.weave_run_image(0, "--with-dns 10.2.1.9/24 --name asker", DNSUTILS);
+    hosts.weave_run(1, "10.2.1.1/24 --name plain");
+    hosts.weave_run(1, "10.2.1.2/24 -h web.weave.local --name other");
+    hosts
+        .docker_run(1, "--name labelled --label weave.cidr=10.2.1.3/24 --label weave.dns=db,sql.weave.local");
+    let found = |name: &str| hosts.inside(&asker, &format!("dig +short {name}.weave.local")).stdout;
+    let wait_for = |name: &str, address: &str| {
+        wait_until(
+            TOLD_WITHIN,
+            || format!("{name} stands for {:?} and not {address:?}", found(name)),
+            || found(name).trim_end() == address,
+        );
+    };
+    let names = [("plain", "10.2.1.1"), ("web", "10.2.1.2"), ("db", "10.2.1.3"), ("sql", "10.2.1.3")];
+    let wait_for_all = |there: bool| {
+        for (name, address) in names {
+            wait_for(name, if there { address } else { "" });
+        }
+    };
+    wait_for_all(true);
+    assert_eq!(found("other"), "", "a host name in the domain is the name");
+    for (line, expected) in [
+        ("getent hosts plain", "10.2.1.1"),
+        ("resolve web", "10.2.1.2"),
+        ("ping -c 1 -W 2 db", "10.2.1.3"),
+        ("dig +short -x 10.2.1.2", "web.weave.local."),
+    ] {
+        let ran = hosts.inside(&asker, line);
+        assert!(ran.code == Some(0) && ran.stdout.contains(expected), "{line}: {ran:?}");
+    }
+    // Later ones ask it on the bridge.
+    hosts.import_dnsutils(1);
+    let other = hosts.weave_run_image(1, "--with-dns 10.2.2.9/24", DNSUTILS);
+    let resolved = || hosts.inside(&other, "resolve asker").stdout;
+    wait_until(TOLD_WITHIN, resolved, || resolved() == "10.2.1.9\n");
+    hosts.ok(1, "docker kill plain other labelled");
+    let begin = std::time::Instant::now();
+    wait_for_all(false);
+    eprintln!("gone after {:?}", begin.elapsed());
+    hosts.ok(1, "docker start plain other labelled");
+    wait_for_all(true);
+    hosts.ok(1, "docker rm -f other");
+    wait_for("web", "");
+    hosts.ok(1, "docker rm -f labelled");
+    wait_for("db", "");
 }

@@ -52,6 +52,7 @@ mod mesh_ping;
 mod mesh_relay;
 mod mesh_scale;
 mod mesh_trusted;
+mod names_many;
 mod names_mesh;
 mod operate;
 mod operate_beside;

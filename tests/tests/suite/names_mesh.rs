@@ -1,24 +1,22 @@
 //! Names across a mesh: how soon a name of one host is answered on the others.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use weave_perf::lab::Traffic;
-use weave_tests::world::{LINK_WITHIN, v4};
+use weave_tests::dns::{self, Asker};
+use weave_tests::world::LINK_WITHIN;
 use weave_tests::{Options, World, wait_until};
 
-/// Time for one answer.
-const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 /// How soon a name is answered elsewhere, nearly always.
 const TOLD_WITHIN: Duration = Duration::from_millis(100);
 /// How soon it is answered on a busy machine.
 const TOLD_AT_ALL: Duration = Duration::from_secs(5);
 
-/// Where the DNS of a host is asked on the network of the containers.
-fn dns_of(host: usize) -> SocketAddr {
-    let [a, b, c, _] = v4(0).octets();
-    SocketAddr::new(Ipv4Addr::new(a, b, c, 200 + u8::try_from(host).unwrap()).into(), 53)
-}
+/// How soon a name that was removed is gone on a host that can be reached again.
+const GONE_WITHIN: Duration = Duration::from_secs(2);
+/// No link lives longer without its peer.
+const LINKS_LAST: Duration = Duration::from_secs(10);
 
 /// Hosts whose containers can ask the DNS of any.
 fn mesh(hosts: usize) -> World {
@@ -27,29 +25,9 @@ fn mesh(hosts: usize) -> World {
         for other in 0..host {
             world.wait_linked(host, other, LINK_WITHIN);
         }
-        world.weave(host, &["launch-dns", &format!("{}/24", dns_of(host).ip())]).ok();
+        dns::launch(&world, host);
     }
     world
-}
-
-/// A question for IPv4 addresses (RFC 1035, 4.1).
-fn question(name: &str) -> Vec<u8> {
-    let mut message = vec![0, 7, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
-    for label in name.split('.') {
-        message.push(u8::try_from(label.len()).unwrap());
-        message.extend(label.as_bytes());
-    }
-    message.extend([0, 0, 1, 0, 1]);
-    message
-}
-
-/// Whether a name is answered with any address; in the namespace of a container.
-fn is_answered(socket: &UdpSocket, server: SocketAddr, name: &str) -> bool {
-    socket.send_to(&question(name), server).unwrap();
-    let mut answer = [0; 512];
-    let len = socket.recv(&mut answer).unwrap_or_else(|error| panic!("no answer from {server}: {error}"));
-    assert!(len > 12 && answer[1] == 7, "{:?}", &answer[..len]);
-    u16::from_be_bytes([answer[6], answer[7]]) > 0
 }
 
 /// How long it takes until a name is there or gone, seen from the container of a host.
@@ -57,12 +35,11 @@ fn is_answered(socket: &UdpSocket, server: SocketAddr, name: &str) -> bool {
 fn until(world: &World, host: usize, name: &str, there: bool) -> Duration {
     let begin = Instant::now();
     world.inside(host, || {
-        let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
-        socket.set_read_timeout(Some(ANSWER_WITHIN)).unwrap();
+        let asker = Asker::of(host);
         wait_until(
             TOLD_AT_ALL,
             || format!("{name} on host {host}: not {there}"),
-            || is_answered(&socket, dns_of(host), name) == there,
+            || asker.finds(name) == there,
         );
     });
     begin.elapsed()
@@ -112,6 +89,56 @@ fn long_names_are_answered_in_a_mesh_of_five_within_a_tenth_of_a_second() {
     assert!(p99 < TOLD_WITHIN, "{times:?}");
 }
 
+/// A name of host 0 is removed while host 2 hears nothing of this traffic, for so long, and host 0
+/// is stopped meanwhile. It must be gone on host 2 soon after that hears of others again.
+fn is_gone_once_reachable(traffic: Traffic, cut_for: Duration) {
+    let world = mesh(3);
+    for name in ["gone.weave.local", "stays.weave.local"] {
+        world.weave(0, &["dns-add", "192.0.2.1", "-h", name]).ok();
+        until(&world, 2, name, true);
+    }
+    world.weave(1, &["dns-add", "192.0.2.2", "-h", "other.weave.local"]).ok();
+    until(&world, 2, "other.weave.local", true);
+    let begin = Instant::now();
+    for from in [0, 1] {
+        world.lab().cut_way(from, 2, traffic).unwrap();
+    }
+    world.weave(0, &["dns-remove", "-h", "gone.weave.local"]).ok();
+    until(&world, 1, "gone.weave.local", false);
+    world.stop(0);
+    std::thread::sleep(cut_for.saturating_sub(begin.elapsed()));
+    for other in [0, 1] {
+        world.lab().heal(2, other).unwrap();
+    }
+    if cut_for > LINKS_LAST {
+        world.wait_linked(1, 2, LINK_WITHIN);
+    }
+    let took = until(&world, 2, "gone.weave.local", false);
+    eprintln!("{traffic:?} for {cut_for:?}: gone after {took:?}");
+    assert!(took < GONE_WITHIN, "{took:?}");
+    // So it stays, while the other name comes back with its owner.
+    world.launch_to(0, &[1]);
+    until(&world, 2, "stays.weave.local", true);
+    until(&world, 2, "other.weave.local", true);
+    until(&world, 2, "gone.weave.local", false);
+}
+
+#[test]
+fn a_name_removed_while_a_host_hears_nothing_for_a_moment_is_gone_there_soon() {
+    is_gone_once_reachable(Traffic::All, Duration::from_secs(1));
+}
+
+#[test]
+fn a_name_removed_while_a_host_is_away_is_gone_there_soon() {
+    is_gone_once_reachable(Traffic::All, Duration::from_secs(15));
+}
+
+#[test]
+fn a_name_removed_while_gossip_is_blocked_is_gone_there_soon() {
+    // TCP sends again at growing intervals: the next one would be 4 s after this (1 s from Linux 6.15).
+    is_gone_once_reachable(Traffic::Tcp, Duration::from_secs(8));
+}
+
 #[test]
 fn one_name_of_three_hosts_survives_a_partition() {
     let world = mesh(3);
@@ -158,7 +185,7 @@ fn directories_named_from_where_a_command_runs_are_those_of_its_daemons_too() {
         command.current_dir(place.path()).env("WEAVE_STATE_DIR", "state").env("WEAVE_RUN_DIR", "run");
         world.run(0, &mut command).ok();
     };
-    weave(&["launch-dns", &format!("{}/24", dns_of(0).ip())]);
+    weave(&["launch-dns", &format!("{}/24", dns::address(0).ip())]);
     let records = std::fs::read_dir(place.path().join("state/attachments")).unwrap();
     assert_eq!(records.count(), 1, "the address of the DNS is remembered");
     weave(&["reset"]);

@@ -1,4 +1,4 @@
-//! Recipes of the feature page on network namespaces without an engine, on every topology.
+//! Every recipe of the feature page on network namespaces without an engine, on every topology.
 
 use weave_tests::engines::Topology;
 use weave_tests::recipe::follow_plain;
@@ -40,5 +40,15 @@ recipes! {
     virtual_switch: "virtual-switch",
     application_isolation: "application-isolation",
     dynamic_attachment: "dynamic-attachment",
+    security: "security",
+    host_network_integration: "host-network-integration",
+    service_export: "service-export",
+    service_import: "service-import",
+    service_binding: "service-binding",
+    service_routing: "service-routing",
+    multi_cloud: "multi-cloud",
+    multi_hop: "multi-hop",
+    dynamic_topologies: "dynamic-topologies",
     container_mobility: "container-mobility",
+    fault_tolerance: "fault-tolerance",
 }

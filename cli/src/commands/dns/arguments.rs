@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::net::IpAddr;
 
+use weave_api::names::PODMAN_BRIDGES;
 use weave_host::exposed;
 use weave_host::{Netlink, Result as HostResult};
 use weave_wire::HostName;
@@ -46,8 +47,17 @@ pub fn run(rest: &[OsString], environment: &Environment) -> Result<()> {
 /// Where the sidecar is asked on the engine's bridge.
 fn bridge_address(environment: &Environment) -> HostResult<Option<IpAddr>> {
     let name = environment.engine_bridge().unwrap_or_default();
+    for name in [name.as_str()].into_iter().chain(PODMAN_BRIDGES) {
+        if let Some(address) = first_address(name)? {
+            return Ok(Some(address));
+        }
+    }
+    Ok(None)
+}
+
+fn first_address(bridge: &str) -> HostResult<Option<IpAddr>> {
     let mut host = Netlink::open()?;
-    let Some(link) = host.link(&name)? else { return Ok(None) };
+    let Some(link) = host.link(bridge)? else { return Ok(None) };
     let all = host.addresses()?.into_iter().filter(|held| held.index == link.index && !held.link_local);
     let mut all: Vec<IpAddr> = all.map(|held| held.cidr.addr()).collect();
     all.sort_by_key(IpAddr::is_ipv6);

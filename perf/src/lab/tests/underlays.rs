@@ -82,6 +82,24 @@ fn a_cut_takes_what_it_names_one_way_or_both_from_flows_that_run_and_heals() {
 }
 
 #[test]
+fn a_cut_to_a_port_leaves_others_open() {
+    let lab = lab(2, vec![]);
+    let (one, other) = (lab.host(0), lab.host(1));
+    let (here, there) = (socket(one, one.v4()), socket(other, other.v4()));
+    let elsewhere = socket(other, other.v4());
+    let target = there.local_addr().unwrap();
+    let listener = other.run(|| TcpListener::bind(target)).unwrap().unwrap();
+    let dial = |within| one.run(|| TcpStream::connect_timeout(&target, within)).unwrap();
+    lab.cut(0, 1, Traffic::To(target.port())).unwrap();
+    assert!(is_lost(&here, &there) && dial(SILENCE).is_err());
+    assert!(passes(&here, &elsewhere) && passes(&there, &here));
+    assert!(dials(one, other, other.v4().into(), LIMIT).is_some());
+    lab.heal(0, 1).unwrap();
+    assert!(passes(&here, &there) && dial(LIMIT).is_ok());
+    drop(listener);
+}
+
+#[test]
 fn a_cut_leaves_other_hosts_and_other_labs_alone() {
     let (mine, theirs) = (lab(3, vec![]), lab(3, vec![]));
     mine.cut(0, 1, Traffic::All).unwrap();

@@ -60,6 +60,8 @@ pub struct Listed {
     pub id: ContainerId,
     /// True if it runs.
     pub running: bool,
+    /// It ran, and has ended.
+    pub exited: bool,
     /// Its labels.
     pub labels: HashMap<String, String>,
     /// Its name.
@@ -72,6 +74,7 @@ impl Listed {
         Some(Self {
             id: summary.id?.parse().ok()?,
             running: summary.state == Some(ContainerSummaryStateEnum::RUNNING),
+            exited: summary.state == Some(ContainerSummaryStateEnum::EXITED),
             labels: summary.labels.unwrap_or_default(),
             // Further ones are links of other containers, with a second slash.
             name: summary.names.unwrap_or_default().into_iter().find_map(|name| {

@@ -49,7 +49,8 @@ impl Containers {
         let mut host = Netlink::open()?;
         let mut records = Records::open(&self.state_dir)?;
         records.prune(&mut host)?;
-        let mut changed = forget_gone(&mut records, &listed)?;
+        let mut changed = detach_exited(engine, &mut host, &mut records, &listed)?;
+        changed |= forget_gone(&mut records, &listed)?;
         changed |= rename(engine, &mut records, &listed)?;
         let known: Vec<Record> = records.all().iter().filter(|one| one.is_of_engine()).cloned().collect();
         let ended: Vec<Record> = known.iter().filter(|record| records.has_ended(record)).cloned().collect();
@@ -153,6 +154,31 @@ fn rename(engine: &Engine, records: &mut Records, listed: &HashMap<ContainerId, 
         if let Ok(container) = engine.find(&record.container) {
             changed |= records.change_names(&record.container, |names| names.refresh(container.called()))?;
         }
+    }
+    Ok(changed)
+}
+
+/// Takes the interfaces of containers that have ended: with the last of them the kernel takes a
+/// namespace away when it has time, which may be seconds later, and until then names would stay.
+fn detach_exited(
+    engine: &Engine,
+    host: &mut Netlink,
+    records: &mut Records,
+    listed: &HashMap<ContainerId, Listed>,
+) -> Result<bool> {
+    let mut changed = false;
+    for record in records.all().iter().filter(|record| !records.has_ended(record)) {
+        let Ok(id) = record.container.parse::<ContainerId>() else { continue };
+        // The list of Podman is late: one that was started again says so itself.
+        let has_exited = listed.get(&id).is_some_and(|one| one.exited)
+            && engine.find(id.as_str()).is_ok_and(|container| container.pid.is_none());
+        if let Some(link) = host.link(&record.host_interface())?.filter(|_| has_exited) {
+            host.delete_link(&link)?;
+            changed = true;
+        }
+    }
+    if changed {
+        records.prune(host)?;
     }
     Ok(changed)
 }

@@ -60,6 +60,7 @@ deb: all ## a Debian package, target/debian/weave_*.deb
 	$(CARGO) deb --package weave --no-build --no-strip
 
 test-deb: deb ## installs that in a root of its own, boots and removes it; minutes
+	@scripts/install-deps deb
 	cli/packaging/check "$${CARGO_TARGET_DIR:-target}"/debian/weave_*.deb
 
 sim: ## meshes of simulated hosts under faults, seed after seed, for half an hour

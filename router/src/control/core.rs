@@ -393,7 +393,8 @@ impl Core {
         if link.replaced.is_some() {
             return self.remove_link(id);
         }
-        let (number, address, established) = (link.number, link.address, link.is_established());
+        let (peer, number, address, established) =
+            (link.peer.name, link.number, link.address, link.is_established());
         if address.is_some() {
             tracing::warn!(peer = %link.peer.name, "link lost: {reason}");
             self.counters.links_lost += 1;
@@ -411,18 +412,26 @@ impl Core {
                 self.dialler.add_recent(address.into(), now);
             }
         }
+        let ended = self.links.values().filter(|older| older.peer.name == peer && older.replaced.is_some());
+        for older in ended.map(|link| link.id).collect::<Vec<_>>() {
+            self.remove_link(older);
+        }
         self.remove_link(id);
     }
 
-    /// True if the link that `lost` was to follow still passes data: that one goes on.
+    /// True if the link that `lost` follows is still there: that one goes on.
     fn fall_back(&mut self, lost: LinkId, now: Duration) -> bool {
         let Some((peer, number)) = self.links.get(&lost).map(|link| (link.peer.name, link.number)) else {
             return false;
         };
-        let serving = |link: &&mut Link| link.peer.name == peer && link.replaced == Some(Replaced::Serving);
-        let Some(older) = self.links.values_mut().filter(serving).max_by_key(|link| link.number) else {
-            return false;
+        // One that the peer ended already does not come back.
+        let serves = |link: &Link| match link.replaced {
+            Some(Replaced::Serving) => true,
+            Some(Replaced::Until(_)) => link.connection.is_some(),
+            None => false,
         };
+        let older = |link: &&mut Link| link.peer.name == peer && serves(link);
+        let Some(older) = self.links.values_mut().find(older) else { return false };
         older.resume_serving(now);
         self.dialler.relinked(number, older.number);
         true

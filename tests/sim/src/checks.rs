@@ -51,16 +51,18 @@ fn names_of(host: &Host) -> BTreeSet<(PeerName, HostName)> {
 
 /// Tables are within their limits.
 fn limits(id: HostId, host: &Host) -> Vec<String> {
+    let mut to_peers: BTreeMap<_, usize> = BTreeMap::new();
+    for link in host.links.values() {
+        *to_peers.entry(link.peer.name).or_default() += 1;
+    }
     let checks = [
         ("peers", host.mesh.peers().count(), PEERS),
         ("bytes of parts", host.mesh.part_bytes(), PART_BYTES),
         ("stations", host.mesh.stations().count(), MAX_STATIONS),
         ("names", host.mesh.names().count(), MAX_NAMES),
-        (
-            "links",
-            host.links.values().filter(|link| link.is_current()).count(),
-            MAX_LINKS.min(host.settings.conn_limit + 1),
-        ),
+        // One, and for a moment that which it follows.
+        ("links to one peer", to_peers.values().copied().max().unwrap_or(0), 2),
+        ("peers linked", to_peers.len(), MAX_LINKS.min(host.settings.conn_limit + 1)),
         ("dials", host.dials(), DIALS),
         ("bytes queued", host.longest_queue(), SEND_QUEUE),
     ];

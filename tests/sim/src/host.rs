@@ -289,7 +289,8 @@ impl Host {
         if !link.is_current() {
             return self.remove_link(session, now);
         }
-        let (number, address, established) = (link.number, link.address, link.is_established());
+        let (peer, number, address, established) =
+            (link.peer.name, link.number, link.address, link.is_established());
         if self.fall_back(session, now) {
             return self.remove_link(session, now);
         }
@@ -300,18 +301,26 @@ impl Host {
                 self.dialler.add_recent(address, now);
             }
         }
+        let ended = self.links.values().filter(|older| older.peer.name == peer && !older.is_current());
+        for older in ended.map(|link| link.session).collect::<Vec<_>>() {
+            self.remove_link(older, now);
+        }
         self.remove_link(session, now);
     }
 
-    /// True if the link that `lost` was to follow still passes data: that one goes on.
+    /// True if the link that `lost` follows is still there: that one goes on.
     fn fall_back(&mut self, lost: Session, now: Duration) -> bool {
         let Some((peer, number)) = self.links.get(&lost).map(|link| (link.peer.name, link.number)) else {
             return false;
         };
-        let serving = |link: &&mut Link| link.peer.name == peer && link.replaced == Some(Replaced::Serving);
-        let Some(older) = self.links.values_mut().filter(serving).max_by_key(|link| link.number) else {
-            return false;
+        // One that the peer ended already does not come back.
+        let serves = |link: &Link| match link.replaced {
+            Some(Replaced::Serving) => true,
+            Some(Replaced::Until(_)) => link.connection.is_some(),
+            None => false,
         };
+        let older = |link: &&mut Link| link.peer.name == peer && serves(link);
+        let Some(older) = self.links.values_mut().find(older) else { return false };
         older.replaced = None;
         if older.connection.is_none() {
             older.redial = Some((Backoff::new(now), now));

@@ -146,7 +146,10 @@ impl Core {
         tracing::info!(peer = %link.peer.name, address = ?link.address, "link established");
         let (number, peer) = (link.number, link.peer.name);
         for older in self.links.values_mut().filter(|link| link.peer.name == peer && link.number < number) {
-            older.replaced = Some(Replaced::Until(now + REPLACED_KEPT));
+            // Once: a peer that makes one link after another does not keep them all.
+            if older.replaced == Some(Replaced::Serving) {
+                older.replaced = Some(Replaced::Until(now + REPLACED_KEPT));
+            }
         }
         self.begin_path(id, now);
         self.dialler.established(number);

@@ -81,9 +81,9 @@ impl Core {
             (Ok(greeted), Some(address)) => self.on_greeted(greeted, Side::Us, Some(dial), address),
             (Ok(_), None) => {}
             (Err(error @ GreetingError::Linked), Some(address)) => {
-                let mut current = self.links.values().filter(|link| link.replaced.is_none());
-                match current.find(|link| link.address == Some(address)) {
-                    Some(link) => self.dialler.linked(link.number, Some(dial), address),
+                let found = self.links.values().find(|link| link.address == Some(address));
+                match found.and_then(|link| self.newest_to(link.peer.name)).map(|link| link.number) {
+                    Some(number) => self.dialler.linked(number, Some(dial), address),
                     None => self.dialler.failed(dial, error.to_string(), false, now, jitter()),
                 }
             }
@@ -162,25 +162,24 @@ impl Core {
                 core.dialler.failed(dial, reason, true, now, jitter());
             }
         };
-        let old = self
-            .links
-            .values()
-            .filter(|link| link.peer.name == peer.name)
-            .max_by_key(|link| link.number)
-            .map(|link| (link.id, link.peer.uid, link.side));
-        if let Some((old_id, old_uid, old_side)) = old
+        let old = self.newest_to(peer.name).map(|link| (link.id, link.number, link.peer.uid, link.side));
+        if let Some((_, number, old_uid, old_side)) = old
             && old_uid == peer.uid
             && which_survives(self.local.uid, peer.uid, old_side, side) == Crossing::KeepOld
         {
             tracing::debug!(peer = %peer.name, "two dials crossed: the other connection stays");
-            if let Some(number) = self.links.get(&old_id).map(|link| link.number) {
-                self.dialler.linked(number, dial, remote);
-            }
+            self.dialler.linked(number, dial, remote);
             return;
         }
         let limit = usize::from(self.config.conn_limit).min(MAX_LINKS - 1);
         if old.is_none() && self.current_links() >= limit {
             self.make_room_for(peer.name);
+        }
+        if let Some((old_id, ..)) = old
+            && self.free_link_id().is_none()
+        {
+            // Its place is the only one.
+            self.remove_link(old_id);
         }
         let Some(id) = self.free_link_id().filter(|_| old.is_some() || self.current_links() < limit) else {
             refuse(self, format!("this host has its {limit} links"));
@@ -215,13 +214,10 @@ impl Core {
         self.counters.links_made += 1;
         self.install(id, session, &established.keys);
         match old {
-            Some((old_id, ..)) => {
-                let old_number = self.links.get(&old_id).map(|link| link.number);
-                if let Some(old_number) = old_number {
-                    self.dialler.relinked(old_number, number);
-                }
+            Some((_, old_number, ..)) => {
+                self.dialler.relinked(old_number, number);
                 self.dialler.linked(number, dial, remote);
-                self.replace_link(old_id, peer.uid);
+                self.replace_links_to(&peer, number);
             }
             None => self.dialler.linked(number, dial, remote),
         }
@@ -230,17 +226,29 @@ impl Core {
         self.send(id, &describe);
     }
 
-    /// A newer link leads to the peer, whose run is `uid`. One to the same run that
-    /// passes data goes on doing so until the new one can.
-    fn replace_link(&mut self, old: LinkId, uid: weave_wire::Uid) {
-        match self.links.get_mut(&old) {
-            Some(link) if link.is_established() && link.peer.uid == uid => {
-                link.replaced.get_or_insert(Replaced::Serving);
-                link.redial = None;
-            }
-            Some(_) => self.remove_link(old),
-            None => {}
+    /// Link `newest` leads to a peer to which older ones led. One of these to the same run
+    /// that passes data goes on doing so until the new one can; so a peer has two at most.
+    fn replace_links_to(&mut self, peer: &weave_crypto::PeerInfo, newest: u64) {
+        let older = self.links.values().filter(|link| link.peer.name == peer.name && link.number != newest);
+        let mut older: Vec<_> = older
+            .map(|link| (link.is_established() && link.peer.uid == peer.uid, link.number, link.id))
+            .collect();
+        older.sort_unstable();
+        let kept = older.pop_if(|(serves, ..)| *serves);
+        for (.., id) in older {
+            self.remove_link(id);
         }
+        if let Some(link) = kept.and_then(|(.., id)| self.links.get_mut(&id)) {
+            link.replaced = Some(Replaced::Serving);
+            link.redial = None;
+        }
+        // What the peer sends over the new one is its own from now on.
+        self.routes_changed = true;
+    }
+
+    /// The link to `peer`; of two the one that follows the other.
+    pub(super) fn newest_to(&self, peer: PeerName) -> Option<&Link> {
+        self.links.values().filter(|link| link.peer.name == peer).max_by_key(|link| link.number)
     }
 
     pub(super) fn on_resumed(
@@ -300,9 +308,15 @@ impl Core {
         if self.mesh.routes().peer(peer).is_some() {
             return;
         }
-        let Some(id) = self.mesh.shed().and_then(|number| self.link_by_number(number.0)) else { return };
-        self.send(id, &Message::Bye("the limit of links is reached and this one is not needed".into()));
-        self.lose_link(id, "it gave way to a peer without links: this host has its limit of links");
+        let shed = self.mesh.shed().and_then(|number| self.link_by_number(number.0));
+        let Some(spare) = shed.and_then(|id| self.links.get(&id)).map(|link| link.peer.name) else { return };
+        let mut ids: Vec<_> = self.links.values().filter(|link| link.peer.name == spare).collect();
+        // The one that follows comes last: without it the one before would go on.
+        ids.sort_unstable_by_key(|link| link.number);
+        for id in ids.into_iter().map(|link| link.id).collect::<Vec<_>>() {
+            self.send(id, &Message::Bye("the limit of links is reached and this one is not needed".into()));
+            self.lose_link(id, "it gave way to a peer without links: this host has its limit of links");
+        }
     }
 
     /// Links, but those that a newer one follows.

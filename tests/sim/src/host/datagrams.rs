@@ -43,7 +43,9 @@ impl Host {
         if liveness.is_established() && !std::mem::replace(&mut link.routed, true) {
             let (number, peer) = (link.number, link.peer.name);
             for older in self.by_peer.get(&peer).cloned().into_iter().flatten() {
-                if let Some(link) = self.links.get_mut(&older).filter(|link| link.number < number) {
+                if let Some(link) =
+                    self.links.get_mut(&older).filter(|link| link.replaced == Some(Replaced::Serving))
+                {
                     link.replaced = Some(Replaced::Until(now + REPLACED_KEPT));
                     self.arm(older);
                 }

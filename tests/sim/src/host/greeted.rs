@@ -183,9 +183,8 @@ impl Host {
         now: Duration,
     ) {
         let outbound = dial.is_some();
-        let old =
-            self.newest_to(peer.name).map(|link| (link.session, link.number, link.peer.uid, link.outbound));
-        if let Some((_, number, uid, old_outbound)) = old
+        let old = self.newest_to(peer.name).map(|link| (link.number, link.peer.uid, link.outbound));
+        if let Some((number, uid, old_outbound)) = old
             && uid == peer.uid
             && !self.survives(peer.uid, old_outbound, outbound)
         {
@@ -214,10 +213,10 @@ impl Host {
         }
         self.insert_link(id, number, peer, outbound, remote);
         match old {
-            Some((old_session, old_number, ..)) => {
+            Some((old_number, ..)) => {
                 self.dialler.relinked(old_number, number);
                 self.dialler.linked(number, dial, remote);
-                self.replace_link(old_session, peer.uid, now);
+                self.replace_links_to(peer, number, now);
             }
             None => self.dialler.linked(number, dial, remote),
         }
@@ -277,17 +276,27 @@ impl Host {
         sessions.filter_map(|session| self.links.get(session)).max_by_key(|link| link.number)
     }
 
-    /// A newer link leads to the peer, whose run is `uid`.
-    fn replace_link(&mut self, old: Session, uid: Uid, now: Duration) {
-        match self.links.get_mut(&old) {
-            Some(link) if link.is_established() && link.peer.uid == uid => {
-                link.replaced.get_or_insert(Replaced::Serving);
+    /// Link `newest` leads to a peer to which older ones led: one of these goes on for now.
+    fn replace_links_to(&mut self, peer: Who, newest: u64, now: Duration) {
+        let sessions = self.by_peer.get(&peer.name).cloned().unwrap_or_default();
+        let older = sessions.iter().filter_map(|session| self.links.get(session));
+        let mut older: Vec<_> = older
+            .filter(|link| link.number != newest)
+            .map(|link| (link.is_established() && link.peer.uid == peer.uid, link.number, link.session))
+            .collect();
+        older.sort_unstable();
+        let kept = older.pop_if(|(serves, ..)| *serves);
+        for (.., session) in older {
+            self.remove_link(session, now);
+        }
+        if let Some((.., session)) = kept {
+            if let Some(link) = self.links.get_mut(&session) {
+                link.replaced = Some(Replaced::Serving);
                 link.redial = None;
             }
-            Some(_) => self.remove_link(old, now),
-            None => {}
+            self.arm(session);
         }
-        self.arm(old);
+        self.routes_changed = true;
     }
 
     pub(super) fn current_links(&self) -> usize {
@@ -331,13 +340,18 @@ impl Host {
         if self.mesh.routes().peer(peer).is_some() {
             return;
         }
-        let Some(session) = self.mesh.shed().and_then(|number| self.by_number.get(&number.0)).copied() else {
+        let shed = self.mesh.shed().and_then(|number| self.by_number.get(&number.0));
+        let Some(spare) = shed.and_then(|session| self.links.get(session)).map(|link| link.peer.name) else {
             return;
         };
-        let bye = Message::Bye("the limit of links is reached and this one is not needed".into());
-        if let Some(id) = self.links.get(&session).and_then(|link| link.connection.as_ref()).map(|c| c.id) {
-            self.send(id, &bye, now);
+        // As they were made: without the one that follows the one before would go on.
+        for session in self.by_peer.get(&spare).cloned().unwrap_or_default() {
+            let bye = Message::Bye("the limit of links is reached and this one is not needed".into());
+            if let Some(id) = self.links.get(&session).and_then(|link| link.connection.as_ref()).map(|c| c.id)
+            {
+                self.send(id, &bye, now);
+            }
+            self.lose_link(session, "it gave way to a peer without links", now);
         }
-        self.lose_link(session, "it gave way to a peer without links", now);
     }
 }

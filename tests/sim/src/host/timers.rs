@@ -62,10 +62,8 @@ impl Host {
         for (id, target, _) in self.dialler.due(now) {
             self.dialler.resolved(id, target);
             let is_established = |link: &&Link| link.is_established() && link.address == Some(target);
-            if self.links.values().any(|link| is_established(&link))
-                && let Some(link) =
-                    self.links.values().find(|link| link.is_current() && link.address == Some(target))
-            {
+            let linked = self.links.values().find(is_established).map(|link| link.peer.name);
+            if let Some(link) = linked.and_then(|peer| self.newest_to(peer)) {
                 // GreetingError::Linked
                 self.dialler.linked(link.number, Some(id), target);
             } else if target == self.id.address() {

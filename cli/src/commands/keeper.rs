@@ -132,7 +132,7 @@ pub fn renew(environment: &Environment) -> Result<()> {
 
 /// Starts a keeper and sees that it listens and stays.
 fn start_to_stay(environment: &Environment, run_dir: &Path) -> Result<()> {
-    await_listening(start(environment, false, Stdio::piped())?, QUEUES_WITHIN);
+    start(environment, false, Stdio::piped()).map(|child| await_listening(child, QUEUES_WITHIN))?;
     // One that ends holds its file a little longer than its output.
     if let Some(running) = Running::find(run_dir, Daemon::Keeper)?
         && !running.wait(running.dying_limit())?

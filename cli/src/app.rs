@@ -105,7 +105,11 @@ enum Command {
     /// Start the DNS of the network, or give the one that runs these settings
     LaunchDns(dns::launch::Arguments),
     /// Stop the DNS
-    StopDns,
+    StopDns {
+        /// For a service manager: only if it is this process; empty: that one has ended already
+        #[arg(long, value_name = "PID", hide = true)]
+        pid: Option<String>,
+    },
     /// Give a container, or an address outside the network, a name
     #[command(after_help = dns::names::HELP)]
     DnsAdd(dns::names::Arguments),
@@ -257,7 +261,7 @@ pub fn run(arguments: &[OsString]) -> Result<()> {
         Command::Launch(options) => commands::launch::run(*options, &environment, &tokens, true),
         Command::LaunchRouter(options) => commands::launch::run(*options, &environment, &tokens, false),
         Command::LaunchDns(arguments) => dns::launch::run(&arguments, &environment),
-        Command::StopDns => dns::launch::stop(&environment),
+        Command::StopDns { pid } => dns::launch::stop(pid.as_deref(), &environment),
         Command::DnsAdd(arguments) => dns::names::add(&arguments, &environment),
         Command::DnsRemove(arguments) => dns::names::remove(&arguments, &environment),
         Command::DnsLookup { name } => dns::names::lookup(&name, &environment),

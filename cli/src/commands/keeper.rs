@@ -62,6 +62,9 @@ pub fn run(environment: &Environment, for_router: bool) -> Result<()> {
     weave_api::socket::prepare(&run_dir).map_err(|error| {
         Failure::new("cannot make the keeper's socket", error, "correct it or name another WEAVE_RUN_DIR")
     })?;
+    // At once: one that tells nothing passes for a version before those that tell.
+    let own = KeeperStatus { pid: std::process::id(), software: Software::ours(), ..Default::default() };
+    tell(&run_dir, &own);
     let listener = KeeperListener::bind(&weave_api::socket::directory(&run_dir)).map_err(failed)?;
     let (sender, news) = sync_channel(NEWS);
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).map_err(failed)?;
@@ -79,8 +82,6 @@ pub fn run(environment: &Environment, for_router: bool) -> Result<()> {
     watch(config.engine_host.clone(), &sender).map_err(refused)?;
     serve_routers(listener, config.state_dir.clone(), sender).map_err(refused)?;
     dns::guard::watch(run_dir.clone(), config.state_dir.clone()).map_err(failed)?;
-    let own = KeeperStatus { pid: std::process::id(), software: Software::ours(), ..Default::default() };
-    tell(&run_dir, &own);
     close_stdout().map_err(failed)?;
     let state_dir = config.state_dir.clone();
     let names_changed = || {
@@ -117,11 +118,29 @@ pub fn renew(environment: &Environment) -> Result<()> {
     let run_dir = environment.run_dir()?;
     let ran = Running::find(&run_dir, Daemon::Keeper)?.is_some();
     end(&run_dir)?;
-    dns::launch::renew(environment)?;
+    // Whatever becomes of the DNS: a keeper that runs tries it again.
+    let dns = dns::launch::renew(environment);
     if ran || Running::find(&run_dir, Daemon::Router)?.is_some() {
-        start(environment, false, Stdio::piped()).map(|child| await_listening(child, QUEUES_WITHIN))?;
+        let keeper = start_to_stay(environment, &run_dir);
+        if let (Err(failure), Err(_)) = (&keeper, &dns) {
+            output::warn(failure);
+        }
+        return dns.and(keeper);
     }
-    Ok(())
+    dns
+}
+
+/// Starts a keeper and sees that it listens and stays.
+fn start_to_stay(environment: &Environment, run_dir: &Path) -> Result<()> {
+    start(environment, false, Stdio::piped()).map(|child| await_listening(child, QUEUES_WITHIN))?;
+    // One that ends holds its file a little longer than its output.
+    if let Some(running) = Running::find(run_dir, Daemon::Keeper)?
+        && !running.wait(running.dying_limit())?
+    {
+        return Ok(());
+    }
+    let remedy = format!("look into {}, then try again", run_dir.join(KEEPER_LOG).display());
+    Err(Failure::new("cannot renew the keeper", "it ended as soon as it was started", remedy))
 }
 
 /// Whoever started it and reads from it learns by this that it listens.
@@ -253,7 +272,9 @@ pub fn end(run_dir: &Path) -> Result<()> {
     Err(Failure::new("cannot stop the keeper", "it does not end", "end the process `weave keeper` by hand"))
 }
 
-/// Ends the keeper unless there is something to keep without a router.
+/// Ends the keeper unless a router runs or there is something to keep without one.
 pub fn end_if_idle(environment: &Environment) -> Result<()> {
-    if has_work(&environment.state_dir()?) { Ok(()) } else { end(&environment.run_dir()?) }
+    let run_dir = environment.run_dir()?;
+    let is_needed = has_work(&environment.state_dir()?) || Running::find(&run_dir, Daemon::Router)?.is_some();
+    if is_needed { Ok(()) } else { end(&run_dir) }
 }

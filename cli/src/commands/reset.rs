@@ -28,7 +28,7 @@ pub fn run(environment: &Environment) -> Result<()> {
     root::require("reset")?;
     failpoint("stop the router");
     stop(&run_dir, Client::leave)?;
-    dns::launch::end(environment)?;
+    dns::launch::end(None, environment)?;
     failpoint("end the keeper");
     keeper::end(&run_dir)?;
     let interfaces = Netlink::open()

@@ -25,7 +25,7 @@ pub fn run(keep_dns: bool, environment: &Environment) -> Result<()> {
         output::note(format_args!("no router runs here ({}): nothing to stop", run_dir.display()));
     }
     if !keep_dns {
-        dns::launch::end(environment)?;
+        dns::launch::end(None, environment)?;
     }
     keeper::end_if_idle(environment)
 }

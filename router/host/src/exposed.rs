@@ -95,7 +95,7 @@ impl ExposedAddresses {
         host: &mut Netlink,
         new: &[Exposed],
         policy: &HostPolicy,
-    ) -> Result<Option<Degraded>> {
+    ) -> Result<Vec<Degraded>> {
         let cidrs: Vec<IpNet> = new.iter().map(|exposed| exposed.cidr).collect();
         check_cidrs(&cidrs)?;
         let made = host.link(BRIDGE)?.is_none();
@@ -119,7 +119,7 @@ impl ExposedAddresses {
         new: &[Exposed],
         added: &[IpNet],
         policy: &HostPolicy,
-    ) -> Result<Option<Degraded>> {
+    ) -> Result<Vec<Degraded>> {
         let addresses: Vec<IpAddr> = added.iter().map(IpNet::addr).collect();
         self.refuse_taken(host, link, added)?;
         if let Some(holder) = probe_on(BRIDGE, link, &addresses, PROBE_WAIT)?.first() {
@@ -217,7 +217,7 @@ impl ExposedAddresses {
     ///
     /// # Errors
     /// What kernel or firewall refuse.
-    pub fn restore(&self, host: &mut Netlink, link: &Link, policy: &HostPolicy) -> Result<Option<Degraded>> {
+    pub fn restore(&self, host: &mut Netlink, link: &Link, policy: &HostPolicy) -> Result<Vec<Degraded>> {
         self.restore_addresses(host, link)?;
         self.apply(policy)
     }
@@ -242,7 +242,7 @@ impl ExposedAddresses {
     ///
     /// # Errors
     /// What the firewall refuses, or that there is none while the host is exposed.
-    pub fn apply(&self, policy: &HostPolicy) -> Result<Option<Degraded>> {
+    pub fn apply(&self, policy: &HostPolicy) -> Result<Vec<Degraded>> {
         let exposed = self.all.iter();
         let exposed = exposed.map(|one| ExposedNet { cidr: one.cidr, masquerade: one.masquerade });
         let mut exposed: Vec<_> = exposed.collect();
@@ -251,7 +251,7 @@ impl ExposedAddresses {
         let policy = Policy { port: policy.port, engine_bridge: policy.engine_bridge.clone(), exposed };
         match Firewall::find() {
             Some(firewall) => firewall.apply(&policy),
-            None if policy.exposed.is_empty() => Ok(Some(Degraded::no_program())),
+            None if policy.exposed.is_empty() => Ok(vec![Degraded::no_program()]),
             None => Err(Error::Missing {
                 step: "change the firewall",
                 object: "neither iptables nor nft is installed".to_owned(),

@@ -48,14 +48,23 @@ pub struct Degraded {
 }
 
 impl Degraded {
-    /// Name of what [`Firewall::apply`] finds.
-    pub(crate) const TRACKED: &str = "mesh_tracked";
+    /// Name of what [`Firewall::take_others`] leaves.
+    pub(crate) const OTHER_RULES: &str = "other_rules";
 
     /// Datagrams of the mesh are not exempt from tracking while addresses are translated.
     fn tracked(why: &dyn fmt::Display) -> Self {
         let reason =
             format!("the kernel tracks datagrams of the mesh as connections, which delays them: {why}");
-        Self { name: Self::TRACKED, reason }
+        Self { name: "mesh_tracked", reason }
+    }
+
+    /// Rules of ours by the program that was in use before are there yet.
+    fn other_rules(firewall: Firewall, why: &dyn fmt::Display) -> Self {
+        let reason = format!(
+            "rules of ours that were not made by {firewall}, as those in use are, cannot be taken away and may \
+             still decide: {why}: remove what leads to them"
+        );
+        Self { name: Self::OTHER_RULES, reason }
     }
 
     /// There are no rules of ours, or not all.
@@ -148,17 +157,22 @@ impl Firewall {
     }
 
     /// Puts the rules in place of those there were, each table at once, also of those that the other
-    /// program made while it was the one in use.
+    /// program made while it was the one in use. What they lack, if anything.
     ///
     /// # Errors
     /// When the program refuses, with its words.
-    pub fn apply(self, policy: &Policy) -> Result<Option<Degraded>> {
-        let degraded = match self {
+    pub fn apply(self, policy: &Policy) -> Result<Vec<Degraded>> {
+        let tracked = match self {
             Self::Iptables => iptables::apply(policy)?,
             Self::Nft => nft::apply(policy).map(|()| None)?,
         };
-        self.remove_others()?;
-        Ok(degraded)
+        Ok(tracked.into_iter().chain(self.take_others()).collect())
+    }
+
+    /// Takes away what the other program made; what is left of it where that fails, as where a rule of
+    /// somebody else's leads there.
+    pub(crate) fn take_others(self) -> Option<Degraded> {
+        self.remove_others().err().map(|error| Degraded::other_rules(self, &error))
     }
 
     /// Takes all rules of ours away.

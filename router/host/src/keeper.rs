@@ -196,8 +196,8 @@ fn next(news: &Receiver<News>, deadline: Instant) -> Option<Vec<News>> {
 struct Keeper {
     config: KeeperConfig,
     containers: Containers,
-    /// The rules as they were when they were put in place last.
-    rules: Option<String>,
+    /// The rules as they were when they were put in place last, and what they lack.
+    rules: Option<(String, Vec<Degraded>)>,
     /// How the host stood the last time.
     found: Findings,
     /// The names of this host as they were when they were told last.
@@ -243,10 +243,10 @@ impl Keeper {
     fn keep_firewall(&mut self) -> Findings {
         let firewall = Firewall::find();
         let rules = match firewall {
-            Some(firewall) => self.keep_rules(firewall).unwrap_or_else(|e| Some(Degraded::no_firewall(&e))),
+            Some(firewall) => self.keep_rules(firewall).unwrap_or_else(|e| vec![Degraded::no_firewall(&e)]),
             None => {
                 self.rules = None;
-                Some(Degraded::no_program())
+                vec![Degraded::no_program()]
             }
         };
         let (guard_dropped, guard) = match self.keep_guard() {
@@ -294,22 +294,26 @@ impl Keeper {
     }
 
     /// The firewall's rules: put in place again if they are not as they were; what they lack.
-    fn keep_rules(&mut self, firewall: Firewall) -> Result<Option<Degraded>> {
+    fn keep_rules(&mut self, firewall: Firewall) -> Result<Vec<Degraded>> {
         let now = firewall.snapshot()?;
-        if self.rules.as_ref() == Some(&now) {
-            let mut lacked = self.found.degraded.iter();
-            return Ok(lacked.find(|state| state.name == Degraded::TRACKED).cloned());
+        if let Some((_, lack)) = self.rules.as_mut().filter(|(rules, _)| *rules == now) {
+            // What was in the way of taking them may be gone.
+            if lack.extract_if(.., |state| state.name == Degraded::OTHER_RULES).count() > 0 {
+                lack.extend(firewall.take_others());
+            }
+            return Ok(lack.clone());
         }
         let exposed = ExposedAddresses::open(&self.config.state_dir)?;
         let known = HostPolicy::read(&self.config.state_dir)?;
-        let before = self.rules.take();
-        let mut degraded = None;
+        let before = self.rules.take().map(|(rules, _)| rules);
+        let mut lack = Vec::new();
         let apply = || {
-            degraded = exposed.apply(known.as_ref().unwrap_or(&self.config.policy))?;
+            lack = exposed.apply(known.as_ref().unwrap_or(&self.config.policy))?;
             Ok(())
         };
-        self.rules = put_back(&firewall, before, &now, apply, || firewall.snapshot())?;
-        Ok(degraded)
+        let there = put_back(&firewall, before, &now, apply, || firewall.snapshot())?;
+        self.rules = there.map(|there| (there, lack.clone()));
+        Ok(lack)
     }
 
     /// The guard of the containers: put in place again if it is not as it was. What it dropped;

@@ -198,24 +198,29 @@ mod tests {
     #[test]
     #[expect(clippy::print_stdout, reason = "figures for people")]
     fn a_hundred_thousand_names_are_counted_without_walking_them() {
-        use std::time::{Duration, Instant};
+        use std::time::Instant;
         use weave_wire::HostName;
         let mut directory = Directory::new(Limits { total: 1 << 17, per_peer: 1 << 12, per_key: 64 });
         for owner in 0..25 {
             let name = |n: u32| format!("web-{n}.host{owner}.weave.local").parse::<HostName>().unwrap();
             directory.set(source(owner, 0), (0..4000).map(|n| (name(n), n)).collect());
         }
-        let begun = Instant::now();
-        let counted = (directory.count(), directory.count_of(peer(7)));
-        let took = begun.elapsed();
+        let count = || {
+            let begun = Instant::now();
+            let counted = (directory.count(), directory.count_of(peer(7)));
+            (begun.elapsed(), counted)
+        };
+        // The best of several: what else the machine does makes one of them long, not all.
+        let (counting, counted) = (0..10).map(|_| count()).min().unwrap_or_default();
         let begun = Instant::now();
         let walked = directory.iter().flat_map(|(_, says)| says).count();
-        println!("100,000 entries: counted in {took:?}, walked in {:?}", begun.elapsed());
+        let walking = begun.elapsed();
+        println!("100,000 entries: counted in {counting:?}, walked in {walking:?}");
         let begun = Instant::now();
         let copies: Vec<HostName> =
             directory.iter().flat_map(|(name, says)| says.iter().map(|_| name.clone())).collect();
         println!("copied in {:?}", begun.elapsed());
         assert_eq!((counted, walked, copies.len()), ((100_000, 4_000), 100_000, 100_000));
-        assert!(took < Duration::from_millis(1), "{took:?}");
+        assert!(counting * 10 < walking, "counted in {counting:?}, walked in {walking:?}");
     }
 }

@@ -4,6 +4,7 @@
 use super::core::Event;
 use crate::config::Config;
 use crate::rt;
+use std::io::{self, ErrorKind};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,46 +17,82 @@ use weave_api::status::Degraded;
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// Time the DNS has to tell of itself.
 const DNS_WITHIN: Duration = Duration::from_millis(200);
-/// What puts keeper and DNS of another version right.
+/// What starts a keeper, and puts keeper and DNS of another version right.
 const RENEW: &str = "`weave keeper --renew` starts it anew, and traffic does not stop for it";
 
+/// One look at both.
+#[derive(Debug)]
+struct Look {
+    keeper: io::Result<Keeper>,
+    dns: io::Result<Software>,
+}
+
+impl Look {
+    /// Takes [`DNS_WITHIN`] at most.
+    fn take(run_dir: &Path) -> Self {
+        let unknown = || Software { version: "unknown".into(), executable: String::new() };
+        let dns = sidecar::status(run_dir, DNS_WITHIN);
+        Self { keeper: keeper::look(run_dir), dns: dns.map(|dns| dns.software.unwrap_or_else(unknown)) }
+    }
+}
+
 /// What was seen.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct Seen {
-    keeper: Keeper,
-    /// The program of the DNS, if one answers.
+    /// `None`: not yet to be told.
+    keeper: Option<Keeper>,
+    /// The program of the DNS that listens, if it ever answered.
     dns: Option<Software>,
 }
 
-impl Seen {
-    /// Looks at both; takes [`DNS_WITHIN`] at most.
-    fn look(run_dir: &Path) -> Self {
-        let keeper = keeper::look(run_dir).unwrap_or_else(|error| {
-            tracing::debug!("looking at the keeper: {error}");
-            Keeper::Silent
-        });
-        let unknown = || Software { version: "unknown".into(), executable: String::new() };
-        let dns = sidecar::status(run_dir, DNS_WITHIN).ok();
-        Self { keeper, dns: dns.map(|dns| dns.software.unwrap_or_else(unknown)) }
-    }
+/// What is believed of look after look: of a busy host, and of daemons that just start, not all.
+#[derive(Debug, Default)]
+struct Watched {
+    seen: Seen,
+    /// The keeper told nothing the last time.
+    is_silent: bool,
+}
 
+impl Watched {
+    /// What could not be seen is as it was; a keeper that just starts has a time to tell of itself.
+    fn take(&mut self, look: Look) {
+        let was_silent = std::mem::replace(&mut self.is_silent, matches!(look.keeper, Ok(Keeper::Silent)));
+        match look.keeper {
+            Ok(Keeper::Silent) if !was_silent => {}
+            Ok(keeper) => self.seen.keeper = Some(keeper),
+            Err(error) => tracing::debug!("looking at the keeper: {error}"),
+        }
+        match look.dns {
+            Ok(dns) => self.seen.dns = Some(dns),
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) => {
+                self.seen.dns = None;
+            }
+            Err(error) => tracing::debug!("looking at the DNS: {error}"),
+        }
+    }
+}
+
+impl Seen {
     /// What of it makes the router work worse than it could, by name and reason.
     fn states(&self, ours: &Software) -> Vec<(String, String)> {
-        let other = |what: &str, difference: String| format!("{what} runs {difference}: {RENEW}");
+        let other = |what: &str, difference: String| {
+            format!("{what} runs {difference}: {RENEW}; or restart the router, if it is the older one")
+        };
         let mut states = Vec::new();
         match &self.keeper {
-            Keeper::Absent => states.push((
+            None => {}
+            Some(Keeper::Absent) => states.push((
                 "no_keeper".into(),
                 format!(
                     "no keeper runs: containers that start again are not attached, rules that are flushed stay \
                      away: {RENEW}"
                 ),
             )),
-            Keeper::Silent => {
+            Some(Keeper::Silent) => {
                 let difference = format!("a version before {}, the router's", ours.version);
                 states.push(("keeper_version".into(), other("the keeper", difference)));
             }
-            Keeper::Tells(status) => {
+            Some(Keeper::Tells(status)) => {
                 if let Some(difference) = status.software.difference(ours) {
                     states.push(("keeper_version".into(), other("the keeper", difference)));
                 }
@@ -74,14 +111,14 @@ impl Seen {
 #[derive(Debug)]
 pub(super) struct Beside {
     pub(super) ours: Software,
-    seen: Option<Seen>,
+    seen: Seen,
     /// Each with when it began.
     states: Vec<(String, String, Duration)>,
 }
 
 impl Default for Beside {
     fn default() -> Self {
-        Self { ours: Software::ours(), seen: None, states: Vec::new() }
+        Self { ours: Software::ours(), seen: Seen::default(), states: Vec::new() }
     }
 }
 
@@ -98,20 +135,20 @@ impl Beside {
             (name, reason, since)
         });
         self.states = states.collect();
-        self.seen = Some(seen);
+        self.seen = seen;
     }
 
     /// The keeper, if one runs and tells of itself.
     pub(super) fn keeper(&self) -> Option<&KeeperStatus> {
-        match &self.seen.as_ref()?.keeper {
+        match self.seen.keeper.as_ref()? {
             Keeper::Tells(status) => Some(status),
             Keeper::Absent | Keeper::Silent => None,
         }
     }
 
-    /// The program of the DNS, if one answers.
+    /// The program of the DNS, if one runs.
     pub(super) fn dns(&self) -> Option<&Software> {
-        self.seen.as_ref()?.dns.as_ref()
+        self.seen.dns.as_ref()
     }
 
     /// What they make worse.
@@ -126,15 +163,14 @@ impl Beside {
 
 /// Looks until the runtime ends; what is seen anew becomes an event.
 pub(super) async fn watch(config: Arc<Config>, events: rt::Sender<Event>) {
-    let mut last = None;
+    let mut watched = Watched::default();
     loop {
         let config = Arc::clone(&config);
-        let seen = rt::blocking(move || Seen::look(&config.run_dir)).await;
-        if last.as_ref() != Some(&seen) {
-            last = Some(seen.clone());
-            if events.send(Event::Beside(Box::new(seen))).await.is_err() {
-                return;
-            }
+        let before = watched.seen.clone();
+        watched.take(rt::blocking(move || Look::take(&config.run_dir)).await);
+        if watched.seen != before && events.send(Event::Beside(Box::new(watched.seen.clone()))).await.is_err()
+        {
+            return;
         }
         rt::sleep(LOOK_EVERY).await;
     }
@@ -161,21 +197,53 @@ mod tests {
         let ours = beside.ours.clone();
         let older = Software { version: "0.0.1".into(), ..ours.clone() };
         let no_rules = KeeperDegraded { name: "no_firewall".into(), reason: "none".into() };
-        let both = Seen { keeper: Keeper::Tells(told(&older, vec![no_rules])), dns: Some(older.clone()) };
+        let both =
+            Seen { keeper: Some(Keeper::Tells(told(&older, vec![no_rules]))), dns: Some(older.clone()) };
         beside.take(both, Duration::from_secs(10));
         assert_eq!(names(&beside), ["keeper_version", "no_firewall", "dns_version"]);
         let states: Vec<Degraded> = beside.degraded(Duration::from_secs(15)).collect();
         assert!(states.iter().all(|state| state.since_s == 5));
         for state in [&states[0], &states[2]] {
-            assert!(state.reason.contains("0.0.1") && state.reason.contains("--renew"), "{state:?}");
+            assert!(state.reason.contains("0.0.1"), "{state:?}");
+            assert!(
+                state.reason.contains("--renew") && state.reason.contains("restart the router"),
+                "{state:?}"
+            );
         }
-        let renewed = Seen { keeper: Keeper::Tells(told(&ours, Vec::new())), dns: Some(older) };
+        let renewed = Seen { keeper: Some(Keeper::Tells(told(&ours, Vec::new()))), dns: Some(older) };
         beside.take(renewed, Duration::from_secs(20));
         assert_eq!(names(&beside), ["dns_version"]);
         assert_eq!(beside.degraded(Duration::from_secs(30)).next().map(|state| state.since_s), Some(20));
         for (keeper, name) in [(Keeper::Absent, "no_keeper"), (Keeper::Silent, "keeper_version")] {
-            beside.take(Seen { keeper, dns: None }, Duration::from_secs(40));
+            beside.take(Seen { keeper: Some(keeper), dns: None }, Duration::from_secs(40));
             assert_eq!(names(&beside), [name]);
         }
+    }
+
+    #[test]
+    fn what_cannot_be_seen_once_is_as_it_was() {
+        let ours = Software::ours();
+        let tells = || Keeper::Tells(KeeperStatus { pid: 1, software: ours.clone(), ..Default::default() });
+        let dns = || Ok(ours.clone());
+        let failed = || io::Error::from_raw_os_error(libc::EMFILE);
+        let mut watched = Watched::default();
+        watched.take(Look { keeper: Err(failed()), dns: Err(failed()) });
+        watched.take(Look { keeper: Ok(Keeper::Silent), dns: Err(ErrorKind::NotFound.into()) });
+        assert_eq!(watched.seen, Seen::default());
+        watched.take(Look { keeper: Ok(tells()), dns: dns() });
+        let both = Seen { keeper: Some(tells()), dns: Some(ours.clone()) };
+        assert_eq!(watched.seen, both);
+        for (keeper, silence) in
+            [(Ok(Keeper::Silent), ErrorKind::WouldBlock), (Err(failed()), ErrorKind::TimedOut)]
+        {
+            watched.take(Look { keeper, dns: Err(silence.into()) });
+            assert_eq!(watched.seen, both);
+        }
+        for _ in 0..2 {
+            watched.take(Look { keeper: Ok(Keeper::Silent), dns: Err(ErrorKind::ConnectionRefused.into()) });
+        }
+        assert_eq!(watched.seen, Seen { keeper: Some(Keeper::Silent), dns: None });
+        watched.take(Look { keeper: Ok(Keeper::Absent), dns: dns() });
+        assert_eq!(watched.seen, Seen { keeper: Some(Keeper::Absent), dns: Some(ours) });
     }
 }

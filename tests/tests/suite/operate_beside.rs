@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use weave_api::keeper::KeeperStatus;
+use weave_api::keeper::{Keeper, KeeperStatus};
 use weave_api::status::Degraded;
 use weave_tests::world::{Ran, weave};
 use weave_tests::{Options, World, wait_until};
@@ -83,6 +83,32 @@ fn keeper_and_dns_that_an_upgrade_left_behind_are_named_until_they_are_renewed()
     wait_until(SEEN_WITHIN, || "no keeper".into(), || state(&world, "no_keeper").is_none());
 }
 
+/// Both ends of what runs beside the router: a DNS that cannot start, a keeper that is needed.
+#[test]
+fn the_keeper_is_there_after_a_renewal_that_fails_and_while_a_router_runs() {
+    let world = World::new(Options::clear().bare(1));
+    world.weave(0, &["launch"]).ok();
+    let before = keeper(&world).pid;
+    // The sidecar makes its socket anew, and a directory is in its place.
+    let socket = weave_api::names::sidecar_socket(&world.host(0).run_dir());
+    fs::remove_file(&socket).unwrap();
+    fs::create_dir(&socket).unwrap();
+    let ran = world.weave(0, &["keeper", "--renew"]);
+    assert!(ran.code == Some(1) && ran.stderr.contains("cannot start the DNS"), "{ran:?}");
+    let look = || weave_api::keeper::look(&world.host(0).run_dir()).unwrap();
+    let told = |keeper| match keeper {
+        Keeper::Tells(status) => status.pid,
+        Keeper::Absent | Keeper::Silent => panic!("{keeper:?}"),
+    };
+    let after = told(look());
+    assert_ne!(after, before);
+    fs::remove_dir(&socket).unwrap();
+    world.weave(0, &["stop-dns"]).ok();
+    assert_eq!(told(look()), after, "the router needs it");
+    world.weave(0, &["stop"]).ok();
+    assert_eq!(look(), Keeper::Absent, "nothing is left to keep");
+}
+
 /// Hides programs from a router and all that it starts: a device is none.
 fn launch_without(world: &World, programs: &[&str]) {
     let mut command = world.host(0).command("unshare");
@@ -122,4 +148,26 @@ fn a_host_without_a_program_for_rules_says_so_and_rules_of_one_do_not_outlive_it
     wait_until(SEEN_WITHIN, || format!("rules of nft stay: {}", rules()), || by_iptables() && !by_nft());
     inside(&format!("mount --bind /dev/null {iptables}"));
     wait_until(SEEN_WITHIN, || format!("rules of iptables stay: {}", rules()), || by_nft() && !by_iptables());
+}
+
+#[test]
+fn rules_that_others_lead_to_stay_by_name_until_nobody_does() {
+    let world = World::new(Options::clear().bare(1));
+    world.weave(0, &["launch", "--no-dns"]).ok();
+    world.tool(0, "iptables -N ADMIN");
+    world.tool(0, "iptables -A ADMIN -j WEAVE-FORWARD");
+    world.weave(0, &["stop"]).ok();
+    let iptables = fs::canonicalize(world.tool(0, "which iptables").trim()).unwrap();
+    launch_without(&world, &[&iptables.display().to_string()]);
+    let left = || state(&world, "other_rules");
+    wait_until(SEEN_WITHIN, || format!("{:?}", world.status(0).degraded), || left().is_some());
+    assert!(left().unwrap().reason.contains("not made by nft"), "{:?}", left());
+    assert_eq!(state(&world, "no_firewall"), None);
+    let rules = || world.tool(0, "nft list ruleset");
+    assert!(rules().contains("inet weave") && rules().contains("WEAVE-FORWARD"), "{}", rules());
+    assert!(!rules().contains("WEAVE-INPUT"), "what nobody leads to is gone: {}", rules());
+    look(&world);
+    world.tool(0, "nft flush chain ip filter ADMIN");
+    wait_until(SEEN_WITHIN, rules, || !rules().contains("WEAVE"));
+    wait_until(SEEN_WITHIN, || format!("{:?}", world.status(0).degraded), || left().is_none());
 }

@@ -5,7 +5,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixDatagram;
 use std::time::Duration;
 
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use weave_tests::{Options, World, wait_until};
 
 /// Time for a router to start on a busy machine, and for anything it says.
@@ -42,6 +43,62 @@ fn a_service_manager_is_told_that_the_router_is_ready_and_again_and_again_that_i
     }
     router.signal(Signal::SIGTERM).unwrap();
     assert!(router.wait(ENDS_WITHIN).unwrap().success());
+}
+
+#[test]
+fn a_service_ends_its_own_dns_and_none_that_took_its_place() {
+    let world = World::new(Options::clear().bare(1));
+    let host = world.host(0);
+    let running = || weave_api::sidecar::status(&host.run_dir(), SAID_WITHIN).ok().map(|status| status.pid);
+    let start = || {
+        let dns = host.spawn(&mut world.command(0, &["launch-dns", "--foreground"])).unwrap();
+        wait_until(SAID_WITHIN, || "it is not asked".into(), || running() == Some(dns.pid()));
+        dns
+    };
+    let stop = |pid: &str| assert_eq!(world.weave(0, &["stop-dns", &format!("--pid={pid}")]).ok().stderr, "");
+    for instead in [&["keeper", "--renew"][..], &["launch-dns", "--ttl", "60"]] {
+        let mut dns = start();
+        world.weave(0, instead).ok();
+        dns.wait(ENDS_WITHIN).unwrap();
+        let other = running();
+        assert!(other.is_some() && other != Some(dns.pid()), "{instead:?}");
+        for ended in [String::new(), dns.pid().to_string()] {
+            stop(&ended);
+            assert_eq!(running(), other, "{instead:?}, {ended:?}");
+        }
+    }
+    let mut dns = start();
+    stop(&dns.pid().to_string());
+    dns.wait(ENDS_WITHIN).unwrap();
+    assert_eq!(running(), None);
+}
+
+/// A DNS that does not end when another is to take its place.
+fn goes_on_as_it_was_launched(launch_dns: &[&str]) {
+    let world = World::new(Options::clear().bare(1));
+    let status = || weave_api::sidecar::status(&world.host(0).run_dir(), SAID_WITHIN);
+    world.weave(0, &["launch-dns"]).ok();
+    let before = status().unwrap();
+    let signal = |signal| kill(Pid::from_raw(before.pid.cast_signed()), signal).unwrap();
+    signal(Signal::SIGSTOP);
+    let ran = world.weave(0, launch_dns);
+    signal(Signal::SIGCONT);
+    assert!(ran.code == Some(1) && ran.stderr.contains("it does not end"), "{ran:?}");
+    // It ended by the signal it was sent, and the keeper starts it again.
+    let again = || status().is_ok_and(|now| now.pid != before.pid);
+    wait_until(SAID_WITHIN, || "the keeper starts none".into(), again);
+    assert_eq!(status().unwrap().ttl_s, before.ttl_s);
+    world.weave(0, &["stop-dns"]).ok();
+}
+
+#[test]
+fn a_dns_that_does_not_give_its_place_to_a_service_goes_on_as_it_was_launched() {
+    goes_on_as_it_was_launched(&["launch-dns", "--ttl", "77", "--foreground"]);
+}
+
+#[test]
+fn a_dns_that_does_not_give_its_place_to_another_goes_on_as_it_was_launched() {
+    goes_on_as_it_was_launched(&["launch-dns", "--ttl", "77"]);
 }
 
 #[test]

@@ -95,18 +95,16 @@ fn foreground(new: &DnsSettings, environment: &Environment) -> Result<()> {
     let lock = lock(&run_dir)?;
     let old = super::settings(environment)?;
     write(new, &state_dir)?;
-    terminate(&run_dir)?;
-    publish::tell(environment)?;
-    let served = sidecar::serve(
-        environment,
-        // Its address is one of this host now.
-        || publish::write(&run_dir, &state_dir),
-        move || {
-            drop(lock);
-            // Fails when no service manager asked for it: nobody to tell.
-            let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
-        },
-    );
+    // Its address is one of this host now.
+    let attached = || publish::write(&run_dir, &state_dir);
+    let ready = move || {
+        drop(lock);
+        // Fails when no service manager asked for it: nobody to tell.
+        let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+    };
+    let served = terminate(&run_dir)
+        .and_then(|_| publish::tell(environment))
+        .and_then(|()| sidecar::serve(environment, attached, ready));
     if served.is_err() {
         // Else the keeper would go on trying what does not work. Not to be had once the privileges are
         // gone, and what failed is to be told.
@@ -133,23 +131,35 @@ pub fn have_kept(state_dir: &Path) {
     }
 }
 
-/// Ends the sidecar, if it runs.
-pub fn stop(environment: &Environment) -> Result<()> {
+/// Ends the sidecar, if it runs. `pid`: only if it is that process, which is empty where it has
+/// ended: a service manager stops what another command put a sidecar of its own in the place of.
+pub fn stop(pid: Option<&str>, environment: &Environment) -> Result<()> {
     root::require("stop-dns")?;
-    if !end(environment)? {
-        output::note("no DNS runs here: nothing to stop");
+    if pid == Some("") {
+        return Ok(());
+    }
+    match (end(pid, environment)?, pid) {
+        (false, Some(_)) => return Ok(()),
+        (false, None) => output::note("no DNS runs here: nothing to stop"),
+        (true, _) => {}
     }
     keeper::end_if_idle(environment)
 }
 
-/// Ends the sidecar and has nobody start it again; false when it did not run.
-pub fn end(environment: &Environment) -> Result<bool> {
+/// Ends the sidecar, if it is process `pid` or none is named, and has nobody start it again; false
+/// when it did not run.
+pub fn end(pid: Option<&str>, environment: &Environment) -> Result<bool> {
     let (run_dir, state_dir) = (environment.run_dir()?, environment.state_dir()?);
     let settings = super::settings(environment)?;
     if !settings.enabled && Running::find(&run_dir, Daemon::Dns)?.is_none() {
         return Ok(false);
     }
     let _lock = lock(&run_dir)?;
+    // Looked at under the lock: before it another sidecar may just take its place.
+    let runs = Running::find(&run_dir, Daemon::Dns)?.and_then(|running| running.pid());
+    if pid.is_some_and(|pid| runs.is_none_or(|runs| runs.as_raw_nonzero().to_string() != pid)) {
+        return Ok(false);
+    }
     if settings.enabled {
         write(&DnsSettings { enabled: false, ..settings }, &state_dir)?;
     }
@@ -187,12 +197,13 @@ fn change(new: DnsSettings, environment: &Environment) -> Result<()> {
         return Ok(());
     }
     write(&new, &state_dir)?;
-    terminate(&run_dir)?;
-    publish::tell(environment)?;
-    if let Err(failure) = spawn(&run_dir, &state_dir) {
+    let begun = terminate(&run_dir)
+        .and_then(|_| publish::tell(environment))
+        .and_then(|()| spawn(&run_dir, &state_dir));
+    if let Err(failure) = begun {
         write(&old, &state_dir)?;
         publish::tell(environment)?;
-        if runs && old.enabled {
+        if runs && old.enabled && Running::find(&run_dir, Daemon::Dns)?.is_none() {
             spawn(&run_dir, &state_dir)?;
         }
         return Err(failure);

@@ -35,6 +35,7 @@ pub(super) fn remove_if_there() -> Result<()> {
 pub(super) fn remove_chains(chains: &[(&str, &str, &[&str])]) -> Result<()> {
     let there = tool::ask(NFT, &["list", "chains"])?;
     let there = tables_of_chains(&String::from_utf8_lossy(&there.stdout));
+    let mut outcome = Ok(());
     for (table, chain, parents) in chains {
         for family in ["ip", "ip6"] {
             let place = format!("{family} {table}");
@@ -49,10 +50,10 @@ pub(super) fn remove_chains(chains: &[(&str, &str, &[&str])]) -> Result<()> {
                 }
             }
             let _ = writeln!(script, "flush chain {place} {chain}\ndelete chain {place} {chain}");
-            tool::tell(NFT, &["-f", "-"], &script)?;
+            outcome = outcome.and(tool::tell(NFT, &["-f", "-"], &script));
         }
     }
-    Ok(())
+    outcome
 }
 
 /// All chains in the words of `nft list chains`: each with its table and the family of that.

@@ -78,6 +78,18 @@ pub struct Routes {
     pub broadcast: Vec<LinkId>,
     /// This host's own frames may take no unencrypted link.
     pub sealed_only: bool,
+    /// Links to one peer of which the second follows the first: what came by one goes back by
+    /// neither.
+    pub followed: Vec<(LinkId, LinkId)>,
+}
+
+impl Routes {
+    /// True if both links lead to one peer.
+    #[must_use]
+    #[inline]
+    pub fn same_peer(&self, a: LinkId, b: LinkId) -> bool {
+        a == b || self.followed.iter().any(|&pair| pair == (a, b) || pair == (b, a))
+    }
 }
 
 /// What the topology says about one peer.

@@ -83,7 +83,7 @@ fn frames_without_route_or_key_are_dropped() {
     let counters = rig::link_counters();
     rig.a.command(|_| Command::SetLink { link: FORGER_LINK, address, counters: Arc::clone(&counters) });
     let peers = vec![neighbour(2, rig::LINK), neighbour(9, FORGER_LINK)];
-    let routes = Routes { peers, broadcast: vec![rig::LINK], sealed_only: false };
+    let routes = Routes { peers, broadcast: vec![rig::LINK], ..Routes::default() };
     let routes = Arc::new(routes);
     rig.a.command(|_| Command::SetRoutes(Arc::clone(&routes)));
     rig.a.send(0, &lost);
@@ -109,7 +109,7 @@ fn a_peer_that_no_route_leads_to_costs_the_others_nothing() {
     let routes = Arc::new(Routes {
         peers: vec![neighbour(2, rig::LINK)],
         broadcast: vec![link, rig::LINK],
-        sealed_only: false,
+        ..Routes::default()
     });
     rig.a.command(|_| Command::SetRoutes(Arc::clone(&routes)));
     for number in 0..100 {

@@ -41,6 +41,8 @@ pub struct RouteTable {
     pub peers: BTreeMap<PeerName, ShardRoute>,
     /// Where our own frames for everybody go.
     pub broadcast: Vec<Session>,
+    /// Links to one peer of which the second follows the first.
+    pub followed: Vec<(Session, Session)>,
 }
 
 /// Where a received frame goes.
@@ -66,6 +68,10 @@ pub enum Drop {
 }
 
 impl RouteTable {
+    fn same_peer(&self, a: Session, b: Session) -> bool {
+        a == b || self.followed.iter().any(|&pair| pair == (a, b) || pair == (b, a))
+    }
+
     /// Where a frame with `header` goes that came by `link` from `neighbour` to the
     /// host `ours`.
     ///
@@ -96,13 +102,16 @@ impl RouteTable {
                     return Ok(Course { here: true, on: Vec::new() });
                 }
                 match self.peers.get(&destination) {
-                    Some(route) if route.next != link => Ok(Course { here: false, on: vec![route.next] }),
+                    Some(route) if !self.same_peer(route.next, link) => {
+                        Ok(Course { here: false, on: vec![route.next] })
+                    }
                     Some(_) | None => Err(Drop::NoRoute),
                 }
             }
             None => match from {
                 Some(route) if route.broadcast_from.contains(&link) => {
-                    let on = route.broadcast_to.iter().copied().filter(|to| *to != link).collect();
+                    let on =
+                        route.broadcast_to.iter().copied().filter(|to| !self.same_peer(*to, link)).collect();
                     Ok(Course { here: true, on })
                 }
                 None if source == neighbour => Ok(Course { here: true, on: Vec::new() }),

@@ -68,7 +68,7 @@ impl Bench {
         let far = UdpSocket::bind("127.0.0.1:0").unwrap();
         far.set_read_timeout(Some(WITHIN)).unwrap();
         let address = far.local_addr().unwrap();
-        let routes = Arc::new(Routes { peers: Vec::new(), broadcast: vec![LINK], sealed_only: false });
+        let routes = Arc::new(Routes { broadcast: vec![LINK], ..Routes::default() });
         shard.tables.begin_turn(boot_time());
         for command in [
             Command::SetRoutes(routes),

@@ -91,11 +91,11 @@ impl RouteTable {
     }
 
     /// Link number `number` of `spread`; the outer `None` after the last one, the
-    /// inner one for the link the frame came by.
+    /// inner one for a link to the peer it came from.
     #[must_use]
     pub fn spread_to(&self, spread: Spread, number: usize) -> Option<Option<LinkId>> {
         let &link = self.routes.peers.get(spread.source)?.broadcast_to.get(number)?;
-        Some((link != spread.came_by).then_some(link))
+        Some((!self.routes.same_peer(link, spread.came_by)).then_some(link))
     }
 
     /// Where a frame goes that came as `arrival` says.
@@ -133,14 +133,14 @@ impl RouteTable {
                 }
                 let sealed_only = from.is_some_and(|(_, route)| route.sealed_only);
                 match self.next_of(destination, sealed_only) {
-                    Some(next) if next != link => Ok(Course::Relay(next)),
+                    Some(next) if !self.routes.same_peer(next, link) => Ok(Course::Relay(next)),
                     Some(_) | None => Err(DropReason::NoRoute),
                 }
             }
             None => match from {
                 Some((place, route)) if route.broadcast_from.contains(&link) => {
                     let spread = Spread { source: place, came_by: link };
-                    let goes_on = route.broadcast_to.iter().any(|&to| to != link);
+                    let goes_on = route.broadcast_to.iter().any(|&to| !self.routes.same_peer(to, link));
                     Ok(if goes_on { Course::Everywhere(spread) } else { Course::Here })
                 }
                 // Its link is there before the first routes that know of it.
@@ -181,7 +181,7 @@ mod tests {
             route(5, LEFT, &[LEFT, RIGHT], RIGHT, &[]),
         ];
         let mut table = RouteTable::new(name(1));
-        table.replace(Arc::new(Routes { peers, broadcast: vec![LEFT, RIGHT], sealed_only: false }));
+        table.replace(Arc::new(Routes { peers, broadcast: vec![LEFT, RIGHT], ..Routes::default() }));
         table
     }
 
@@ -275,5 +275,30 @@ mod tests {
         table.replace(Arc::default());
         assert_eq!(ask(&mut table, 2, 2, Some(4)), Err(DropReason::NoRoute));
         assert_eq!((table.next(name(4)), table.broadcast()), (None, &[][..]));
+    }
+
+    #[test]
+    fn what_came_by_one_of_two_links_to_a_peer_goes_back_by_neither() {
+        const LEFT_TOO: LinkId = LinkId(7);
+        let mut table = table();
+        let mut routes = (*table.routes).clone();
+        for (route, followed) in [(1, (LEFT_TOO, RIGHT)), (2, (LEFT, LEFT_TOO))] {
+            // For everybody of 3, and for 3 alone, that comes by the other link to where it goes.
+            routes.followed = vec![followed];
+            routes.peers[route].unicast_from.push(LEFT_TOO);
+            routes.peers[route].broadcast_from.push(LEFT_TOO);
+            table.replace(Arc::new(routes.clone()));
+            let source = routes.peers[route].peer;
+            let arrival = Arrival { link: LEFT_TOO, neighbour: source, source, destination: None };
+            let Course::Everywhere(spread) = table.course(arrival).unwrap_or(Course::Here) else { continue };
+            let sent = (0..4).filter_map(|number| table.spread_to(spread, number).flatten());
+            let (a, b) = followed;
+            assert!(sent.into_iter().all(|link| link != a && link != b), "{followed:?}");
+        }
+        routes.followed = vec![(LEFT_TOO, RIGHT)];
+        table.replace(Arc::new(routes));
+        let arrival =
+            Arrival { link: LEFT_TOO, neighbour: name(3), source: name(3), destination: Some(name(4)) };
+        assert_eq!(table.course(arrival), Err(DropReason::NoRoute));
     }
 }

@@ -138,7 +138,7 @@ impl Mesh {
         Routes {
             peers: (1..=count).filter(|&peer| peer != number).map(route).collect(),
             broadcast: children(number),
-            sealed_only: false,
+            ..Routes::default()
         }
     }
 

@@ -274,7 +274,7 @@ impl Side {
         let routes = Arc::new(Routes {
             peers: vec![neighbour(number, LINK)],
             broadcast: vec![LINK],
-            sealed_only: false,
+            ..Routes::default()
         });
         self.command(|_| Command::SetRoutes(Arc::clone(&routes)));
         self.command(|_| Command::SetLink { link: LINK, address, counters: Arc::default() });

@@ -282,7 +282,9 @@ impl Core {
                 }
             }
         }
-        Routes { peers, broadcast, sealed_only: self.config.require_encryption }
+        let followed = self.links.values().filter(|link| link.replaced.is_some());
+        let followed = followed.filter_map(|link| Some((link.id, self.newest_to(link.peer.name)?.id)));
+        Routes { peers, broadcast, sealed_only: self.config.require_encryption, followed: followed.collect() }
     }
 }
 

@@ -105,9 +105,13 @@ impl Host {
             };
             Some((route.peer, shard))
         });
+        let followed = self.links.values().filter(|link| !link.is_current());
+        let followed =
+            followed.filter_map(|link| Some((link.session, self.newest_to(link.peer.name)?.session)));
         let mut table = RouteTable {
             peers: peers.collect(),
             broadcast: routes.broadcast.iter().filter_map(session).collect(),
+            followed: followed.collect(),
         };
         // A link that passes data is used before both ends have told all others of it,
         // unless its peer is reached by others so far.

@@ -54,6 +54,9 @@ enum Command {
         /// Let the DNS answer on
         #[arg(long)]
         keep_dns: bool,
+        /// For a service manager: only if the router is this process; empty: that one has ended already
+        #[arg(long, value_name = "PID", hide = true)]
+        pid: Option<String>,
     },
     /// Stop and remove every trace: bridge, tap, interfaces of containers, state
     Reset,
@@ -268,8 +271,8 @@ pub fn run(arguments: &[OsString]) -> Result<()> {
         Command::DnsArgs { arguments } => dns::arguments::run(&arguments, &environment),
         Command::Dns => dns::sidecar::run(&environment),
         Command::Router { options, launched } => commands::router::run(*options, &environment, launched),
-        Command::Stop { keep_dns } => commands::stop::run(keep_dns, &environment),
-        Command::StopRouter => commands::stop::run(true, &environment),
+        Command::Stop { keep_dns, pid } => commands::stop::run(keep_dns, pid.as_deref(), &environment),
+        Command::StopRouter => commands::stop::run(true, None, &environment),
         Command::Run { arguments, with_dns } => commands::run::run(&arguments, with_dns, &environment),
         Command::Start { arguments } => commands::start::run(&arguments, &environment),
         Command::Attach(arguments) => commands::attach::run(&arguments, &environment),

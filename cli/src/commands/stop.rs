@@ -17,10 +17,18 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(3);
 /// Time a router has to end after it was asked, and again after the signal.
 const GONE_WITHIN: Duration = Duration::from_secs(10);
 
-/// Ends the router, if one runs, and the DNS beside it.
-pub fn run(keep_dns: bool, environment: &Environment) -> Result<()> {
+/// Ends the router, if one runs, and the DNS beside it. `pid`: only if it is that process, which is
+/// empty where it has ended: a service manager stops what ended by `weave stop`, too, and another
+/// router may run by then.
+pub fn run(keep_dns: bool, pid: Option<&str>, environment: &Environment) -> Result<()> {
     let run_dir = environment.run_dir()?;
     root::require("stop")?;
+    if let Some(pid) = pid {
+        let runs = Running::find(&run_dir, Daemon::Router)?.and_then(|running| running.pid());
+        if runs.is_none_or(|runs| runs.as_raw_nonzero().to_string() != pid) {
+            return Ok(());
+        }
+    }
     if !stop(&run_dir, Client::stop)? {
         output::note(format_args!("no router runs here ({}): nothing to stop", run_dir.display()));
     }

@@ -73,6 +73,21 @@ fn a_service_ends_its_own_dns_and_none_that_took_its_place() {
     assert_eq!(running(), None);
 }
 
+#[test]
+fn a_service_ends_its_own_router_and_none_that_was_launched_since() {
+    let world = World::new(Options::clear().bare(1));
+    let mut router = world.host(0).spawn(&mut world.command(0, &["router", "--no-dns"])).unwrap();
+    let runs = || world.weave(0, &["status"]).code == Some(0);
+    wait_until(SAID_WITHIN, || "it is not ready".into(), runs);
+    let stop = |pid: &str| assert_eq!(world.weave(0, &["stop", &format!("--pid={pid}")]).ok().stderr, "");
+    for other in ["", "1"] {
+        stop(other);
+        assert!(runs(), "{other:?}");
+    }
+    stop(&router.pid().to_string());
+    assert!(router.wait(ENDS_WITHIN).unwrap().success());
+}
+
 /// A DNS that does not end when another is to take its place.
 fn goes_on_as_it_was_launched(launch_dns: &[&str]) {
     let world = World::new(Options::clear().bare(1));

@@ -179,7 +179,12 @@ fn turned_back(address: SocketAddr) -> io::Result<Option<io::Error>> {
             return Ok(Some(error));
         }
         match socket.recv(&mut [0; 1]) {
-            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {}
+            // Nothing came, in full time or until a signal did.
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut | io::ErrorKind::Interrupted
+                ) => {}
             Err(error) => return Ok(Some(error)),
             Ok(_) => return Ok(None),
         }

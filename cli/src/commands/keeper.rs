@@ -260,13 +260,23 @@ fn start(environment: &Environment, for_router: bool, stdout: Stdio) -> Result<C
         .map_err(failed)
 }
 
+/// How often it is looked for the process of a keeper that just starts.
+const LOOKED_EVERY: Duration = Duration::from_millis(10);
+
 /// Ends the keeper of `run_dir`, if one runs.
 pub fn end(run_dir: &Path) -> Result<()> {
-    let Some(running) = Running::find(run_dir, Daemon::Keeper)? else { return Ok(()) };
-    if running.terminate() && running.wait(ENDS_WITHIN)? {
-        return Ok(());
+    let deadline = Instant::now() + ENDS_WITHIN;
+    while let Some(running) = Running::find(run_dir, Daemon::Keeper)? {
+        if running.terminate() && running.wait(ENDS_WITHIN)? {
+            return Ok(());
+        }
+        if Instant::now() >= deadline {
+            break;
+        }
+        // One that just starts holds its lock before it says which process it is.
+        std::thread::sleep(LOOKED_EVERY);
     }
-    if running.wait(Duration::ZERO)? {
+    if Running::find(run_dir, Daemon::Keeper)?.is_none() {
         return Ok(());
     }
     Err(Failure::new("cannot stop the keeper", "it does not end", "end the process `weave keeper` by hand"))

@@ -279,26 +279,24 @@ mod tests {
 
     #[test]
     fn what_came_by_one_of_two_links_to_a_peer_goes_back_by_neither() {
-        const LEFT_TOO: LinkId = LinkId(7);
+        const RIGHT_TOO: LinkId = LinkId(7);
         let mut table = table();
         let mut routes = (*table.routes).clone();
-        for (route, followed) in [(1, (LEFT_TOO, RIGHT)), (2, (LEFT, LEFT_TOO))] {
-            // For everybody of 3, and for 3 alone, that comes by the other link to where it goes.
-            routes.followed = vec![followed];
-            routes.peers[route].unicast_from.push(LEFT_TOO);
-            routes.peers[route].broadcast_from.push(LEFT_TOO);
-            table.replace(Arc::new(routes.clone()));
-            let source = routes.peers[route].peer;
-            let arrival = Arrival { link: LEFT_TOO, neighbour: source, source, destination: None };
-            let Course::Everywhere(spread) = table.course(arrival).unwrap_or(Course::Here) else { continue };
-            let sent = (0..4).filter_map(|number| table.spread_to(spread, number).flatten());
-            let (a, b) = followed;
-            assert!(sent.into_iter().all(|link| link != a && link != b), "{followed:?}");
-        }
-        routes.followed = vec![(LEFT_TOO, RIGHT)];
+        // 3, at the right, sends for everybody over its older link: on to the left alone.
+        routes.followed = vec![(RIGHT_TOO, RIGHT)];
+        routes.peers[1].broadcast_from.push(RIGHT_TOO);
+        routes.peers[1].unicast_from.push(RIGHT_TOO);
+        table.replace(Arc::new(routes.clone()));
+        let arrival = Arrival { link: RIGHT_TOO, neighbour: name(3), source: name(3), destination: None };
+        let Ok(Course::Everywhere(spread)) = table.course(arrival) else { panic!() };
+        let sent = (0..2).map(|number| table.spread_to(spread, number).unwrap());
+        assert_eq!(sent.collect::<Vec<_>>(), [Some(LEFT), None]);
+        // And nowhere, where only the way back is left.
+        routes.peers[1].broadcast_to = vec![RIGHT];
         table.replace(Arc::new(routes));
-        let arrival =
-            Arrival { link: LEFT_TOO, neighbour: name(3), source: name(3), destination: Some(name(4)) };
+        assert_eq!(table.course(arrival), Ok(Course::Here));
+        // For 4, which is behind 3: not back either.
+        let arrival = Arrival { destination: Some(name(4)), ..arrival };
         assert_eq!(table.course(arrival), Err(DropReason::NoRoute));
     }
 }

@@ -175,13 +175,9 @@ impl Core {
         if old.is_none() && self.current_links() >= limit {
             self.make_room_for(peer.name);
         }
-        if let Some((old_id, ..)) = old
-            && self.free_link_id().is_none()
-        {
-            // Its place is the only one.
-            self.remove_link(old_id);
-        }
-        let Some(id) = self.free_link_id().filter(|_| old.is_some() || self.current_links() < limit) else {
+        let may = old.is_some() || self.current_links() < limit;
+        let place = self.free_link_id().or(old.map(|(id, ..)| id));
+        let Some(id) = place.filter(|_| may) else {
             refuse(self, format!("this host has its {limit} links"));
             return;
         };
@@ -199,6 +195,8 @@ impl Core {
             refuse(self, format!("the name {name} belongs to a peer with another identity key"));
             return;
         }
+        // Where no place is free: not before the new one is known to be of the same peer.
+        self.remove_link(id);
         let connection = self.connection(stream, established.sealer, established.opener, side);
         let policy = self.config.test.rekey_interval.map_or_else(RekeyPolicy::default, RekeyPolicy::every);
         let (ours, boot) = (self.local.uid, boot_time());

@@ -2,14 +2,17 @@
 
 use std::net::IpAddr;
 use std::num::NonZeroU64;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use weave_perf::traffic::Window;
 use weave_perf::traffic::udp::{Delivery, Load, Receiver, Sender, measure};
 
-use crate::World;
 use crate::losses::KernelDrops;
 use crate::world::{v4, v6};
+use crate::{World, wait_until};
+
+/// A queue of ten thousand frames runs out in much less.
+const CALM: Duration = Duration::from_millis(300);
 
 /// A stream of numbered datagrams.
 #[derive(Debug, Clone, Copy)]
@@ -81,6 +84,29 @@ pub fn send_complete(world: &World, streams: &[Stream], duration: Duration) {
     if lost > 0 {
         eprintln!("{lost} of {sent} lost; dropped by the kernel: {kernel:?}");
     }
+}
+
+/// Waits until what a flood left in the queues of kernel and routers has run out: nothing drops
+/// anything for [`CALM`].
+#[track_caller]
+pub fn wait_calm(world: &World, within: Duration) {
+    let drops = || {
+        let routers: Vec<_> = world.indices().iter().map(|index| all_drops(world, *index)).collect();
+        (KernelDrops::read(world), routers)
+    };
+    let mut last = drops();
+    let mut since = Instant::now();
+    wait_until(
+        within,
+        || "frames are still being dropped".into(),
+        || {
+            let now = drops();
+            if now != last {
+                (last, since) = (now, Instant::now());
+            }
+            since.elapsed() >= CALM
+        },
+    );
 }
 
 /// Everything the router of host `index` dropped, by reason.

@@ -89,6 +89,11 @@ pub struct NamespaceId {
     pub inode: u64,
 }
 
+impl NamespaceId {
+    /// Of no namespace: that of a container whose number was given to another one since.
+    pub const GONE: Self = Self { device: 0, inode: 0 };
+}
+
 /// An open network namespace.
 #[derive(Debug)]
 pub struct Namespace {

@@ -35,7 +35,7 @@ pub struct Record {
     /// The engine's id of the container, or its namespace as the user gave it.
     pub container: String,
     /// Its namespace when it was attached last. Numbers are used again after a
-    /// namespace is gone.
+    /// namespace is gone; [`NamespaceId::GONE`] when that was seen.
     pub namespace: NamespaceId,
     /// MAC of its interface.
     pub mac: MacAddr,
@@ -193,6 +193,9 @@ impl Records {
         self.prune(host)?;
         let id = namespace.id();
         let present = attached(host, namespace)?;
+        if present.is_none() {
+            self.disown(container, id)?;
+        }
         let before = self.find(container, id).cloned();
         let again = before.as_ref().filter(|record| record.is_of_engine() && present.is_none());
         let remembered = again.map_or(&[][..], |record| &record.cidrs);
@@ -362,6 +365,16 @@ impl Records {
     pub fn find(&self, container: &str, id: NamespaceId) -> Option<&Record> {
         let name = file_name(container, id);
         self.records.iter().find(|record| record.file_name() == name)
+    }
+
+    /// Containers that had a namespace of this number have ended, since it has no interface: the
+    /// one that is to be attached there must not be taken for them.
+    fn disown(&mut self, container: &str, id: NamespaceId) -> Result<()> {
+        let is_other = |record: &&Record| record.namespace == id && record.container != container;
+        for record in self.records.iter().filter(is_other).cloned().collect::<Vec<_>>() {
+            self.put(Record { namespace: NamespaceId::GONE, ..record })?;
+        }
+        Ok(())
     }
 
     fn put(&mut self, record: Record) -> Result<()> {

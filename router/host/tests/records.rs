@@ -9,6 +9,7 @@ use std::time::Duration;
 use common::{cidrs, container, in_host};
 use weave_host::attach::{AttachOptions, attached, detach_all};
 use weave_host::bridge::{self, BRIDGE};
+use weave_host::names::is_here;
 use weave_host::netlink::VethEnd;
 use weave_host::records::{Record, Records, read_all};
 use weave_host::tap::{self, Offloads, TAP};
@@ -138,6 +139,36 @@ fn a_record_left_by_a_crash_or_of_an_earlier_namespace_does_no_harm() {
         let records = stored(state.path());
         assert_eq!(records.len(), 1);
         assert_eq!((records[0].container.as_str(), &records[0].cidrs), ("pid:8", &cidrs(&["10.2.2.1/24"])));
+    });
+}
+
+#[test]
+fn a_namespace_with_the_number_of_an_earlier_one_is_not_taken_for_it() {
+    let state = state();
+    in_host(|host| {
+        let (a, b) = (container("a"), container("b"));
+        let (first, second) = ("1".repeat(64), "2".repeat(64));
+        let options = AttachOptions::default();
+        let mut records = Records::open(state.path()).unwrap();
+        let made = records.attach(host, &first, &a, &cidrs(&["10.2.1.1/24"]), &options).unwrap();
+        // The first container ends, and the second gets a namespace of the same number.
+        assert!(detach_all(host, &a).unwrap());
+        let other = records.attach(host, &second, &a, &cidrs(&["10.2.1.2/24"]), &options).unwrap();
+        assert_eq!(other.host_interface, made.host_interface);
+        for attempt in 0..2 {
+            records.prune(host).unwrap();
+            let record = |id: &str| records.all().iter().find(|one| one.container == id).unwrap();
+            assert!(records.has_ended(record(&first)) && !records.has_ended(record(&second)), "{attempt}");
+            assert!(!is_here(record(&first)) && is_here(record(&second)), "{attempt}");
+            // Read anew, as by the next command.
+            drop(records);
+            records = Records::open(state.path()).unwrap();
+        }
+        // It runs again, elsewhere.
+        let again = records.attach(host, &first, &b, &cidrs(&["10.2.1.1/24"]), &options).unwrap();
+        assert_eq!((again.mac, &again.added), (made.mac, &cidrs(&["10.2.1.1/24"])));
+        records.prune(host).unwrap();
+        assert!(records.all().iter().all(|record| !records.has_ended(record)));
     });
 }
 

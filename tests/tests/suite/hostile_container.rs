@@ -21,6 +21,8 @@ fn works(world: &World, routers: [u32; 2]) {
     world.wait_ping(1, v4(0).into(), WITHIN);
     world.wait_ping(0, v4(1).into(), WITHIN);
     world.wait_ping(0, v6(1).into(), WITHIN);
+    // What was sent before may still be on its way.
+    numbered::wait_calm(world, WITHIN);
     let streams = [(0, 1), (1, 0)].map(|(from, to)| Stream { from, to, v6: false, bytes: 900, rate: 2000 });
     numbered::send_complete(world, &streams, Duration::from_secs(1));
     for index in [0, 1] {

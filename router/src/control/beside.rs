@@ -14,7 +14,7 @@ use weave_api::sidecar;
 use weave_api::status::Degraded;
 
 /// How often it is looked.
-const LOOK_EVERY: Duration = Duration::from_secs(15);
+const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// Time the DNS has to tell of itself.
 const DNS_WITHIN: Duration = Duration::from_millis(200);
 /// What starts a keeper, and puts keeper and DNS of another version right.

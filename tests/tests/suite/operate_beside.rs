@@ -1,6 +1,7 @@
 //! What runs beside the router, keeper and DNS: what a router says of them.
 
 use std::fs::{self, File};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -148,6 +149,42 @@ fn a_host_without_a_program_for_rules_says_so_and_rules_of_one_do_not_outlive_it
     wait_until(SEEN_WITHIN, || format!("rules of nft stay: {}", rules()), || by_iptables() && !by_nft());
     inside(&format!("mount --bind /dev/null {iptables}"));
     wait_until(SEEN_WITHIN, || format!("rules of iptables stay: {}", rules()), || by_nft() && !by_iptables());
+}
+
+/// `iptables`, whose tables are in use as long as there is the file named.
+const IN_USE: &str = r#"#!/bin/sh
+case "$*" in *" -S "*) [ -e IN_USE ] && { echo "Another app is holding the xtables lock" >&2; exit 4; };; esac
+exec PROGRAM "$@"
+"#;
+
+#[test]
+fn tables_that_are_in_use_are_not_taken_for_empty_ones() {
+    let world = World::new(Options::clear().bare(1));
+    let directory = world.host(0).directory().join("in-use");
+    fs::create_dir(&directory).unwrap();
+    let (program, in_use) = (directory.join("iptables"), directory.join("now"));
+    let text = IN_USE.replace("IN_USE", &in_use.display().to_string());
+    fs::write(&program, text.replace("PROGRAM", world.tool(0, "which iptables").trim())).unwrap();
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    let mut launch = world.host(0).command(weave());
+    let path = format!("{}:{}", directory.display(), std::env::var("PATH").unwrap());
+    world.run(0, launch.env("PATH", path).args(["launch", "--no-dns"])).ok();
+    let rules = || world.tool(0, "iptables-save").lines().filter(|line| line.contains("WEAVE")).count();
+    let before = rules();
+    assert!(before > 0);
+    fs::write(&in_use, "").unwrap();
+    look(&world);
+    let why = || state(&world, "no_firewall").map(|state| state.reason);
+    wait_until(
+        SEEN_WITHIN,
+        || format!("{:?}", why()),
+        || why().is_some_and(|why| why.contains("xtables lock")),
+    );
+    assert_eq!(rules(), before);
+    fs::remove_file(&in_use).unwrap();
+    look(&world);
+    wait_until(SEEN_WITHIN, || format!("{:?}", why()), || why().is_none());
+    assert_eq!(rules(), before);
 }
 
 #[test]

@@ -17,6 +17,9 @@ const RAW_OUT: &str = "WEAVE-OUTPUT";
 const DOCKER_USER: &str = "DOCKER-USER";
 /// Seconds to wait for another program that changes the tables.
 const WAIT: [&str; 2] = ["-w", "5"];
+/// Exit status where another program has the tables for longer, or memory is short
+/// (`RESOURCE_PROBLEM`, xtables.h): what the tables hold is not known then.
+const RESOURCE_PROBLEM: i32 = 4;
 
 /// Each chain of ours: its table, its name, the chains of the kernel that may lead to it.
 pub(super) const CHAINS: &[(&str, &str, &[&str])] = &[
@@ -246,7 +249,11 @@ fn exists(family: Family, table: &str, chain: &str) -> Result<bool> {
 fn list(family: Family, table: &str, chain: &str) -> Result<Option<String>> {
     let arguments = [&WAIT[..], &["-t", table, "-S", chain]].concat();
     let output = tool::ask(family.iptables(), &arguments)?;
-    Ok(output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned()))
+    match output.status.code() {
+        Some(0) => Ok(Some(String::from_utf8_lossy(&output.stdout).into_owned())),
+        None | Some(RESOURCE_PROBLEM) => Err(tool::refusal(family.iptables(), &output)),
+        Some(_) => Ok(None),
+    }
 }
 
 fn change(family: Family, table: &str, what: &[&str]) -> Result<()> {

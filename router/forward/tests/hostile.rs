@@ -4,7 +4,7 @@
 
 mod rig;
 
-use rig::{Forger, LINK, MAX_FRAME, Options, Rig, frame, mac, name, number_of, wait};
+use rig::{Forger, LINK, MAX_FRAME, Options, Rig, frame, mac, name, not_interrupted, number_of, wait};
 use std::collections::HashSet;
 use std::net::{Ipv4Addr, UdpSocket};
 use std::sync::Arc;
@@ -145,7 +145,7 @@ fn an_authenticated_link_that_is_sealed_sends_sealed_frames_which_the_other_end_
         lead(&rig.a, seen_by);
         rig.a.send(0, &frame(7, 100));
         let mut datagram = [0; 2_000];
-        let len = observer.recv(&mut datagram).unwrap();
+        let len = not_interrupted(|| observer.recv(&mut datagram)).unwrap();
         lead(&rig.a, real);
         assert_eq!(datagram[0], if sealed { 0x10 } else { 0x14 });
         datagram[..len].windows(100).any(|part| part == frame(7, 100))

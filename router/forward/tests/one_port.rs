@@ -3,7 +3,7 @@
 
 mod rig;
 
-use rig::{LINK, Options, Rig, WITHIN, frame, number_of};
+use rig::{LINK, Options, Rig, WITHIN, frame, not_interrupted, number_of};
 use std::collections::HashSet;
 use std::net::UdpSocket;
 use std::sync::Arc;
@@ -23,7 +23,7 @@ fn lanes_keep_their_numbers_and_share_the_mesh_port() {
     let mut see = |shard: usize| {
         rig.a.send(shard, &frame(1, 100));
         let mut buffer = [0; 2000];
-        let (len, source) = far.recv_from(&mut buffer).unwrap();
+        let (len, source) = not_interrupted(|| far.recv_from(&mut buffer)).unwrap();
         let header = OuterHeader::split(&buffer[..len.max(OUTER_LEN)]).unwrap().0;
         assert_eq!(usize::from(header.lane().unwrap().number()), shard);
         assert!(last[shard].is_none_or(|last| header.counter() == last + 1), "a number left out");

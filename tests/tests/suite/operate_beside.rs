@@ -151,20 +151,20 @@ fn a_host_without_a_program_for_rules_says_so_and_rules_of_one_do_not_outlive_it
     wait_until(SEEN_WITHIN, || format!("rules of iptables stay: {}", rules()), || by_nft() && !by_iptables());
 }
 
-/// `iptables`, whose tables are in use as long as there is the file named.
+/// `iptables-save`, which cannot read the tables as long as there is the file named.
 const IN_USE: &str = r#"#!/bin/sh
-case "$*" in *" -S "*) [ -e IN_USE ] && { echo "Another app is holding the xtables lock" >&2; exit 4; };; esac
+[ -e IN_USE ] && { echo "Another app is holding the xtables lock" >&2; exit 4; }
 exec PROGRAM "$@"
 "#;
 
 #[test]
-fn tables_that_are_in_use_are_not_taken_for_empty_ones() {
+fn tables_that_cannot_be_read_are_not_taken_for_empty_ones() {
     let world = World::new(Options::clear().bare(1));
     let directory = world.host(0).directory().join("in-use");
     fs::create_dir(&directory).unwrap();
-    let (program, in_use) = (directory.join("iptables"), directory.join("now"));
+    let (program, in_use) = (directory.join("iptables-save"), directory.join("now"));
     let text = IN_USE.replace("IN_USE", &in_use.display().to_string());
-    fs::write(&program, text.replace("PROGRAM", world.tool(0, "which iptables").trim())).unwrap();
+    fs::write(&program, text.replace("PROGRAM", world.tool(0, "which iptables-save").trim())).unwrap();
     fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
     let mut launch = world.host(0).command(weave());
     let path = format!("{}:{}", directory.display(), std::env::var("PATH").unwrap());

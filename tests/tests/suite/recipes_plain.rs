@@ -1,4 +1,5 @@
-//! Every recipe of the feature page on network namespaces without an engine, on every topology.
+//! Every recipe of the feature page on network namespaces without an engine, on every topology; on
+//! two of them with the long tests.
 
 use weave_tests::engines::Topology;
 use weave_tests::recipe::follow_plain;
@@ -23,12 +24,12 @@ macro_rules! recipes {
                 }
 
                 #[test]
-                fn on_a_ring_of_five() {
+                fn long_on_a_ring_of_five() {
                     follow_plain($name, TEXT, Topology::Ring);
                 }
 
                 #[test]
-                fn on_a_full_mesh_of_four() {
+                fn long_on_a_full_mesh_of_four() {
                     follow_plain($name, TEXT, Topology::FullMesh);
                 }
             }

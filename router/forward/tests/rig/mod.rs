@@ -390,8 +390,13 @@ pub fn neighbour(number: u8, link: LinkId) -> PeerRoute {
 
 /// Takes a frame; a receive with a time limit is not restarted after a signal.
 pub fn receive(tap: &UnixDatagram, buffer: &mut [u8]) -> std::io::Result<usize> {
+    not_interrupted(|| tap.recv(buffer))
+}
+
+/// Takes what a socket was given: rings of this process interrupt its calls.
+pub fn not_interrupted<T>(mut call: impl FnMut() -> std::io::Result<T>) -> std::io::Result<T> {
     loop {
-        match tap.recv(buffer) {
+        match call() {
             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
             other => return other,
         }

@@ -1,6 +1,7 @@
 //! In steady state no frame costs an allocation.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+#[path = "shards/rig/mod.rs"]
 mod rig;
 
 use rig::mesh::{Mesh, between};

@@ -83,7 +83,7 @@ fn alone_status_answers_and_links_live_at_more_packets_than_pass() {
 }
 
 #[test]
-fn alone_an_idle_pair_of_routers_uses_next_to_nothing_of_a_core() {
+fn long_an_idle_pair_of_routers_uses_next_to_nothing_of_a_core() {
     let world = World::pair(Options::encrypted());
     wait_until(SETTLED * 2, || "time".into(), || world.status(0).uptime_s >= SETTLED.as_secs());
     let pids = [0, 1].map(|index| world.status(index).pid);

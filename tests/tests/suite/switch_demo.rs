@@ -92,7 +92,7 @@ fn alone_as_root_in_under_20_seconds() {
 }
 
 #[test]
-fn alone_three_hosts_show_a_relay_and_a_change_of_routes() {
+fn long_three_hosts_show_a_relay_and_a_change_of_routes() {
     let shown = run("exec \"$0\" demo --hosts 3");
     assert_eq!(shown.code, Some(0), "{}{}", shown.stdout, shown.stderr);
     for part in ["by way of host1: 2 links, encrypted", "direct link", "re-route", "removed"] {

@@ -1,9 +1,6 @@
 //! A link all of whose datagrams come from the mesh port.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
 
-mod rig;
-
-use rig::{LINK, Options, Rig, WITHIN, frame, not_interrupted, number_of};
+use crate::rig::{LINK, Options, Rig, WITHIN, frame, not_interrupted, number_of};
 use std::collections::HashSet;
 use std::net::UdpSocket;
 use std::sync::Arc;

@@ -1,14 +1,11 @@
 //! Attachments in the kernel: a host and its containers, each a namespace of
 //! its own. Needs root.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
-
-mod common;
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, TcpListener, TcpStream, UdpSocket};
 use std::time::{Duration, Instant};
 
-use common::{cidrs, container, in_host, sysctl};
+use crate::common::{self, cidrs, container, in_host, sysctl};
 use ipnet::IpNet;
 use weave_host::attach::{
     AttachOptions, CONTAINER_INTERFACE, PROBE_WAIT, attach, attached, detach, detach_all, host_interface,

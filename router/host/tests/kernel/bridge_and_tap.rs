@@ -1,13 +1,10 @@
 //! Bridge and tap in the kernel, each test in a namespace of its own. Needs root.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
-
-mod common;
 
 use std::fs;
 use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
-use common::{in_host, sysctl};
+use crate::common::{self, in_host, sysctl};
 use weave_host::bridge::{self, BRIDGE};
 use weave_host::netlink::VethEnd;
 use weave_host::tap::{self, Offloads, TAP, TX_QUEUE_LEN};

@@ -1,11 +1,8 @@
 //! Paths that are too narrow for a frame: TCP is cut again, senders are told, the rest goes in
 //! fragments.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
 
-mod rig;
-
-use rig::mesh::{Mesh, between};
-use rig::{LINK, MAX_FRAME, Options, Rig, frame, wait};
+use crate::rig::mesh::{Mesh, between};
+use crate::rig::{self, LINK, MAX_FRAME, Options, Rig, frame, wait};
 use weave_forward::{Command, DropReason, LinkId, Mode};
 use weave_wire::checksum;
 use weave_wire::packet::{IpVersion, Protocol, Transport};

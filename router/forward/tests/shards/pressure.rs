@@ -1,10 +1,7 @@
 //! What the tap hands over and what the kernel refuses: dropped under its reason or made up for,
 //! and forwarding goes on.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
 
-mod rig;
-
-use rig::{FORGER_LINK, MAX_FRAME, Options, Rig, frame, mac, name, neighbour, number_of, wait};
+use crate::rig::{self, FORGER_LINK, MAX_FRAME, Options, Rig, frame, mac, name, neighbour, number_of, wait};
 use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::sync::Arc;

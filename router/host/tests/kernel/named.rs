@@ -1,5 +1,4 @@
 //! Named namespaces, side by side with iproute2. Needs root.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::process::Command;
 

@@ -1,10 +1,7 @@
 //! Storms: frames for everybody pass up to a rate, and everything else passes as before.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
 
-mod rig;
-
-use rig::mesh::{Mesh, between, number_between};
-use rig::{Options, mac, name, wait};
+use crate::rig::mesh::{Mesh, between, number_between};
+use crate::rig::{Options, mac, name, wait};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use weave_forward::{Command, DropReason};

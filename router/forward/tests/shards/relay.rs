@@ -1,10 +1,7 @@
 //! Frames of other peers are sent on: whole, once, and no further than they may.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
 
-mod rig;
-
-use rig::mesh::{Mesh, between, number_between};
-use rig::{MAX_FRAME, Options, mac, name, wait};
+use crate::rig::mesh::{Mesh, between, number_between};
+use crate::rig::{MAX_FRAME, Options, mac, name, wait};
 use std::collections::HashSet;
 use std::sync::Arc;
 use weave_forward::{Command, DropReason, LinkId, Mode, Report, Routes};

@@ -1,12 +1,9 @@
 //! Remembered attachments against the kernel. Needs root.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
-
-mod common;
 
 use std::path::Path;
 use std::time::Duration;
 
-use common::{cidrs, container, in_host};
+use crate::common::{cidrs, container, in_host};
 use weave_host::attach::{AttachOptions, attached, detach_all};
 use weave_host::bridge::{self, BRIDGE};
 use weave_host::names::is_here;

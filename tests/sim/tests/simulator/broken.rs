@@ -1,5 +1,4 @@
 //! Invariants can fail: a host with a defect is found by the one that is meant for it.
-#![allow(clippy::unwrap_used)]
 
 use std::time::Duration;
 use weave_sim::character::{Character, Defect};

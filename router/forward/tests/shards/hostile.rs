@@ -1,10 +1,9 @@
 //! Whatever comes from the underlay is delivered whole or dropped under its reason, and forwarding
 //! goes on.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
 
-mod rig;
-
-use rig::{Forger, LINK, MAX_FRAME, Options, Rig, frame, mac, name, not_interrupted, number_of, wait};
+use crate::rig::{
+    self, Forger, LINK, MAX_FRAME, Options, Rig, frame, mac, name, not_interrupted, number_of, wait,
+};
 use std::collections::HashSet;
 use std::net::{Ipv4Addr, UdpSocket};
 use std::sync::Arc;

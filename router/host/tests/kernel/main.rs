@@ -1,0 +1,8 @@
+//! What is changed in the kernel, in namespaces of the tests' own. Needs root.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod attach;
+mod bridge_and_tap;
+mod common;
+mod named;
+mod records;

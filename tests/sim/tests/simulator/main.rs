@@ -1,0 +1,8 @@
+//! Meshes of simulated hosts.
+#![allow(clippy::unwrap_used)]
+
+mod broken;
+mod cuts;
+mod names;
+mod same_seed;
+mod seeds;

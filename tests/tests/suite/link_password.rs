@@ -152,7 +152,9 @@ impl Snapshot {
         for directory in [host.run_dir(), host.state_dir()] {
             read_all(&directory, &mut files);
         }
-        files.retain(|(name, _)| !name.ends_with("/router.log") && !name.ends_with("/router.pid"));
+        // The keeper, another process, may have just come up and tells of that when it likes.
+        let own = ["/router.log", "/router.pid", "/keeper.log", "/control/keeper.json"];
+        files.retain(|(name, _)| own.iter().all(|own| !name.ends_with(own)));
         files.sort();
         Self { interfaces, files }
     }

@@ -202,7 +202,7 @@ impl Tables {
         let output = tool::ask(family.save(), &[])?;
         if !output.status.success() {
             // What they hold is not known: they are not empty.
-            return Err(tool::refusal(family.save(), &output));
+            return Err(tool::refusal("read the firewall with", family.save(), &output));
         }
         Ok(Self { family, saved: String::from_utf8_lossy(&output.stdout).into_owned() })
     }

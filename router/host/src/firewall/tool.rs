@@ -42,16 +42,16 @@ pub(super) fn tell(program: &str, arguments: &[&str], input: &str) -> Result<()>
     if output.status.success() {
         return Ok(());
     }
-    Err(refusal(program, &output))
+    Err(refusal("change the firewall with", program, &output))
 }
 
-/// The words of a program that refused.
-pub(super) fn refusal(program: &str, output: &Output) -> Error {
+/// What a program was run for, and its words, as it refused.
+pub(super) fn refusal(step: &'static str, program: &str, output: &Output) -> Error {
     let words = String::from_utf8_lossy(&output.stderr);
     let words = words.split_whitespace().collect::<Vec<_>>().join(" ");
     let words: String = words.chars().filter(|c| !c.is_control()).take(WORDS).collect();
     let refused = std::io::Error::other(if words.is_empty() { output.status.to_string() } else { words });
-    Error::kernel("change the firewall with", program, refused)
+    Error::kernel(step, program, refused)
 }
 
 fn run(program: &str, arguments: &[&str], input: &str) -> Result<Output> {

@@ -374,7 +374,8 @@ fn an_address_that_moves_is_announced() {
             attach(host, &old, &cidrs(&[&net]), &defaults()).unwrap();
             let exchange = |holder: &Namespace| {
                 let server = holder.run(|| UdpSocket::bind((ip(address), 7000)).unwrap()).unwrap();
-                server.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
+                // A question for a neighbour that is lost is asked again after a second.
+                server.set_read_timeout(Some(Duration::from_secs(3))).unwrap();
                 watcher
                     .run(|| {
                         let socket = UdpSocket::bind((unspecified(address), 0)).unwrap();

@@ -4,7 +4,7 @@ use super::buffers::Buffers;
 use super::deliveries::{Deliveries, HandedDelivery};
 use super::sends::Sends;
 use io_uring::register::Restriction;
-use io_uring::{EnterFlags, IoUring, cqueue, opcode, squeue, types};
+use io_uring::{IoUring, cqueue, opcode, squeue, types};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 
@@ -304,15 +304,7 @@ impl Ring {
     }
 
     fn enter(&mut self, want: usize) -> io::Result<()> {
-        let entered = if want > 0 && self.ring.params().is_feature_no_iowait() {
-            // Before Linux 6.15 the kernel counts a shard that waits for frames as one that waits
-            // for a disk: hosts look busy with that (iowait, PSI).
-            let (nothing, flags) = (types::SubmitArgs::new(), EnterFlags::NO_IOWAIT);
-            self.ring.submitter().submit_with_args_and_flags(want, &nothing, flags)
-        } else {
-            self.ring.submit_and_wait(want)
-        };
-        match entered {
+        match self.ring.submit_and_wait(want) {
             Ok(_) => Ok(()),
             Err(error) if matches!(error.raw_os_error(), Some(libc::EBUSY | libc::EINTR | libc::EAGAIN)) => {
                 Ok(())

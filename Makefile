@@ -33,7 +33,7 @@ page: ## builds the status page anew, after a change of its sources
 	@scripts/install-deps
 	@$(PAGE) run build
 
-test-long: ## the tests that need more than 30 s each
+test-long: ## the tests that take long: half a minute each, or many of one kind
 	@scripts/install-deps
 	$(CARGO) nextest run --workspace --locked --profile long
 

@@ -147,7 +147,7 @@ impl Firewall {
     /// The one that this host has; `None`: neither is installed.
     #[must_use]
     pub fn find() -> Option<Self> {
-        if tool::is_installed("iptables") && tool::is_installed("iptables-restore") {
+        if ["iptables", "iptables-restore", "iptables-save"].into_iter().all(tool::is_installed) {
             Some(Self::Iptables)
         } else if tool::is_installed("nft") {
             Some(Self::Nft)

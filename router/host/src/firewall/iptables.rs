@@ -191,7 +191,7 @@ fn script(policy: &Policy, family: Family) -> String {
 
 /// All tables of a family, as its program saves them (iptables-save(8)).
 ///
-/// Read in one go: a program for each chain took a third of what a busy host's keeper uses.
+/// Read in one go: to ask for each chain would start two dozen programs at every look.
 struct Tables {
     family: Family,
     saved: String,

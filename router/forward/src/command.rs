@@ -129,7 +129,7 @@ pub enum Command {
     SetLink {
         /// The link.
         link: LinkId,
-        /// Where its datagrams go.
+        /// Where its datagrams go, and clear ones come from.
         address: SocketAddr,
         /// Where this shard counts what it carries.
         counters: Arc<LinkCounters>,

@@ -118,6 +118,8 @@ pub(crate) struct Shard {
     receive_armed: bool,
     read_armed: bool,
     wake_armed: bool,
+    /// The inbox holds more than there was room for.
+    inbox_waits: bool,
     socket_drops: u32,
     /// The slot of the probe of a path that is being sent.
     probe_slot: Option<u16>,
@@ -160,6 +162,7 @@ impl Shard {
             receive_armed: false,
             read_armed: false,
             wake_armed: false,
+            inbox_waits: false,
             socket_drops: 0,
             probe_slot: None,
             read_errors: 0,
@@ -176,7 +179,12 @@ impl Shard {
         self.ring.enable()?;
         while !self.is_stopping() {
             self.arm()?;
-            self.ring.wait()?;
+            if self.completions.is_empty() {
+                self.ring.wait()?;
+            } else {
+                // Taken while room was made: what is armed may hang on them.
+                self.ring.submit()?;
+            }
             self.counters.turns.add(1);
             self.tables.begin_turn(boot_time());
             self.take_completions();
@@ -234,7 +242,7 @@ impl Shard {
                 if let Some((bytes, home)) = self.handed.complete(slot) {
                     self.give_back(bytes, home);
                 }
-                Ok(())
+                if self.inbox_waits { self.take_inbox() } else { Ok(()) }
             }
             Operation::Wake => {
                 self.wake_armed = false;
@@ -279,6 +287,7 @@ impl Shard {
             Command::SetLink { link, address, counters } => {
                 if let Some(raw) = RawAddress::new(address, self.family) {
                     self.tables.set_link(link, raw, counters);
+                    self.tables.set_source(link, address.ip());
                 }
             }
             Command::SetPathMtu { link, datagram, advise } => self.tables.set_path(link, datagram, advise),

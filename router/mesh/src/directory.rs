@@ -3,7 +3,7 @@
 use hashbrown::HashMap;
 use std::collections::{BTreeMap, BTreeSet};
 use weave_wire::PeerName;
-use weave_wire::link::gossip::PartKey;
+use weave_wire::link::gossip::{PartId, PartKey};
 
 /// How much is indexed, at most.
 #[derive(Debug, Clone, Copy)]
@@ -16,8 +16,8 @@ pub(crate) struct Limits {
     pub per_key: usize,
 }
 
-/// Entries of one peer that wait for room, at most; further ones are refused
-/// until their part changes.
+/// Entries of one peer that wait for room, at most. Further ones are refused until their part
+/// changes, or none waits any more.
 const WAITING_PER_PEER: usize = 256;
 
 /// The index. An entry beyond a limit waits until there is room for it.
@@ -31,6 +31,8 @@ pub(crate) struct Directory<K, V> {
     total: usize,
     /// Entries that did not fit when their part came, [`WAITING_PER_PEER`] at most.
     waiting: BTreeMap<PeerName, BTreeSet<(PartKey, K, V)>>,
+    /// Peers of which more did not fit than may wait.
+    overflowed: BTreeSet<PeerName>,
     changed: BTreeSet<K>,
     /// How often an entry did not fit.
     pub(crate) refused: u64,
@@ -45,6 +47,7 @@ impl<K: Ord + Clone, V: Ord + Clone> Directory<K, V> {
             per_peer: HashMap::new(),
             total: 0,
             waiting: BTreeMap::new(),
+            overflowed: BTreeSet::new(),
             changed: BTreeSet::new(),
             refused: 0,
         }
@@ -64,12 +67,11 @@ impl<K: Ord + Clone, V: Ord + Clone> Directory<K, V> {
         for entry in old.iter().filter(|entry| new.binary_search(entry).is_err()) {
             removed |= self.remove(source, entry);
         }
-        for (key, value) in new {
-            if old.binary_search(&(key.clone(), value.clone())).is_err()
-                && !self.insert(source, key.clone(), value.clone())
-            {
-                self.refused += 1;
-                self.wait(source, key, value);
+        let overflowed = self.overflowed.contains(&source.owner);
+        for entry in new {
+            let is_old = old.binary_search(&entry).is_ok();
+            if !is_old || (overflowed && !self.holds(source, &entry)) {
+                self.offer(source, entry);
             }
         }
         if removed {
@@ -77,15 +79,48 @@ impl<K: Ord + Clone, V: Ord + Clone> Directory<K, V> {
         }
     }
 
-    fn wait(&mut self, source: PartKey, key: K, value: V) {
+    /// Takes an entry in, or lets it wait.
+    fn offer(&mut self, source: PartKey, (key, value): (K, V)) {
+        if self.insert(source, key.clone(), value.clone()) {
+            return;
+        }
+        self.refused += 1;
         let waiting = self.waiting.entry(source.owner).or_default();
         if waiting.len() < WAITING_PER_PEER {
             waiting.insert((source, key, value));
+        } else {
+            self.overflowed.insert(source.owner);
         }
     }
 
-    /// Takes in what waited, as far as there is room now.
+    /// True if an entry is there, or waits.
+    fn holds(&self, source: PartKey, (key, value): &(K, V)) -> bool {
+        let waiting = self.waiting.get(&source.owner);
+        self.get(key).iter().any(|(from, says)| *from == source && says == value)
+            || waiting.is_some_and(|waiting| waiting.contains(&(source, key.clone(), value.clone())))
+    }
+
+    /// Takes in what waited, as far as there is room now, and then what could not even wait.
     fn retry(&mut self) {
+        self.retry_waiting();
+        let is_over = |owner: &PeerName| !self.waiting.contains_key(owner);
+        let over: Vec<_> = self.overflowed.iter().copied().filter(is_over).collect();
+        for owner in over {
+            self.overflowed.remove(&owner);
+            let of_owner = self.sources.range(PartKey { owner, part: PartId(0) }..);
+            let lost: Vec<_> = of_owner
+                .take_while(|(source, _)| source.owner == owner)
+                .flat_map(|(source, says)| says.iter().map(|entry| (*source, entry)))
+                .filter(|(source, entry)| !self.holds(*source, entry))
+                .map(|(source, entry)| (source, entry.clone()))
+                .collect();
+            for (source, entry) in lost {
+                self.offer(source, entry);
+            }
+        }
+    }
+
+    fn retry_waiting(&mut self) {
         for (owner, waiting) in std::mem::take(&mut self.waiting) {
             let mut left = waiting;
             left.retain(|(source, key, value)| !self.insert(*source, key.clone(), value.clone()));
@@ -163,7 +198,6 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::topology::tests::peer;
-    use weave_wire::link::gossip::PartId;
 
     fn source(owner: u16, part: u16) -> PartKey {
         PartKey { owner: peer(owner), part: PartId(part) }
@@ -193,6 +227,33 @@ mod tests {
         assert_eq!(directory.iter().map(|(key, _)| *key).collect::<Vec<_>>(), ["a", "d"]);
         assert_eq!((directory.count(), directory.count_of(peer(1)), directory.count_of(peer(3))), (2, 0, 0));
         assert_eq!(directory.get(&"a")[0].0.owner, peer(2));
+    }
+
+    #[test]
+    fn what_could_not_even_wait_comes_when_there_is_room_at_last() {
+        const KEPT: usize = 10;
+        let said: Vec<_> = (0..KEPT + WAITING_PER_PEER + 50).map(|n| ("a", n)).collect();
+        let limits = Limits { total: 1_000, per_peer: 1_000, per_key: KEPT };
+        // Its part changes while others wait; or it does not, and none is left to wait.
+        for touched in [true, false] {
+            let mut directory = Directory::new(limits);
+            directory.set(source(2, 0), (1_000..1_000 + KEPT).map(|n| ("a", n)).collect());
+            directory.set(source(1, 0), said.clone());
+            assert_eq!(directory.count(), KEPT);
+            let mut left = said.clone();
+            while left.len() > KEPT {
+                // Those that are in give way, ten by ten.
+                let gone: Vec<_> = directory.get(&"a").iter().map(|(_, n)| ("a", *n)).collect();
+                left.retain(|entry| !gone.contains(entry));
+                directory.set(source(2, 0), Vec::new());
+                directory.set(source(1, 0), left.clone());
+                if touched {
+                    directory.set(source(1, 1), vec![("b", left.len())]);
+                }
+                let has = directory.get(&"a").len();
+                assert_eq!(has, KEPT.min(left.len()), "of {}", left.len());
+            }
+        }
     }
 
     #[test]

@@ -44,7 +44,8 @@ pub struct PeerRoute {
     pub unencrypted: bool,
     /// Links on a shortest path from it to us, now or within [`FORMER_PATHS`].
     pub unicast_from: Vec<LinkNumber>,
-    /// Our parent in its tree, now or within [`FORMER_PATHS`].
+    /// Our parent in its tree, and the one before if that was within [`FORMER_PATHS`]. Not more
+    /// of them: what comes from two parents goes on twice, at every host on the way.
     pub broadcast_from: Vec<LinkNumber>,
     /// Our children in its tree.
     pub broadcast_to: Vec<LinkNumber>,
@@ -168,12 +169,6 @@ impl Ways {
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Use {
-    Unicast,
-    Broadcast,
-}
-
 /// The first multiple of `step` that is not before `at`.
 fn rounded_up(at: Duration, step: Duration) -> Duration {
     let steps = at.as_micros().div_ceil(step.as_micros().max(1));
@@ -184,7 +179,10 @@ fn rounded_up(at: Duration, step: Duration) -> Duration {
 #[derive(Debug, Default)]
 pub(crate) struct FormerPaths {
     current: Routes,
-    former: BTreeMap<(PeerName, Use, LinkNumber), Duration>,
+    /// Links on shortest paths from peers to us, and how long they count as such.
+    unicast: BTreeMap<(PeerName, LinkNumber), Duration>,
+    /// Our last parent in the tree of each peer, and how long it counts as one.
+    parents: BTreeMap<PeerName, (LinkNumber, Duration)>,
     /// When the first of them ends.
     next_end: Option<Duration>,
 }
@@ -193,16 +191,16 @@ impl FormerPaths {
     /// These are the paths from now on.
     pub(crate) fn replace(&mut self, new: Routes, now: Duration) {
         let until = rounded_up(now.saturating_add(FORMER_PATHS), FORMER_STEP);
+        let without = |old: &[LinkNumber], new: Option<&Vec<LinkNumber>>| {
+            let gone = old.iter().copied().filter(|link| new.is_none_or(|new| !new.contains(link)));
+            gone.collect::<Vec<_>>()
+        };
         for old in &self.current.peers {
             let route = new.peer(old.peer);
-            let sets = [
-                (Use::Unicast, &old.unicast_from, route.map(|route| &route.unicast_from)),
-                (Use::Broadcast, &old.broadcast_from, route.map(|route| &route.broadcast_from)),
-            ];
-            for (used, old_links, new_links) in sets {
-                let gone = old_links.iter().filter(|link| new_links.is_none_or(|new| !new.contains(link)));
-                self.former.extend(gone.map(|link| ((old.peer, used, *link), until)));
-            }
+            let unicast = without(&old.unicast_from, route.map(|route| &route.unicast_from));
+            self.unicast.extend(unicast.into_iter().map(|link| ((old.peer, link), until)));
+            let parents = without(&old.broadcast_from, route.map(|route| &route.broadcast_from));
+            self.parents.extend(parents.into_iter().map(|link| (old.peer, (link, until))));
         }
         self.current = new;
         self.expire(now);
@@ -210,8 +208,10 @@ impl FormerPaths {
 
     /// Forgets what is no longer accepted.
     pub(crate) fn expire(&mut self, now: Duration) {
-        self.former.retain(|_, until| *until > now);
-        self.next_end = self.former.values().min().copied();
+        self.unicast.retain(|_, until| *until > now);
+        self.parents.retain(|_, (_, until)| *until > now);
+        let ends = self.unicast.values().chain(self.parents.values().map(|(_, until)| until));
+        self.next_end = ends.min().copied();
     }
 
     /// When something is no longer accepted.
@@ -222,17 +222,63 @@ impl FormerPaths {
     /// The current routes, former paths among those accepted.
     pub(crate) fn routes(&self) -> Routes {
         let mut routes = self.current.clone();
-        for (peer, used, link) in self.former.keys() {
-            let Ok(at) = routes.peers.binary_search_by_key(peer, |route| route.peer) else { continue };
-            let Some(route) = routes.peers.get_mut(at) else { continue };
-            let accepted = match used {
-                Use::Unicast => &mut route.unicast_from,
-                Use::Broadcast => &mut route.broadcast_from,
-            };
-            if !accepted.contains(link) {
-                accepted.push(*link);
-            }
+        for (peer, link) in self.unicast.keys() {
+            accept(&mut routes, *peer, *link, |route| &mut route.unicast_from);
+        }
+        for (peer, (link, _)) in &self.parents {
+            accept(&mut routes, *peer, *link, |route| &mut route.broadcast_from);
         }
         routes
+    }
+}
+
+/// Adds a link to those by which frames of `peer` may come, if it can be reached at all.
+fn accept(
+    routes: &mut Routes,
+    peer: PeerName,
+    link: LinkNumber,
+    of: impl Fn(&mut PeerRoute) -> &mut Vec<LinkNumber>,
+) {
+    let Ok(at) = routes.peers.binary_search_by_key(&peer, |route| route.peer) else { return };
+    let Some(links) = routes.peers.get_mut(at).map(of) else { return };
+    if !links.contains(&link) {
+        links.push(link);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::topology::tests::peer;
+
+    #[test]
+    fn only_the_last_of_former_parents_is_accepted() {
+        let by = |link| {
+            let route = PeerRoute {
+                peer: peer(1),
+                next: LinkNumber(link),
+                next_sealed: None,
+                sealed_only: false,
+                hops: 2,
+                cost: 2,
+                unencrypted: false,
+                unicast_from: vec![LinkNumber(link)],
+                broadcast_from: vec![LinkNumber(link)],
+                broadcast_to: Vec::new(),
+            };
+            Routes { peers: vec![route], ..Routes::default() }
+        };
+        let mut paths = FormerPaths::default();
+        for link in [1, 2, 3] {
+            paths.replace(by(link), Duration::ZERO);
+        }
+        let routes = paths.routes();
+        let route = routes.peer(peer(1)).unwrap();
+        assert_eq!(route.broadcast_from, [3, 2].map(LinkNumber));
+        assert_eq!(route.unicast_from, [3, 1, 2].map(LinkNumber));
+        paths.expire(paths.deadline().unwrap());
+        assert_eq!(paths.routes(), by(3));
+        assert_eq!(paths.deadline(), None);
     }
 }

@@ -225,6 +225,12 @@ impl Link {
         }
     }
 
+    /// Where its clear datagrams come from: where the control lane, which is sealed, has followed
+    /// the peer to; at first where TCP came from.
+    pub(super) fn data_from(&self) -> std::net::IpAddr {
+        self.roaming.as_ref().map_or(self.remote, Roaming::address).ip()
+    }
+
     /// How frames go.
     pub(super) const fn mode(&self) -> Mode {
         match self.peer.mode {

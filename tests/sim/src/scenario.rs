@@ -335,8 +335,15 @@ impl Run {
         self.world.start(id);
     }
 
-    /// A machine that was given the name of another.
-    fn twin(&mut self, of: HostId) {
+    /// A machine that was given the name of another. Whom others know by either of the two is
+    /// refused, so that it is one that nobody names: the rest stays connected without it.
+    fn twin(&mut self, at: HostId) {
+        let is_named = |id: &HostId| {
+            let slots = self.hosts.iter().filter_map(|id| self.world.slot(*id));
+            slots.into_iter().any(|slot| slot.settings.targets.contains(&id.address()))
+        };
+        let unnamed = self.hosts.iter().filter(|id| !is_named(id));
+        let Some(of) = unnamed.copied().min_by_key(|id| (*id < at, *id)) else { return };
         let mut state = self.world.new_state();
         let Some(slot) = self.world.slot_mut(of) else { return };
         slot.is_member = false;

@@ -41,7 +41,7 @@ const _: () = assert!(size_of::<Control>() == 24);
 pub enum Origin {
     /// This host's.
     Tap = 0,
-    /// Other peers', sent on.
+    /// Other peers', sent on; and what we send by ourselves, to be seen and to probe paths.
     Relay = 1,
 }
 

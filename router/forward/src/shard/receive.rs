@@ -4,6 +4,7 @@ use super::transmit::Bytes;
 use super::{ERRORS_IN_A_ROW, Shard};
 use crate::command::Report;
 use crate::counters::DropReason;
+use crate::handover::INBOX;
 use crate::io::deliveries::{Home, Write};
 use crate::io::received::Received;
 use crate::io::ring::Completion;
@@ -226,9 +227,12 @@ impl Shard {
         // Before the first look: whoever puts something in later wakes us again.
         // A swap, not a store: it must not sink below the look at the queue.
         door.woken.swap(false, Ordering::AcqRel);
-        while self.handed.has_room()
-            && let Some(mut handed) = door.inbox.take()
-        {
+        for _ in 0..INBOX {
+            self.inbox_waits = !self.handed.has_room();
+            if self.inbox_waits {
+                return Ok(());
+            }
+            let Some(mut handed) = door.inbox.take() else { return Ok(()) };
             match self.tables.open(&mut handed.datagram, handed.source) {
                 Ok(Opened::Frame(frame)) => {
                     self.take_held(handed.datagram, Home::Inbox, frame)?;
@@ -243,6 +247,8 @@ impl Shard {
             }
             door.inbox.give_back(handed.datagram);
         }
+        // Others fill it as fast as it is emptied: after everything else comes the rest.
+        self.wake_door(self.shard);
         Ok(())
     }
 

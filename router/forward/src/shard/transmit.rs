@@ -1,6 +1,6 @@
 //! Onto the links: frames become datagrams, datagrams become sends.
 
-use super::{SLOTS_FOR_A_FRAME, Shard};
+use super::Shard;
 use crate::command::LinkId;
 use crate::counters::DropReason;
 use crate::io::ring::File;
@@ -201,6 +201,19 @@ impl Shard {
         Ok(self.batch)
     }
 
+    /// A slot for a datagram of our own: not one that frames of containers fill. It waits behind
+    /// theirs in the socket, but is sent; else a lane or a path would look dead when it is busy.
+    fn slot_for_own(&mut self, link: LinkId, len: usize) -> io::Result<Option<u16>> {
+        if self.tables.way(link).is_err() {
+            return Ok(None);
+        }
+        let slot = self.slot_for(link, Origin::Relay, len)?;
+        if slot.is_none() {
+            self.counters.dropped(DropReason::SendQueueFull);
+        }
+        Ok(slot)
+    }
+
     /// Hands the batch to the kernel.
     pub(super) fn flush(&mut self) -> io::Result<()> {
         let Some(slot) = self.batch else { return Ok(()) };
@@ -234,10 +247,7 @@ impl Shard {
             self.flush()?;
         }
         let len = OUTER_LEN + KEEP_ALIVE_LEN + TAG_LEN;
-        if self.tables.way(link).is_err() || self.sends.available(Origin::Tap) < SLOTS_FOR_A_FRAME {
-            return Ok(());
-        }
-        let Some(slot) = self.slot_for(link, Origin::Tap, len)? else { return Ok(()) };
+        let Some(slot) = self.slot_for_own(link, len)? else { return Ok(()) };
         let Some(datagram) = self.sends.extend(slot, len) else { return Ok(()) };
         datagram.fill(0);
         let sealed = self
@@ -256,10 +266,7 @@ impl Shard {
     pub(super) fn probe(&mut self, link: LinkId, number: u64, len: u16) -> io::Result<()> {
         let len = usize::from(len).max(OUTER_LEN + KEEP_ALIVE_LEN + 1 + TAG_LEN);
         self.flush()?;
-        if self.tables.way(link).is_err() || self.sends.available(Origin::Tap) < SLOTS_FOR_A_FRAME {
-            return Ok(());
-        }
-        let Some(slot) = self.slot_for(link, Origin::Tap, len)? else { return Ok(()) };
+        let Some(slot) = self.slot_for_own(link, len)? else { return Ok(()) };
         let Some(datagram) = self.sends.extend(slot, len) else { return Ok(()) };
         datagram.fill(0);
         if let Some(place) = datagram.get_mut(OUTER_LEN..OUTER_LEN + KEEP_ALIVE_LEN) {

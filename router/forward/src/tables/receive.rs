@@ -99,6 +99,13 @@ impl Tables {
         self.reports.push(Report::ReceiveInstalled { shard: self.shard, link: new.link, index: new.index });
     }
 
+    /// Says where the clear datagrams of a link come from.
+    pub fn set_source(&mut self, link: LinkId, address: IpAddr) {
+        for session in self.sessions.iter_mut().flatten().filter(|session| session.link == link) {
+            session.address = address;
+        }
+    }
+
     /// Destroys the keys of a receive session.
     pub fn drop_receive(&mut self, index: SessionIndex) {
         self.last_session = None;

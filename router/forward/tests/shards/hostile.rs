@@ -2,17 +2,16 @@
 //! goes on.
 
 use crate::rig::{
-    self, Forger, LINK, MAX_FRAME, Options, Rig, frame, mac, name, not_interrupted, number_of, wait,
+    self, FORGER_LINK, Forger, LINK, MAX_FRAME, Options, Rig, frame, mac, name, not_interrupted, number_of,
+    wait,
 };
-use std::collections::HashSet;
-use std::net::{Ipv4Addr, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::Duration;
 use weave_crypto::REPLAY_WINDOW;
-use weave_forward::{Command, DropReason, MacChange, Mode, Report, boot_time};
+use weave_forward::{Command, DropReason, MacChange, Mode};
 use weave_wire::inner::{ChecksumField, ChecksumRequest};
-use weave_wire::vnet::VNET_LEN;
-use weave_wire::{InnerHeader, MacAddr, OUTER_LEN, SessionIndex};
+use weave_wire::{InnerHeader, MacAddr, OUTER_LEN};
 use zerocopy::IntoBytes;
 
 #[test]
@@ -180,6 +179,28 @@ fn a_clear_datagram_from_another_address_is_dropped() {
 }
 
 #[test]
+fn clear_datagrams_are_taken_from_where_a_link_has_moved_to() {
+    let rig = Rig::new(Options { mode: Mode::Clear, ..Options::default() });
+    let mut forger = Forger::new(&rig);
+    let moved = Ipv4Addr::new(127, 0, 0, 2).into();
+    let address = SocketAddr::new(moved, rig.a.address.port());
+    rig.b.command(|_| Command::SetLink { link: FORGER_LINK, address, counters: rig::link_counters() });
+    let datagram = forger.honest(&frame(1, 100));
+    wait(
+        || rig.b.state(),
+        || {
+            forger.send_from(moved, &datagram);
+            rig.b.counter("tap_writes") > 0
+        },
+    );
+    assert_eq!(number_of(&rig.b.receive()), 1);
+    // And from nowhere else any more.
+    let (next, dropped) = (forger.honest(&frame(2, 100)), rig.b.drops(DropReason::WrongMode));
+    forger.send(&next);
+    wait(|| rig.b.state(), || rig.b.drops(DropReason::WrongMode) == dropped + 1);
+}
+
+#[test]
 fn an_expired_key_opens_nothing() {
     let mut rig = Rig::usual();
     let mut forger = Forger::with_lifetime(&rig, Duration::ZERO);
@@ -276,99 +297,6 @@ fn inner_headers_of_a_later_version_are_dropped() {
     rig.dropped_at_b(DropReason::Malformed, 5);
 }
 
-/// The inner header of an honest fragment.
-fn fragment(index: u8, last: bool) -> [u8; 16] {
-    let header = InnerHeader::new(name(3), Some(name(2)), None);
-    header.of_fragment(index, last).as_bytes().try_into().unwrap()
-}
-
-#[test]
-fn fragments_in_any_order_are_put_together() {
-    let mut rig = Rig::usual();
-    let mut forger = Forger::new(&rig);
-    let frame = frame(1, MAX_FRAME);
-    let size = MAX_FRAME.div_ceil(16);
-    for turn in 0..16 {
-        let mut parts: Vec<_> = frame
-            .chunks(size)
-            .enumerate()
-            .map(|(index, piece)| forger.datagram(0, fragment(index as u8, index == 15), piece))
-            .collect();
-        parts.rotate_left(turn);
-        for part in &parts {
-            forger.send(part);
-        }
-        assert_eq!(rig.b.receive(), frame, "turned by {turn}");
-    }
-    assert_eq!(rig.b.counter("fragments_received"), 256);
-    assert_eq!(rig.b.counter("frames_reassembled"), 16);
-    rig.works();
-}
-
-#[test]
-fn fragments_without_the_others_are_dropped_after_a_second() {
-    let mut rig = Rig::usual();
-    let mut forger = Forger::new(&rig);
-    let frame = frame(1, 200);
-    let parts = [(0, false, 0..100), (1, true, 100..200)]
-        .map(|(index, last, piece)| forger.datagram(0, fragment(index, last), &frame[piece]));
-    forger.send(&parts[0]);
-    wait(|| rig.b.state(), || rig.b.counter("fragments_received") == 1);
-    // Every frame is a turn of its loop.
-    while rig.b.drops(DropReason::FragmentTimeout) == 0 {
-        rig.works();
-    }
-    forger.send(&parts[1]);
-    wait(|| rig.b.state(), || rig.b.counter("fragments_received") == 2);
-    assert_eq!(rig.b.counter("frames_reassembled"), 0);
-}
-
-#[test]
-fn fragments_that_contradict_each_other_are_dropped() {
-    let mut rig = Rig::usual();
-    let mut forger = Forger::new(&rig);
-    // Two that are the last; nothing in it; too much in all. Numbers follow each other.
-    let pairs = [
-        ((0, true, 0), (1, true, 10), DropReason::FragmentInconsistent),
-        ((0, false, 0), (1, true, 50), DropReason::FragmentInconsistent),
-        ((0, false, MAX_FRAME), (1, true, 1), DropReason::FrameTooLong),
-        // As a frame it would be too short.
-        ((0, false, 6), (1, true, 7), DropReason::FrameTooShort),
-    ];
-    for (count, (first, second, reason)) in pairs.into_iter().enumerate() {
-        for (index, last, len) in [first, second] {
-            // Index 0 and last is a whole frame: made a fragment by another index.
-            let header = if index == 0 && last { fragment(5, true) } else { fragment(index, last) };
-            let datagram = forger.datagram(0, header, &frame(1, 2000)[..len]);
-            forger.send(&datagram);
-        }
-        let before = count as u64;
-        wait(
-            || format!("{count}: {}", rig.b.state()),
-            || DropReason::ALL.iter().map(|reason| rig.b.drops(*reason)).sum::<u64>() > before,
-        );
-        assert!(rig.b.drops(reason) > 0, "{count}: {}", rig.b.state());
-    }
-    rig.works();
-}
-
-#[test]
-fn a_link_holds_eight_frames_in_fragments_and_the_oldest_goes() {
-    let mut rig = Rig::usual();
-    let mut forger = Forger::new(&rig);
-    let frame = frame(1, 200);
-    let mut second = Vec::new();
-    for _ in 0..20 {
-        let part = forger.datagram(0, fragment(0, false), &frame[..100]);
-        forger.send(&part);
-        second = forger.datagram(0, fragment(1, true), &frame[100..]);
-    }
-    rig.b.dropped(DropReason::FragmentLimit, 12);
-    forger.send(&second);
-    assert_eq!(rig.b.receive(), frame);
-    rig.works();
-}
-
 #[test]
 fn frames_too_short_and_too_long_are_dropped() {
     let mut rig = Rig::usual();
@@ -462,144 +390,5 @@ fn a_full_table_of_stations_is_counted_and_frames_pass() {
         assert_eq!(rig.b.receive(), frame);
     }
     assert_eq!(rig.b.counter("mac_table_full"), 10, "{}", rig.b.state());
-    rig.works();
-}
-
-#[test]
-fn a_station_whose_report_was_lost_is_reported_again() {
-    let rig = Rig::usual();
-    let mut forger = Forger::new(&rig);
-    let from = |number: u32| {
-        let mut frame = frame(number.into(), 60);
-        frame[6..12].copy_from_slice(&mac(number).0);
-        frame
-    };
-    // Nobody reads reports for a while.
-    let mut last = 0;
-    while rig.b.drops(DropReason::ReportFull) == 0 {
-        last += 1;
-        assert!(last < 10_000, "reports are never full: {}", rig.b.state());
-        let datagram = forger.honest(&from(last));
-        forger.send(&datagram);
-        assert_eq!(rig.b.receive(), from(last));
-    }
-    while rig.b.reports.try_recv().is_ok() {}
-    let datagram = forger.honest(&from(last));
-    forger.send(&datagram);
-    let wanted = Report::MacSeen { mac: mac(last), peer: name(3) };
-    rig.b.await_report("the station", |report| *report == wanted);
-}
-
-#[test]
-fn datagrams_merged_across_lanes_reach_their_owners() {
-    const EACH: u64 = 20;
-    let mut rig = Rig::new(Options { shards: 2, ..Options::default() });
-    let mut forger = Forger::new(&rig);
-    let merged: Vec<_> = (0..2 * EACH)
-        .map(|number| forger.datagram(number as usize % 2, Forger::inner(), &frame(number, 120)))
-        .collect();
-    forger.send_merged(&merged);
-    for shard in 0..2 {
-        let numbers: HashSet<_> =
-            (0..EACH).map(|_| number_of(&rig.b.receive_raw(shard)[VNET_LEN..])).collect();
-        assert_eq!(numbers, (0..EACH).map(|i| 2 * i + shard as u64).collect(), "tap {shard}");
-    }
-    assert_eq!(rig.b.counter("handed_over"), EACH, "{}", rig.b.state());
-    rig.works();
-}
-
-#[test]
-fn a_control_datagram_among_others_reaches_the_control_core() {
-    let mut rig = Rig::usual();
-    let mut forger = Forger::new(&rig);
-    let first = forger.honest(&frame(1, 100));
-    let mut control = forger.honest(&frame(2, 100));
-    control[..2].copy_from_slice(&[0x13, 255]);
-    let last = forger.honest(&frame(3, 100));
-    forger.send_merged(&[first, control.clone(), last]);
-    assert_eq!([1, 3], [(); 2].map(|()| number_of(&rig.b.receive())));
-    let report = rig.b.await_report("a control datagram", |r| matches!(r, Report::ControlDatagram { .. }));
-    let Report::ControlDatagram { datagram, .. } = report else { unreachable!() };
-    assert_eq!(*datagram, *control);
-    rig.works();
-}
-
-#[test]
-fn more_control_datagrams_than_the_core_takes_are_counted() {
-    let mut rig = Rig::usual();
-    let mut forger = Forger::new(&rig);
-    let first = forger.honest(&frame(1, 100));
-    let mut control = first.clone();
-    control[..2].copy_from_slice(&[0x13, 255]);
-    // The first one is forged: only its lane leads the others here.
-    let mut train = vec![control; 60];
-    train[0] = first;
-    train[0][OUTER_LEN + 3] ^= 1;
-    for _ in 0..100 {
-        forger.send_merged(&train);
-    }
-    wait(|| rig.b.state(), || rig.b.drops(DropReason::Forged) == 100);
-    assert!(rig.b.drops(DropReason::ReportFull) >= 100 * 59 - 4096, "{}", rig.b.state());
-    rig.works();
-}
-
-#[test]
-fn what_is_reported_once_only_is_not_lost() {
-    let rig = Rig::usual();
-    let mut forger = Forger::new(&rig);
-    // Nobody reads reports for a while, and strangers have filled their queue.
-    let mut control = forger.honest(&frame(1, 100));
-    control[..2].copy_from_slice(&[0x13, 255]);
-    let mut train = vec![control; 60];
-    train[0][..2].copy_from_slice(&[0x10, 0]);
-    while rig.b.drops(DropReason::ReportFull) == 0 {
-        forger.send_merged(&train);
-    }
-    let session = SessionIndex(0x5000);
-    rig.b.command(|_| rig.b.receive_keys(3, rig.a.address, session, boot_time() + Duration::from_secs(60)));
-    // The shard has come past it.
-    let datagrams = rig.b.counter("datagrams_received");
-    forger.send_merged(&train);
-    wait(|| rig.b.state(), || rig.b.counter("datagrams_received") > datagrams);
-    // It may find room while the queue is emptied, else in its next turn.
-    let is_installed = |report: &Report| matches!(report, Report::ReceiveInstalled { .. });
-    let emptied: Vec<_> = std::iter::from_fn(|| rig.b.reports.try_recv().ok()).collect();
-    if !emptied.iter().any(is_installed) {
-        forger.send(&train[1]);
-        forger.send(&train[0]);
-        rig.b.await_report("installed keys", is_installed);
-    }
-}
-
-#[test]
-fn a_full_inbox_is_counted_and_empties_again() {
-    let mut rig = Rig::new(Options { shards: 2, tap_buffer: 8192, ..Options::default() });
-    let mut forger = Forger::new(&rig);
-    // All but the first of each train belong to shard 1, whose tap nobody empties.
-    let mut sent = 0;
-    while rig.b.drops(DropReason::HandOverFull) == 0 {
-        assert!(sent < 200 * 40, "no inbox is ever full: {}", rig.b.state());
-        let train: Vec<_> = (0..40)
-            .map(|i| forger.datagram(usize::from(i > 0), Forger::inner(), &frame(sent + i, 300)))
-            .collect();
-        forger.send_merged(&train);
-        assert_eq!(number_of(&rig.b.receive()), sent);
-        sent += 40;
-        wait(|| rig.b.state(), || rig.b.counter("datagrams_received") >= sent);
-    }
-    // What was taken in comes out, once each.
-    let handed = rig.b.counter("handed_over");
-    let mut numbers = HashSet::new();
-    for _ in 0..handed {
-        assert!(numbers.insert(number_of(&rig.b.receive_raw(1)[VNET_LEN..])), "delivered twice");
-    }
-    // And the next ones pass.
-    let train: Vec<_> =
-        (0..40).map(|i| forger.datagram(usize::from(i > 0), Forger::inner(), &frame(i, 300))).collect();
-    forger.send_merged(&train);
-    for _ in 1..40 {
-        rig.b.receive_raw(1);
-    }
-    assert_eq!(number_of(&rig.b.receive()), 0);
     rig.works();
 }

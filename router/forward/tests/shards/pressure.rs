@@ -6,7 +6,7 @@ use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
-use weave_forward::{Command, DropReason, LinkId, MacChange, Routes, boot_time};
+use weave_forward::{Command, DropReason, LinkId, MacChange, Report, Routes, boot_time};
 use weave_wire::SessionIndex;
 use weave_wire::vnet::{Gso, VNET_LEN, VnetHeader};
 use zerocopy::IntoBytes;
@@ -164,6 +164,34 @@ fn an_underlay_that_takes_no_more_holds_the_tap_back_and_loses_nothing() {
         take(&rig, COUNT);
     });
     assert!(rig.a.counter("back_pressure") > 0, "{}", rig.a.state());
+    assert!(rig.a.state().contains("dropped []"), "{}", rig.a.state());
+    rig.works();
+}
+
+#[test]
+fn a_path_is_probed_while_the_underlay_takes_no_more() {
+    const COUNT: u64 = 20_000;
+    let mut rig =
+        Rig::new(Options { discipline: Some("tbf rate 80mbit burst 1mb latency 10s"), ..Options::default() });
+    std::thread::scope(|scope| {
+        let taps = &rig.a.taps;
+        scope.spawn(move || {
+            for number in 0..COUNT {
+                taps[0].send(&[VnetHeader::plain().as_bytes(), &frame(number, MAX_FRAME)].concat()).unwrap();
+            }
+        });
+        let (a, b) = (&rig.a, &rig.b);
+        scope.spawn(move || {
+            wait(|| a.state(), || a.counter("back_pressure") > 0);
+            for number in 1..=3 {
+                a.command(|_| Command::Probe { link: rig::LINK, number, len: 1000 });
+                let is_seen =
+                    |r: &Report| matches!(r, Report::ProbeSeen { number: seen, .. } if *seen == number);
+                b.await_report("a probe", is_seen);
+            }
+        });
+        take(&rig, COUNT);
+    });
     assert!(rig.a.state().contains("dropped []"), "{}", rig.a.state());
     rig.works();
 }

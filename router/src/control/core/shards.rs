@@ -36,7 +36,7 @@ impl Core {
     pub(super) fn install(&mut self, id: LinkId, session: SessionIndex, keys: &LinkKeys) {
         self.sessions.insert(session.0, id);
         let Some(link) = self.links.get(&id) else { return };
-        let (peer, mode, address, lanes) = (link.peer.name, link.mode(), link.remote.ip(), link.peer.lanes);
+        let (peer, mode, address, lanes) = (link.peer.name, link.mode(), link.data_from(), link.peer.lanes);
         let (expires, epoch) = (boot_time() + KEY_LIFETIME, u64::from(keys.epoch()));
         let shards = self.group.shards();
         for shard in 0..shards {

@@ -1,0 +1,232 @@
+use super::*;
+
+#[test]
+fn what_others_tell_brings_one_dial_a_second_to_an_address() {
+    let mut dialler = Dialler::default();
+    let mut now = Duration::ZERO;
+    let (ours, peer) = (PeerName::new([2; 6]), PeerName::new([3; 6]));
+    let (Some(ours), Some(peer)) = (ours, peer) else { panic!("names") };
+    let mut dials = 0;
+    while now < seconds(10) {
+        dialler.set_discovered(vec![(peer, vec![address(9)])], ours, now);
+        for (id, ..) in dialler.due(now) {
+            dials += 1;
+            dialler.failed(id, "refused".into(), false, now, 0.0);
+        }
+        // It goes and comes again in every other round.
+        dialler.set_discovered(Vec::new(), ours, now);
+        now += Duration::from_millis(20);
+    }
+    assert!((9..=10).contains(&dials), "{dials}");
+}
+
+fn seconds(n: u64) -> Duration {
+    Duration::from_secs(n)
+}
+
+fn address(last: u8) -> SocketAddr {
+    SocketAddr::from(([10, 0, 0, last], 6783))
+}
+
+#[test]
+fn a_target_is_dialled_at_once_and_again_after_a_failure() {
+    let mut dialler = Dialler::default();
+    assert!(dialler.add_targets(&["a"], seconds(0)));
+    let due = dialler.due(seconds(0));
+    assert_eq!(due.len(), 1);
+    assert!(dialler.due(seconds(0)).is_empty(), "one dial at a time");
+    dialler.failed(due[0].0, "no route".into(), false, seconds(1), 0.0);
+    assert!(dialler.due(seconds(1)).is_empty());
+    assert_eq!(dialler.deadline(), Some(Duration::from_millis(1200)));
+    assert_eq!(dialler.due(seconds(2))[0].2, 1);
+}
+
+#[test]
+fn a_linked_target_is_dialled_again_only_when_its_link_is_lost() {
+    let mut dialler = Dialler::default();
+    assert!(dialler.add_targets(&["a"], seconds(0)));
+    let id = dialler.due(seconds(0))[0].0;
+    dialler.linked(7, Some(id), address(1));
+    assert!(dialler.due(seconds(100)).is_empty());
+    dialler.relinked(7, 8);
+    dialler.lost(7, "old", true, seconds(100), 0.0);
+    assert!(dialler.due(seconds(100)).is_empty());
+    dialler.lost(8, "gone", true, seconds(101), 0.0);
+    assert_eq!(dialler.due(seconds(101)).len(), 1);
+}
+
+#[test]
+fn a_forgotten_target_is_not_dialled_again() {
+    let mut dialler = Dialler::default();
+    assert!(dialler.add_targets(&["a", "b"], seconds(0)));
+    let id = dialler.due(seconds(0))[0].0;
+    dialler.linked(1, Some(id), address(1));
+    dialler.forget(&["a"]);
+    dialler.lost(1, "gone", true, seconds(1), 0.0);
+    assert_eq!(dialler.targets().collect::<Vec<_>>(), [&"b"]);
+    assert!(dialler.due(seconds(1)).is_empty());
+}
+
+#[test]
+fn an_inbound_link_spares_the_dial_to_the_same_address() {
+    let mut dialler = Dialler::default();
+    assert!(dialler.add_targets(&["a"], seconds(0)));
+    let id = dialler.due(seconds(0))[0].0;
+    dialler.resolved(id, address(1));
+    dialler.failed(id, "refused".into(), false, seconds(0), 0.0);
+    dialler.linked(3, None, address(1));
+    assert!(dialler.due(seconds(60)).is_empty());
+}
+
+#[test]
+fn why_a_link_was_lost_is_known_until_the_next_one_passes_data() {
+    let mut dialler = Dialler::default();
+    assert!(dialler.add_targets(&["a"], seconds(0)));
+    let id = dialler.due(seconds(0))[0].0;
+    dialler.linked(1, Some(id), address(1));
+    dialler.lost(1, "UDP does not pass", true, seconds(15), 0.0);
+    let id = dialler.due(seconds(15))[0].0;
+    dialler.linked(2, Some(id), address(1));
+    let reason = |dialler: &Dialler<_>| dialler.of_link(2).and_then(|entry| entry.reason.clone());
+    assert_eq!(reason(&dialler).as_deref(), Some("UDP does not pass"));
+    dialler.established(2);
+    assert_eq!(reason(&dialler), None);
+}
+
+#[test]
+fn a_peer_that_ends_each_link_at_once_is_not_dialled_without_pause() {
+    let mut dialler = Dialler::default();
+    assert!(dialler.add_targets(&["a"], seconds(0)));
+    let mut dials = 0;
+    for millis in 0..60_000 {
+        let now = Duration::from_millis(millis);
+        for (id, ..) in dialler.due(now) {
+            dials += 1;
+            dialler.linked(dials, Some(id), address(1));
+            dialler.lost(dials, "refused", false, now, 0.0);
+        }
+    }
+    assert!(dials < 30, "{dials}");
+}
+
+#[test]
+fn a_recent_peer_that_stays_away_is_forgotten_and_a_target_is_not() {
+    let mut dialler = Dialler::default();
+    dialler.add_recent("old", seconds(0));
+    assert!(dialler.add_targets(&["t"], seconds(0)));
+    let mut now = seconds(0);
+    while now < seconds(1200) {
+        for (id, _, _) in dialler.due(now) {
+            dialler.failed(id, "no answer".into(), false, now, 0.0);
+        }
+        now += seconds(1);
+    }
+    assert_eq!(dialler.entries().len(), 1);
+    assert_eq!(dialler.entries()[0].target, "t");
+}
+
+fn name(last: u8) -> PeerName {
+    PeerName::new([2, 0, 0, 0, 0, last]).unwrap_or_else(|| unreachable!("not zero"))
+}
+
+#[test]
+fn a_discovered_peer_is_dialled_until_it_is_linked_or_gone() {
+    let mut dialler = Dialler::default();
+    dialler.set_discovered(vec![(name(9), vec!["a"]), (name(1), vec!["b"])], name(5), seconds(0));
+    let due = dialler.due(seconds(0));
+    assert_eq!(due.iter().map(|due| due.1).collect::<Vec<_>>(), ["a"], "the smaller name dials first");
+    assert_eq!(dialler.due(YIELD).len(), 1);
+    dialler.linked(7, Some(due[0].0), address(1));
+    dialler.set_discovered(vec![], name(5), seconds(1));
+    dialler.lost(7, "gone", true, seconds(2), 0.0);
+    assert_eq!(dialler.entries().len(), 1, "only the dial under way is left");
+    assert!(dialler.due(seconds(100)).is_empty());
+}
+
+#[test]
+fn a_discovered_peer_that_does_not_answer_is_dialled_every_ten_seconds_for_ever() {
+    let mut dialler = Dialler::default();
+    dialler.set_discovered(vec![(name(9), vec!["a"])], name(5), seconds(0));
+    let mut dials = Vec::new();
+    for second in 0..3_600 {
+        for (id, ..) in dialler.due(seconds(second)) {
+            dials.push(second);
+            dialler.failed(id, "no answer".into(), true, seconds(second), 0.0);
+        }
+    }
+    assert!(dials.windows(2).all(|two| two[1] - two[0] <= 11), "{dials:?}");
+    assert!(dials.len() > 300);
+}
+
+#[test]
+fn each_of_more_peers_than_are_dialled_at_a_time_has_its_turn() {
+    let peer = |n: u16| {
+        let [high, low] = n.to_be_bytes();
+        PeerName::new([2, 0, 0, 1, high, low]).unwrap_or_else(|| unreachable!("not zero"))
+    };
+    let peers: Vec<_> = (0..4_096_u16).map(|n| (peer(n), vec![(n, 1), (n, 2)])).collect();
+    let mut dialler = Dialler::default();
+    let mut dialled = std::collections::BTreeSet::new();
+    let mut now = seconds(0);
+    while now < seconds(120) {
+        dialler.set_discovered(peers.clone(), name(5), now);
+        assert!(dialler.entries().len() <= DISCOVERED);
+        loop {
+            let due = dialler.due(now);
+            for (id, (peer, _), _) in &due {
+                dialled.insert(*peer);
+                dialler.failed(*id, "no answer".into(), false, now, 0.5);
+            }
+            if due.is_empty() {
+                break;
+            }
+        }
+        now += seconds(1);
+    }
+    assert_eq!(dialled.len(), 4_096);
+}
+
+#[test]
+fn a_target_is_not_a_second_time_an_entry_when_it_is_discovered() {
+    let mut dialler = Dialler::default();
+    assert!(dialler.add_targets(&["a"], seconds(0)));
+    dialler.set_discovered(vec![(name(9), vec!["a"])], name(5), seconds(0));
+    assert_eq!(dialler.entries().len(), 1);
+    dialler.set_discovered(vec![], name(5), seconds(1));
+    assert_eq!(dialler.targets().count(), 1);
+}
+
+#[test]
+fn only_addresses_of_hosts_elsewhere_may_be_dialled() {
+    for (text, may) in [
+        ("10.0.0.1:6783", true),
+        ("[fd00::1]:6783", true),
+        ("127.0.0.1:6783", false),
+        ("[::ffff:127.0.0.1]:6783", false),
+        ("0.0.0.0:6783", false),
+        ("0.1.2.3:6783", false),
+        ("224.0.0.1:6783", false),
+        ("255.255.255.255:6783", false),
+        ("[::1]:6783", false),
+        ("[ff02::1]:6783", false),
+        ("[fe80::1]:6783", false),
+        ("10.0.0.1:0", false),
+    ] {
+        assert_eq!(may_dial(text.parse().unwrap_or_else(|_| unreachable!("{text}"))), may, "{text}");
+    }
+}
+
+#[test]
+fn limits_hold() {
+    let mut dialler = Dialler::default();
+    let many: Vec<usize> = (0..=TARGETS).collect();
+    assert!(!dialler.add_targets(&many, seconds(0)));
+    assert!(dialler.entries().is_empty());
+    assert!(dialler.add_targets(&many[..TARGETS], seconds(0)));
+    assert_eq!(dialler.due(seconds(0)).len(), DIALS);
+    assert_eq!(dialler.deadline(), None);
+    for recent in 0..2 * RECENT {
+        dialler.add_recent(10_000 + recent, seconds(0));
+    }
+    assert!(dialler.entries().len() <= TARGETS + RECENT);
+}

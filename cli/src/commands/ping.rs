@@ -16,6 +16,10 @@ use crate::environment::Environment;
 use crate::failure::{Failure, Result};
 use crate::output;
 
+/// How long a connection to the router is left idle: it cuts one that asks nothing for
+/// [`REQUEST_TIME_LIMIT`](weave_api::server::REQUEST_TIME_LIMIT).
+const IDLE_MAX: Duration = Duration::from_secs(3);
+
 /// What `ping` takes.
 #[derive(Debug, Args)]
 pub struct Arguments {
@@ -89,6 +93,9 @@ pub fn run(arguments: &Arguments, environment: &Environment) -> Result<()> {
         }
         if number < arguments.count {
             thread::sleep(interval.saturating_sub(begun.elapsed()));
+            if interval > IDLE_MAX {
+                client = Client::connect(&run_dir, TIME_LIMIT).map_err(failed)?;
+            }
         }
     }
     if text {

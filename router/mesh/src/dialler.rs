@@ -143,9 +143,15 @@ impl<T: Clone + Eq + Hash> Dialler<T> {
         self.add_targets(targets, now)
     }
 
-    /// Not to be dialled again when their links are lost.
-    pub fn forget(&mut self, targets: &[T]) {
-        self.entries.retain(|entry| !targets.contains(&entry.target));
+    /// Not to be dialled again when their links are lost, nor are recent peers at the addresses
+    /// that were found for these targets, which are returned.
+    pub fn forget(&mut self, targets: &[T]) -> Vec<SocketAddr> {
+        let is_one = |entry: &Entry<T>| targets.contains(&entry.target);
+        let forgotten = self.entries.iter().filter(|entry| is_one(entry));
+        let addresses: Vec<_> = forgotten.filter_map(|entry| entry.address).collect();
+        let is_there = |entry: &Entry<T>| entry.address.is_some_and(|at| addresses.contains(&at));
+        self.entries.retain(|entry| !is_one(entry) && !(entry.origin == Origin::Recent && is_there(entry)));
+        addresses
     }
 
     /// A peer there was a link to lately.

@@ -395,6 +395,7 @@ impl Core {
         }
         let (peer, number, address, established) =
             (link.peer.name, link.number, link.address, link.is_established());
+        let forgotten = link.forgotten;
         if address.is_some() {
             tracing::warn!(peer = %link.peer.name, "link lost: {reason}");
             self.counters.links_lost += 1;
@@ -406,7 +407,7 @@ impl Core {
             return self.remove_link(id);
         }
         self.dialler.lost(number, reason, established, now, jitter());
-        if let Some(address) = address.filter(|_| self.config.discovery) {
+        if let Some(address) = address.filter(|_| self.config.discovery && !forgotten) {
             let covered = self.dialler.entries().iter().any(|entry| entry.address == Some(address));
             if !covered {
                 self.dialler.add_recent(address.into(), now);
@@ -529,8 +530,12 @@ impl Core {
                     .ok_or_else(|| Problem::new(Code::TooLarge, what, why, "forget some"))
             }
             Request::Forget { peers } => {
-                self.dialler.forget(&peers);
-                self.recent.retain(|known| !peers.contains(known));
+                let addresses = self.dialler.forget(&peers);
+                let recent: Vec<_> = addresses.iter().map(|at| Target::from(*at)).collect();
+                self.recent.retain(|known| !peers.contains(known) && !recent.contains(known));
+                for link in self.links.values_mut() {
+                    link.forgotten |= link.address.is_some_and(|at| addresses.contains(&at));
+                }
                 self.saver.targets(self.dialler.targets().cloned().collect());
                 self.saver.recent(self.recent.clone());
                 Ok(Reply::Done)

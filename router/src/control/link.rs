@@ -104,6 +104,8 @@ pub(super) struct Link {
     pub(super) remote: SocketAddr,
     /// Where the peer listens, and TCP is dialled; known once it described itself.
     pub(super) address: Option<SocketAddr>,
+    /// The user forgot the target at its other end: no recent peer when it is lost.
+    pub(super) forgotten: bool,
     /// Where datagrams go; known from then on.
     pub(super) roaming: Option<Roaming>,
     /// What its path carries; looked into once the link is established, and since
@@ -199,6 +201,7 @@ impl Link {
             side,
             remote,
             address: None,
+            forgotten: false,
             roaming: None,
             path: None,
             path_reduced: None,

@@ -26,11 +26,13 @@ pub(super) type Names = BTreeMap<HostName, Vec<Says>>;
 pub(super) struct Readers(Vec<rt::Sender<Names>>);
 
 impl Readers {
-    /// Takes one in, with all there is to tell; not if there are too many.
+    /// Takes one in, with all there is to tell. Where there are too many the first is cut off: one
+    /// that is gone is not seen to be before it is told something.
     pub(super) fn add(&mut self, reader: rt::Sender<Names>, all: Names) {
         self.0.retain(|reader| !reader.is_closed());
-        if self.0.len() < READERS_MAX && reader.try_send(all).is_ok() {
+        if reader.try_send(all).is_ok() {
             self.0.push(reader);
+            self.0.drain(..self.0.len().saturating_sub(READERS_MAX));
         }
     }
 
@@ -130,6 +132,22 @@ mod tests {
             told.extend(set);
         }
         assert_eq!(told, all);
+    }
+
+    #[test]
+    fn readers_that_are_gone_keep_no_new_one_out() {
+        let mut readers = Readers::default();
+        let receivers: Vec<_> = (0..READERS_MAX + 2)
+            .map(|_| {
+                let (sender, receiver) = rt::bounded(2);
+                readers.add(sender, Names::new());
+                receiver
+            })
+            .collect();
+        readers.tell(&Names::new());
+        let told: Vec<_> = receivers.iter().map(rt::Receiver::len).collect();
+        assert_eq!(told, [&[1; 2][..], &[2; READERS_MAX]].concat());
+        assert!(receivers[0].is_closed() && !receivers[2].is_closed());
     }
 
     #[test]

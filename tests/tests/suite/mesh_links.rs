@@ -83,7 +83,16 @@ fn a_path_smaller_than_frames_carries_them_all_the_same() {
 
 #[test]
 fn a_host_that_changes_its_address_is_followed() {
-    let world = World::pair(Options::encrypted());
+    followed(Options::encrypted());
+}
+
+#[test]
+fn a_host_of_a_clear_network_that_changes_its_address_is_followed() {
+    followed(Options::clear());
+}
+
+fn followed(options: Options) {
+    let world = World::pair(options);
     world.wait_ping(0, v4(1).into(), LINK_WITHIN);
     let pings = Pings::start(world.container(0), world.container(1), v4(1).into(), 20);
     pings.wait_answer(Instant::now(), LINK_WITHIN, "a ping before");
@@ -95,6 +104,23 @@ fn a_host_that_changes_its_address_is_followed() {
     assert!(after < Duration::from_secs(5), "{after:?}");
     drop(pings.finish());
     assert_eq!(world.status(0).counters["address_moves"], 1);
+}
+
+#[test]
+fn a_forgotten_peer_is_not_dialled_when_its_link_is_lost() {
+    let world = World::new(Options::encrypted().launches(&[(0, &[]), (1, &[])]).no_wait());
+    let target = world.underlay(1).to_string();
+    world.weave(0, &["connect", &target]).ok();
+    world.wait_linked(0, 1, LINK_WITHIN);
+    world.weave(0, &["forget", &target]).ok();
+    assert!(world.is_established(0, 1), "a link that is there stays");
+    world.kill(1);
+    let what = || world.connections(&[0]);
+    wait_until(Duration::from_secs(20), what, || world.status(0).connections.is_empty());
+    // Nor after the next launch.
+    world.stop(0);
+    world.launch(0, &[]);
+    assert_eq!(world.status(0).connections.len(), 0, "{}", what());
 }
 
 #[test]

@@ -93,3 +93,13 @@ fn a_peer_of_a_version_without_echoes_is_named_also_on_the_way() {
     ping(&world, 0, "host1").ok();
     assert_eq!(world.counter(2, "echoes_answered"), 0);
 }
+
+#[test]
+fn pings_may_be_further_apart_than_the_router_waits_for_an_idle_client() {
+    let world = World::pair(Options::clear().not_attached());
+    wait_until(LINK_WITHIN, || world.connections(&[0, 1]), || !world.status(0).routes.is_empty());
+    let far = world.status(1).name.to_string();
+    let apart = weave_api::server::REQUEST_TIME_LIMIT.as_millis() + 300;
+    let text = world.weave(0, &["ping", &far, "-c", "2", "-i", &apart.to_string()]).ok().stdout;
+    assert!(text.contains("2 sent, 2 received"), "{text}");
+}

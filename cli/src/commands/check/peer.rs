@@ -92,12 +92,14 @@ fn is_called(link: &Connection, wanted: &Wanted) -> bool {
     }
 }
 
-/// Where the peer of `link` listens, as far as the link tells.
+/// Where the peer of `link` listens, as far as the link tells: a peer that dialled us shows the
+/// port it came from, until it has described itself.
 fn listens(link: &Connection, port: u16) -> Option<SocketAddr> {
     let address = link.address.address(port)?;
+    let is_described = link.nickname.is_some();
     Some(match link.direction {
-        Direction::Outbound => address,
-        Direction::Inbound => SocketAddr::new(address.ip(), port),
+        Direction::Inbound if !is_described => SocketAddr::new(address.ip(), port),
+        Direction::Inbound | Direction::Outbound => address,
     })
 }
 

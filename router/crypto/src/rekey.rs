@@ -140,7 +140,13 @@ impl Rekey {
     /// True if the keys we send under are too old: the link must go down.
     #[must_use]
     pub fn is_expired(&self, now: Duration) -> bool {
-        now.saturating_sub(self.current.born) >= KEY_LIFETIME
+        now >= self.expires()
+    }
+
+    /// When they are.
+    #[must_use]
+    pub const fn expires(&self) -> Duration {
+        self.current.born.saturating_add(KEY_LIFETIME)
     }
 
     /// Asks for new keys as soon as may be: a lane of either side has passed

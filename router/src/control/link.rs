@@ -8,8 +8,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use weave_crypto::{
-    ConnectionId, Dialler as Side, LinkKeys, PeerInfo, ReceiveKey, RecordError, RecordOpener, RecordSealer,
-    Rekey, RekeyAction, Resumption, SendKey,
+    ConnectionId, Dialler as Side, KEY_LIFETIME, LinkKeys, PeerInfo, ReceiveKey, RecordError, RecordOpener,
+    RecordSealer, Rekey, RekeyAction, Resumption, SendKey,
 };
 use weave_forward::{LinkCounters, LinkId, Mode};
 use weave_mesh::{Backoff, Liveness, PathMtu, Roaming};
@@ -66,6 +66,9 @@ impl Connection {
         self.out.try_send(bytes).map_err(|_| "the peer does not read what it is sent".to_owned())
     }
 }
+
+/// How long a link may live without TCP: its keys end then.
+pub(super) const TCP_LOST_LIMIT: Duration = KEY_LIFETIME;
 
 /// A session whose keys are on their way into the shards.
 struct Installing {
@@ -226,6 +229,26 @@ impl Link {
             control: ControlLane { send: None, receive: Vec::new() },
             routed: false,
         }
+    }
+
+    /// When something is due, as `now` counts; keys count by `boot`.
+    pub(super) fn deadline(&self, now: Duration, boot: Duration) -> Duration {
+        let keys = self.rekey.poll_timeout().map_or(self.rekey.expires(), |at| at.min(self.rekey.expires()));
+        let redial = self.redial.as_ref().filter(|_| !self.redialling).map(|(_, at)| *at);
+        let replaced = match self.replaced {
+            Some(Replaced::Until(at)) => Some(at),
+            Some(Replaced::Serving) | None => None,
+        };
+        let others = [
+            self.liveness.as_ref().map(Liveness::deadline),
+            redial,
+            self.tcp_lost.map(|since| since.saturating_add(TCP_LOST_LIMIT)),
+            self.path.as_ref().map(PathMtu::deadline),
+            replaced,
+            self.roaming.as_ref().and_then(Roaming::deadline),
+        ];
+        let keys = now.saturating_add(keys.saturating_sub(boot));
+        others.into_iter().flatten().fold(keys, Duration::min)
     }
 
     /// Where its clear datagrams come from: where the control lane, which is sealed, has followed

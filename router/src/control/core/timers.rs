@@ -1,8 +1,8 @@
 //! What the core does by the clock.
 
 use super::super::greeting::entropy;
-use super::super::link::Replaced;
-use super::{Core, HOUSEKEEPING, TCP_LOST_LIMIT, tasks};
+use super::super::link::{Replaced, TCP_LOST_LIMIT};
+use super::{Core, HOUSEKEEPING, tasks};
 use crate::rt;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -60,26 +60,7 @@ impl Core {
             next = next.min(at);
         }
         for link in self.links.values() {
-            if let Some(liveness) = &link.liveness {
-                next = next.min(liveness.deadline());
-            }
-            if let Some(at) = link.rekey.poll_timeout() {
-                next = next.min(now + at.saturating_sub(boot));
-            }
-            if let Some((_, at)) = &link.redial
-                && !link.redialling
-            {
-                next = next.min(*at);
-            }
-            if let Some(path) = &link.path {
-                next = next.min(path.deadline());
-            }
-            if let Some(Replaced::Until(at)) = link.replaced {
-                next = next.min(at);
-            }
-            if let Some(at) = link.roaming.as_ref().and_then(weave_mesh::Roaming::deadline) {
-                next = next.min(at);
-            }
+            next = next.min(link.deadline(now, boot));
         }
         next
     }

@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use hickory_server::net::xfer::Protocol;
+use hickory_server::proto::ProtoError;
 use hickory_server::proto::op::{Edns, LowerQuery, Metadata, ResponseCode};
 use hickory_server::proto::rr::rdata::{A, AAAA, NS, PTR, SOA};
 use hickory_server::proto::rr::{DNSClass, LowerName, Name, RData, Record, RecordType};
@@ -224,14 +225,26 @@ impl Server {
         } else {
             DATAGRAM_PLAIN
         };
-        let builder = MessageResponseBuilder::new(&request.queries, has_edns.then_some(&edns));
-        let response = builder.build(metadata, &answer.records, [], &answer.soa, []);
-        let mut bytes = Vec::with_capacity(usize::from(DATAGRAM_PLAIN));
-        let mut encoder = BinEncoder::new(&mut bytes);
-        encoder.set_max_size(limit);
-        match response.destructive_emit(&mut encoder) {
-            Ok(info) => {
-                if info.truncation {
+        let write = |metadata: Metadata, records: &[Record], soa: &[Record]| {
+            let builder = MessageResponseBuilder::new(&request.queries, has_edns.then_some(&edns));
+            let mut bytes = Vec::with_capacity(usize::from(DATAGRAM_PLAIN));
+            let mut encoder = BinEncoder::new(&mut bytes);
+            encoder.set_max_size(limit);
+            let info = builder.build(metadata, records, [], soa, []).destructive_emit(&mut encoder)?;
+            Ok::<_, ProtoError>((bytes, info.truncation))
+        };
+        let written = match write(metadata, &answer.records, &answer.soa) {
+            // OPT comes last and found no room, but has to be there (RFC 6891, 7): who asked asks again
+            // over a connection, and needs none of the records.
+            Ok((_, true)) if has_edns => {
+                metadata.truncation = true;
+                write(metadata, &[], &[])
+            }
+            other => other,
+        };
+        match written {
+            Ok((bytes, is_truncated)) => {
+                if is_truncated {
                     count(&self.counters.truncated);
                 }
                 bytes

@@ -170,6 +170,29 @@ fn all_addresses_come_shuffled_if_they_fit() {
 }
 
 #[test]
+fn what_does_not_fit_is_cut_but_still_says_what_we_can_take() {
+    let server = server();
+    let says = (1..=64).map(|n| Says {
+        origin: "02:00:00:00:00:01".parse().unwrap(),
+        address: [10, 2, 1, n].into(),
+        container: Default::default(),
+    });
+    server.zone.borrow_mut().set_others([(host("many.weave.local"), says.collect())]);
+    for payload in [600, 512, 1000] {
+        let mut message = question("many.weave.local.", RecordType::A);
+        let mut edns = Edns::new();
+        edns.set_max_payload(payload);
+        message.edns = Some(edns);
+        let answer = ask(&server, &message);
+        assert!(answer.metadata.truncation, "{payload}");
+        assert_eq!(answer.edns.as_ref().map(Edns::max_payload), Some(DATAGRAM_MAX), "{payload}");
+        assert_eq!(answer.queries.len(), 1);
+        assert!(answer.answers.is_empty() && answer.authorities.is_empty());
+    }
+    assert_eq!(server.counters.truncated.get(), 3);
+}
+
+#[test]
 fn who_is_no_container_is_refused() {
     let server = server();
     let bytes = question("web.weave.local.", RecordType::A).to_bytes().unwrap();

@@ -328,4 +328,4 @@ fn random_to(most: usize) -> usize {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

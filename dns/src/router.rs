@@ -53,11 +53,17 @@ async fn follow_one(server: &Rc<Server>) -> io::Result<()> {
                 let Some(hello) = decoder.next_value::<Hello>().map_err(io::Error::other)? else { break };
                 hello.check().map_err(io::Error::other)?;
                 greeted = true;
-                server.zone.borrow_mut().mark_stale();
+                greet(server);
             }
             tokio::task::yield_now().await;
         }
     }
+}
+
+/// Another router tells its names from here on.
+fn greet(server: &Server) {
+    server.router_connections.set(server.router_connections.get() + 1);
+    server.zone.borrow_mut().mark_stale();
 }
 
 fn take(server: &Rc<Server>, update: NamesUpdate) {
@@ -66,14 +72,61 @@ fn take(server: &Rc<Server>, update: NamesUpdate) {
         NamesUpdate::Complete => {
             tracing::info!("the router tells of names");
             server.router_lost.set(None);
-            let server = Rc::clone(server);
+            let (server, connection) = (Rc::clone(server), server.router_connections.get());
             spawn_local(async move {
                 tokio::time::sleep(STALE).await;
-                // Another router may be on its way up: what was marked anew is its matter.
-                if server.router_lost.get().is_none() {
-                    server.zone.borrow_mut().drop_stale();
-                }
+                drop_stale(&server, connection);
             });
         }
+    }
+}
+
+/// Forgets what the router of this connection has not told again.
+fn drop_stale(server: &Server, connection: u64) {
+    // Another router may be on its way up, or have come: what was marked anew is its matter, and it
+    // has its own time.
+    let is_lost = server.router_lost.get().is_some();
+    if !is_lost && server.router_connections.get() == connection {
+        server.zone.borrow_mut().drop_stale();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use tokio::runtime::Builder;
+    use tokio::task::LocalSet;
+    use weave_api::names::Says;
+
+    use super::*;
+    use crate::answer::tests::server;
+    use crate::zone::Found;
+
+    #[test]
+    fn each_router_has_its_own_time_to_find_its_peers() {
+        let server = Rc::new(server());
+        let name = "far.weave.local";
+        let says = Says {
+            origin: "02:00:00:00:00:02".parse().unwrap(),
+            address: [10, 2, 1, 7].into(),
+            container: Default::default(),
+        };
+        let known = || server.zone.borrow().find(name) != Found::Nothing;
+        // The timers it starts are not waited for.
+        let runtime = Builder::new_current_thread().enable_time().build().unwrap();
+        LocalSet::new().block_on(&runtime, async {
+            greet(&server);
+            take(&server, NamesUpdate::Set([(name.parse().unwrap(), vec![says])].into()));
+            take(&server, NamesUpdate::Complete);
+            let first = server.router_connections.get();
+            // It starts again, and has not found the peer of that name.
+            server.router_lost.set(Some(Instant::now()));
+            greet(&server);
+            take(&server, NamesUpdate::Complete);
+            drop_stale(&server, first);
+            assert!(known(), "the time of the first router ended");
+            drop_stale(&server, server.router_connections.get());
+            assert!(!known(), "the time of the second router ended");
+        });
     }
 }

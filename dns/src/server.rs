@@ -40,6 +40,8 @@ pub(crate) struct Server {
     pub(crate) not_listening: RefCell<Vec<String>>,
     /// When the router was lost, or that it was never there; `None` while it tells of changes.
     pub(crate) router_lost: Cell<Option<Instant>>,
+    /// How many connections to a router there were: what is to be done later is for one of them.
+    pub(crate) router_connections: Cell<u64>,
 }
 
 impl Server {
@@ -60,6 +62,7 @@ impl Server {
             sockets: RefCell::default(),
             not_listening: RefCell::default(),
             router_lost: Cell::new(Some(Instant::now())),
+            router_connections: Cell::new(0),
         }
     }
 

@@ -19,7 +19,7 @@ fn ip(text: &str) -> IpAddr {
 }
 
 /// One that knows names of 10.2.1.0/24.
-fn server() -> Server {
+pub(crate) fn server() -> Server {
     let directory = tempfile::tempdir().unwrap();
     let config = SidecarConfig {
         run_dir: directory.path().to_owned(),

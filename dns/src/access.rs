@@ -77,10 +77,11 @@ impl Access {
             || self.host.contains(&source)
     }
 
-    /// True if an address, or a network of which a part is asked for, belongs to containers: nobody
-    /// else knows it.
-    pub(crate) fn is_ours(&self, net: &IpNet) -> bool {
-        self.attached.iter().any(|attached| attached.contains(net))
+    /// The network of containers that an address, or a network of which a part is asked for, belongs
+    /// to: nobody else knows it. The widest of several.
+    pub(crate) fn ours(&self, net: &IpNet) -> Option<IpNet> {
+        let ours = self.attached.iter().filter(|attached| attached.contains(net));
+        ours.min_by_key(|attached| attached.prefix_len()).copied()
     }
 }
 
@@ -102,8 +103,8 @@ mod tests {
         for source in ["192.0.2.2", "10.2.2.9", "2001:db8::1"] {
             assert!(!access.allows(source.parse().unwrap()), "{source}");
         }
-        assert!(access.is_ours(&"10.2.1.7/32".parse().unwrap()));
-        assert!(!access.is_ours(&"10.0.0.0/8".parse().unwrap()));
+        assert_eq!(access.ours(&"10.2.1.7/32".parse().unwrap()), Some(access.attached[0]));
+        assert_eq!(access.ours(&"10.0.0.0/8".parse().unwrap()), None);
     }
 
     #[test]

@@ -11,7 +11,6 @@ use hickory_server::proto::serialize::binary::BinEncoder;
 use hickory_server::server::Request;
 use hickory_server::zone_handler::MessageResponseBuilder;
 use ipnet::IpNet;
-use weave_wire::HostName;
 
 use crate::counters::count;
 use crate::server::Server;
@@ -120,13 +119,8 @@ impl Server {
         if let Some(name) = name.as_deref().filter(|name| self.zone.borrow().holds(name)) {
             return Some(self.in_zone(name, query.original().name(), kind));
         }
-        if let Some(net) = reverse_network(query.name()) {
-            let names = self.zone.borrow().names_of(&net.addr()).to_vec();
-            let is_address = net.prefix_len() == net.max_prefix_len();
-            let known = if is_address && !names.is_empty() { Some(names) } else { None };
-            if known.is_some() || self.access.borrow().is_ours(&net) {
-                return Some(self.reverse(query.original().name(), kind, known));
-            }
+        if let Some(answer) = self.reverse(query.name(), query.original().name(), kind) {
+            return Some(answer);
         }
         // In the domain, but no name that a container can have.
         if name.is_none() && self.is_under_domain(query.name()) {
@@ -160,11 +154,8 @@ impl Server {
             IpAddr::V6(v6) => RData::AAAA(AAAA(v6)),
         });
         let mut records: Vec<Record> = records.map(|data| self.record(asked, data)).collect();
-        if name == zone.domain().as_str() && kind == RecordType::SOA {
-            records.extend(self.soa());
-        } else if name == zone.domain().as_str() && kind == RecordType::NS {
-            let server = name_of(&format!("ns.{name}"));
-            records.extend(server.map(|server| self.record(asked, RData::NS(NS(server)))));
+        if name == zone.domain().as_str() {
+            records.extend(self.of_zone(asked, kind));
         }
         if records.is_empty() {
             return self.nothing(ResponseCode::NoError);
@@ -172,35 +163,79 @@ impl Server {
         Answer { code: ResponseCode::NoError, authoritative: true, records, soa: Vec::new() }
     }
 
-    fn reverse(&self, asked: &Name, kind: RecordType, names: Option<Vec<HostName>>) -> Answer {
-        let Some(mut names) = names else { return self.nothing(ResponseCode::NXDomain) };
-        if !matches!(kind, RecordType::PTR | RecordType::ANY) {
-            return self.nothing(ResponseCode::NoError);
+    /// The answer for an address, or for a network of containers; `None`: others know.
+    fn reverse(&self, name: &LowerName, asked: &Name, kind: RecordType) -> Option<Answer> {
+        let Reverse { net, is_inside } = Reverse::of(name)?;
+        let is_address = net.prefix_len() == net.max_prefix_len();
+        let mut names = match self.zone.borrow().names_of(&net.addr()) {
+            names if is_address && !is_inside => names.to_vec(),
+            _ => Vec::new(),
+        };
+        let ours = self.access.borrow().ours(&net);
+        if names.is_empty() && ours.is_none() {
+            return None;
         }
-        shuffle(&mut names);
-        names.truncate(ADDRESSES_MAX);
-        let pointers =
-            names.iter().filter_map(|name| name_of(name.as_str())).map(|name| RData::PTR(PTR(name)));
-        let records = pointers.map(|data| self.record(asked, data)).collect();
-        Answer { code: ResponseCode::NoError, authoritative: true, records, soa: Vec::new() }
+        // The zone of a network begins at the label in which it ends; that of any other address is the
+        // address.
+        let zone = asked.trim_to(ours.map_or(usize::MAX, |ours| labels_of(&ours)));
+        let mut records = Vec::new();
+        if matches!(kind, RecordType::PTR | RecordType::ANY) {
+            shuffle(&mut names);
+            names.truncate(ADDRESSES_MAX);
+            let pointers = names.iter().filter_map(|name| name_of(name.as_str()));
+            records.extend(pointers.map(|name| self.record(asked, RData::PTR(PTR(name)))));
+        }
+        if ours.is_some() && zone == *asked {
+            records.extend(self.of_zone(asked, kind));
+        }
+        if !records.is_empty() {
+            return Some(Answer {
+                code: ResponseCode::NoError,
+                authoritative: true,
+                records,
+                soa: Vec::new(),
+            });
+        }
+        // A part of an address stands for nothing, but addresses may be inside (RFC 8020).
+        let is_there = !is_inside && (!is_address || !names.is_empty() || zone == *asked);
+        let code = if is_there { ResponseCode::NoError } else { ResponseCode::NXDomain };
+        Some(self.nothing_in(&zone, code))
     }
 
+    /// Nothing in the domain.
     fn nothing(&self, code: ResponseCode) -> Answer {
-        Answer { code, authoritative: true, records: Vec::new(), soa: self.soa().into_iter().collect() }
+        let domain = name_of(self.zone.borrow().domain().as_str());
+        domain.map_or_else(|| Answer::code(ResponseCode::ServFail), |domain| self.nothing_in(&domain, code))
+    }
+
+    /// Nothing, by the zone that says so: at or above what is asked for (RFC 2308, 3).
+    fn nothing_in(&self, zone: &Name, code: ResponseCode) -> Answer {
+        Answer { code, authoritative: true, records: Vec::new(), soa: self.soa(zone).into_iter().collect() }
+    }
+
+    /// What a zone says of itself.
+    fn of_zone(&self, zone: &Name, kind: RecordType) -> Option<Record> {
+        if kind == RecordType::SOA {
+            return self.soa(zone);
+        }
+        let server = self.in_domain("ns").filter(|_| kind == RecordType::NS)?;
+        Some(self.record(zone, RData::NS(NS(server))))
     }
 
     fn record(&self, name: &Name, data: RData) -> Record {
         Record::from_rdata(name.clone(), self.ttl_s, data)
     }
 
-    /// Nobody copies this zone: only its times count.
-    fn soa(&self) -> Option<Record> {
-        let zone = self.zone.borrow();
-        let domain = zone.domain().as_str();
-        let (server, person) = (name_of(&format!("ns.{domain}"))?, name_of(&format!("hostmaster.{domain}"))?);
+    /// Nobody copies our zones: only their times count.
+    fn soa(&self, zone: &Name) -> Option<Record> {
+        let (server, person) = (self.in_domain("ns")?, self.in_domain("hostmaster")?);
         let times = (3600, 600, 86_400);
         let soa = SOA::new(server, person, 1, times.0, times.1, times.2, self.ttl_s);
-        Some(self.record(&name_of(domain)?, RData::SOA(soa)))
+        Some(self.record(zone, RData::SOA(soa)))
+    }
+
+    fn in_domain(&self, label: &str) -> Option<Name> {
+        name_of(&format!("{label}.{}", self.zone.borrow().domain()))
     }
 
     fn is_under_domain(&self, name: &LowerName) -> bool {
@@ -289,30 +324,63 @@ fn name_of(text: &str) -> Option<Name> {
     Some(name)
 }
 
-/// The network of a name in `in-addr.arpa` or `ip6.arpa`: of an address, or of several.
-fn reverse_network(name: &LowerName) -> Option<IpNet> {
-    let text = text_of(name)?;
-    if let Some(rest) = text.strip_suffix(".in-addr.arpa") {
-        let mut octets = [0; 4];
-        let mut len = 0;
-        for label in rest.rsplit('.') {
-            let is_number = label.len() == 1 || !label.starts_with('0');
-            *octets.get_mut(usize::from(len))? = label.parse().ok().filter(|_| is_number)?;
-            len += 1;
-        }
-        return IpNet::new(Ipv4Addr::from(octets).into(), len * 8).ok();
+/// What a name in `in-addr.arpa` or `ip6.arpa` is asked for.
+#[derive(Debug, PartialEq, Eq)]
+struct Reverse {
+    /// An address, or all that begin as the name ends.
+    net: IpNet,
+    /// The name has more labels, which belong to no address: it is inside that of the network.
+    is_inside: bool,
+}
+
+impl Reverse {
+    fn of(name: &LowerName) -> Option<Self> {
+        let labels: Vec<&[u8]> = name.iter().collect();
+        let (net, len, all) = match labels.as_slice() {
+            [rest @ .., b"in-addr", b"arpa"] => {
+                let mut octets = [0; 4];
+                let mut len = 0;
+                for (octet, label) in octets.iter_mut().zip(rest.iter().rev()) {
+                    let Some(number) = octet_of(label) else { break };
+                    *octet = number;
+                    len += 1;
+                }
+                (IpNet::new(Ipv4Addr::from(octets).into(), len * OCTET), len, rest.len())
+            }
+            [rest @ .., b"ip6", b"arpa"] => {
+                let (mut bits, mut len) = (0_u128, 0);
+                for label in rest.iter().rev().take(32) {
+                    let Some(digit) = digit_of(label) else { break };
+                    bits |= u128::from(digit) << (124 - 4 * u32::from(len));
+                    len += 1;
+                }
+                (IpNet::new(Ipv6Addr::from(bits).into(), len * DIGIT), len, rest.len())
+            }
+            _ => return None,
+        };
+        let net = net.ok().filter(|_| len > 0)?;
+        Some(Self { net, is_inside: all > usize::from(len) })
     }
-    let rest = text.strip_suffix(".ip6.arpa")?;
-    let (mut bits, mut len) = (0_u128, 0_u8);
-    for label in rest.rsplit('.') {
-        if label.len() != 1 || len >= 32 {
-            return None;
-        }
-        bits = bits << 4 | u128::from_str_radix(label, 16).ok()?;
-        len += 1;
-    }
-    let shift = 128 - 4 * u32::from(len);
-    IpNet::new(Ipv6Addr::from(bits.checked_shl(shift).unwrap_or(0)).into(), len * 4).ok()
+}
+
+/// Bits of a label in `in-addr.arpa`, and in `ip6.arpa`.
+const OCTET: u8 = 8;
+const DIGIT: u8 = 4;
+
+fn octet_of(label: &[u8]) -> Option<u8> {
+    let is_number = label.iter().all(u8::is_ascii_digit) && (label.len() == 1 || !label.starts_with(b"0"));
+    std::str::from_utf8(label).ok()?.parse().ok().filter(|_| is_number)
+}
+
+fn digit_of(label: &[u8]) -> Option<u8> {
+    let [digit] = label else { return None };
+    char::from(*digit).to_digit(16).and_then(|digit| u8::try_from(digit).ok())
+}
+
+/// Labels of the name of a network, the last one whole.
+fn labels_of(net: &IpNet) -> usize {
+    let label = if net.addr().is_ipv4() { OCTET } else { DIGIT };
+    usize::from(net.prefix_len().div_ceil(label)) + 2
 }
 
 /// Any order is as likely as any other (Fisher-Yates).

@@ -4,6 +4,7 @@ use std::os::unix::net::UnixListener;
 use hickory_server::proto::op::{Message, MessageType, OpCode, Query};
 use hickory_server::proto::serialize::binary::BinEncodable;
 use weave_api::names::Says;
+use weave_wire::HostName;
 
 use super::*;
 use crate::SidecarConfig;
@@ -133,9 +134,14 @@ fn only_names_outside_the_domain_and_its_networks_are_forwarded() {
         let outcome = server.answer(&bytes, CLIENT.parse().unwrap(), Protocol::Udp);
         assert!(matches!(outcome, Outcome::Forward(_)), "{name}");
     }
-    // What containers have is never asked for elsewhere, nor is a part of it.
-    for name in ["9.1.2.10.in-addr.arpa.", "1.2.10.in-addr.arpa."] {
-        assert_eq!(code(&server, &question(name, RecordType::PTR)), ResponseCode::NXDomain, "{name}");
+    // What containers have is never asked for elsewhere, nor is a part of it or what is inside.
+    for (name, expected) in [
+        ("9.1.2.10.in-addr.arpa.", ResponseCode::NXDomain),
+        ("1.2.10.in-addr.arpa.", ResponseCode::NoError),
+        ("b._dns-sd._udp.0.1.2.10.in-addr.arpa.", ResponseCode::NXDomain),
+        ("5.1.1.2.10.in-addr.arpa.", ResponseCode::NXDomain),
+    ] {
+        assert_eq!(code(&server, &question(name, RecordType::PTR)), expected, "{name}");
     }
     let mut no_recursion = question("example.com.", RecordType::A);
     no_recursion.metadata.recursion_desired = false;
@@ -283,18 +289,57 @@ fn no_message_ends_the_server() {
 
 #[test]
 fn names_of_networks_are_read_backwards() {
-    let net = |text: &str| reverse_network(&LowerName::new(&Name::from_ascii(text).unwrap()));
-    assert_eq!(net("1.2.2.10.in-addr.arpa."), "10.2.2.1/32".parse().ok());
-    assert_eq!(net("2.10.in-addr.arpa."), "10.2.0.0/16".parse().ok());
-    assert_eq!(net("d.f.ip6.arpa."), "fd00::/8".parse().ok());
-    for bad in [
-        "5.1.2.2.10.in-addr.arpa.",
-        "256.in-addr.arpa.",
-        "01.in-addr.arpa.",
-        "in-addr.arpa.",
-        "fd.ip6.arpa.",
-        "x.in-addr.arpa.",
+    let read = |text: &str| Reverse::of(&LowerName::new(&Name::from_ascii(text).unwrap()));
+    for (text, net, is_inside) in [
+        ("1.2.2.10.in-addr.arpa.", "10.2.2.1/32", false),
+        ("2.10.in-addr.arpa.", "10.2.0.0/16", false),
+        ("d.f.ip6.arpa.", "fd00::/8", false),
+        ("5.1.2.2.10.in-addr.arpa.", "10.2.2.1/32", true),
+        ("01.2.10.in-addr.arpa.", "10.2.0.0/16", true),
+        ("a1.2.10.in-addr.arpa.", "10.2.0.0/16", true),
+        ("fd.d.f.ip6.arpa.", "fd00::/8", true),
     ] {
-        assert_eq!(net(bad), None, "{bad}");
+        let expected = Reverse { net: net.parse().unwrap(), is_inside };
+        assert_eq!(read(text), Some(expected), "{text}");
     }
+    for bad in ["256.in-addr.arpa.", "01.in-addr.arpa.", "in-addr.arpa.", "fd.ip6.arpa.", "x.in-addr.arpa."] {
+        assert_eq!(read(bad), None, "{bad}");
+    }
+}
+
+#[test]
+fn parts_of_addresses_are_there_and_their_zone_says_what_is_not() {
+    let server = server();
+    server.access.borrow_mut().attached =
+        ["10.2.0.0/16", "10.2.1.0/24", "10.3.4.0/23", "fd00:2::/64"].map(|net| net.parse().unwrap()).into();
+    let fd = "0.0.0.0.0.0.0.0.2.0.0.0.0.0.d.f.ip6.arpa.";
+    let (deep, below) = (format!("0.0.{fd}"), format!("{}{fd}", "0.".repeat(16)));
+    let (none, there) = (ResponseCode::NXDomain, ResponseCode::NoError);
+    for (name, expected, zone) in [
+        ("2.10.in-addr.arpa.", there, "2.10.in-addr.arpa."),
+        ("1.2.10.in-addr.arpa.", there, "2.10.in-addr.arpa."),
+        ("1.1.2.10.in-addr.arpa.", there, "2.10.in-addr.arpa."),
+        ("3.1.2.10.in-addr.arpa.", none, "2.10.in-addr.arpa."),
+        ("x.1.2.10.in-addr.arpa.", none, "2.10.in-addr.arpa."),
+        ("9.5.3.10.in-addr.arpa.", none, "5.3.10.in-addr.arpa."),
+        (fd, there, fd),
+        (&deep, there, fd),
+        (&below, none, fd),
+    ] {
+        // Names of addresses are asked for another type.
+        let answer = ask(&server, &question(name, RecordType::TXT));
+        assert_eq!(answer.metadata.response_code, expected, "{name}");
+        assert!(answer.answers.is_empty(), "{name}");
+        let [soa] = answer.authorities.as_slice() else { panic!("{name}: {answer:?}") };
+        assert_eq!(soa.record_type(), RecordType::SOA);
+        assert_eq!(soa.name.to_ascii(), zone, "{name}");
+    }
+    for kind in [RecordType::SOA, RecordType::NS] {
+        assert_eq!(ask(&server, &question("2.10.in-addr.arpa.", kind)).answers.len(), 1, "{kind}");
+        assert_eq!(ask(&server, &question("1.2.10.in-addr.arpa.", kind)).answers.len(), 0, "{kind}");
+    }
+    // Of others' networks only addresses with names are known.
+    server.zone.borrow_mut().set_own([(host("db.weave.local"), ip("192.0.2.1"))]);
+    let answer = ask(&server, &question("1.2.0.192.in-addr.arpa.", RecordType::A));
+    assert_eq!(answer.authorities[0].name.to_ascii(), "1.2.0.192.in-addr.arpa.");
 }

@@ -3,29 +3,30 @@
 //! Not by `getaddrinfo`: that loads modules of the C library while it runs, which a self-contained
 //! executable has not, and has no time limit.
 
+mod exchange;
+mod reply;
 mod resolv_conf;
+mod servers;
 
 use std::fs::File;
 use std::io::{self, Read};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use hickory_server::net::runtime::TokioRuntimeProvider;
-use hickory_server::proto::rr::Name;
-use hickory_server::resolver::Resolver;
-use hickory_server::resolver::config::{NameServerConfig, ResolveHosts, ResolverConfig};
+use futures_lite::future::zip;
+use hickory_server::proto::op::Query;
+use hickory_server::proto::rr::{Name, RecordType};
 
+pub use reply::Reply;
 pub use resolv_conf::{ResolvConf, SERVERS_MAX};
+pub use servers::Servers;
 
 const HOSTS: &str = "/etc/hosts";
 const RESOLV_CONF: &str = "/etc/resolv.conf";
 /// How much of such a file is read, bytes.
 const FILE_MAX: u64 = 1 << 20;
-/// Time a server has for an answer; then the next one is asked.
-const SERVER_WITHIN: Duration = Duration::from_secs(2);
-/// Questions to one server, at most.
-const ATTEMPTS: usize = 2;
+const DNS_PORT: u16 = 53;
 /// Any port: nothing is sent.
 const DISCARD: u16 = 9;
 
@@ -71,27 +72,55 @@ fn ask(conf: &ResolvConf, name: &str, within: Duration) -> io::Result<Vec<IpAddr
         return Err(io::Error::new(io::ErrorKind::NotFound, text));
     }
     let late = || io::Error::new(io::ErrorKind::TimedOut, "the name server does not answer");
+    let names = candidates(conf, name)?;
+    let servers = conf.servers.iter().take(SERVERS_MAX).map(|ip| SocketAddr::new(*ip, DNS_PORT));
+    let servers = Servers::new(servers);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let answer = runtime.block_on(async {
-        let servers = conf.servers.iter().take(SERVERS_MAX).map(|ip| NameServerConfig::udp_and_tcp(*ip));
-        let search = conf.search.iter().filter_map(|domain| Name::from_str_relaxed(domain).ok());
-        let config = ResolverConfig::from_parts(None, search.collect(), servers.collect());
-        let mut builder = Resolver::builder_with_config(config, TokioRuntimeProvider::default());
-        let options = builder.options_mut();
-        options.ndots = conf.ndots;
-        options.timeout = SERVER_WITHIN;
-        options.attempts = ATTEMPTS;
-        options.cache_size = 0;
-        options.use_hosts_file = ResolveHosts::Never;
-        let resolver = builder.build().map_err(io::Error::other)?;
-        match tokio::time::timeout(within, resolver.lookup_ip(name)).await {
-            Ok(answer) => Ok(answer.map_err(io::Error::other)?.iter().collect()),
-            Err(_) => Err(late()),
-        }
+        tokio::time::timeout(within, look_up(&servers, &names, within)).await.unwrap_or_else(|_| Err(late()))
     });
     // What still waits must not hold the thread.
     runtime.shutdown_background();
     answer
+}
+
+/// The whole names that a name may be short for, in the order in which they are tried.
+fn candidates(conf: &ResolvConf, name: &str) -> io::Result<Vec<Name>> {
+    let invalid = |error| io::Error::new(io::ErrorKind::InvalidInput, error);
+    let name = Name::from_str_relaxed(name).map_err(invalid)?;
+    if name.is_fqdn() {
+        return Ok(vec![name]);
+    }
+    let dots = name.iter().count().saturating_sub(1);
+    let domains = conf.search.iter().filter_map(|domain| Name::from_str_relaxed(domain).ok());
+    let mut names: Vec<Name> =
+        domains.filter_map(|domain| name.clone().append_domain(&domain).ok()).collect();
+    let at = if dots >= conf.ndots { 0 } else { names.len() };
+    names.insert(at, name.append_domain(&Name::root()).map_err(invalid)?);
+    Ok(names)
+}
+
+/// The addresses of the first of these names that has any.
+async fn look_up(servers: &Servers, names: &[Name], within: Duration) -> io::Result<Vec<IpAddr>> {
+    let until = Instant::now() + within;
+    let mut failure = None;
+    for name in names {
+        let [v4, v6] = [RecordType::A, RecordType::AAAA].map(|kind| Query::query(name.clone(), kind));
+        let left = until.saturating_duration_since(Instant::now());
+        let (v4, v6) = zip(servers.ask(&v4, left), servers.ask(&v6, left)).await;
+        let mut found = Vec::new();
+        for reply in [v4, v6] {
+            match reply {
+                Ok(reply) => found.extend(reply.records.iter().filter_map(|record| record.data.ip_addr())),
+                Err(error) => failure = Some(error),
+            }
+        }
+        if !found.is_empty() {
+            return Ok(found);
+        }
+    }
+    let unknown = || io::Error::new(io::ErrorKind::NotFound, "the name server knows no address of it");
+    Err(failure.unwrap_or_else(unknown))
 }
 
 /// Whether the kernel knows where an address is.
@@ -129,6 +158,20 @@ mod tests {
     fn without_a_server_the_error_names_both_files() {
         let error = ask(&ResolvConf::default(), "blue", Duration::from_secs(1)).unwrap_err().to_string();
         assert!(error.contains("/etc/hosts") && error.contains("/etc/resolv.conf"), "{error}");
+    }
+
+    #[test]
+    fn short_names_are_completed_as_the_libraries_do() {
+        let conf =
+            |ndots| ResolvConf { search: vec!["lan".into(), "b.test".into()], ndots, ..Default::default() };
+        let of = |ndots, name: &str| {
+            candidates(&conf(ndots), name).unwrap().iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        assert_eq!(of(1, "blue"), ["blue.lan.", "blue.b.test.", "blue."]);
+        assert_eq!(of(1, "a.blue"), ["a.blue.", "a.blue.lan.", "a.blue.b.test."]);
+        assert_eq!(of(2, "a.blue"), ["a.blue.lan.", "a.blue.b.test.", "a.blue."]);
+        assert_eq!(of(2, "blue."), ["blue."]);
+        assert!(candidates(&conf(1), &"a".repeat(64)).is_err());
     }
 
     #[test]

@@ -72,9 +72,12 @@ impl Access {
 
     /// True if this address may ask.
     pub(crate) fn allows(&self, source: IpAddr) -> bool {
-        source.is_loopback()
-            || self.attached.iter().chain(&self.engine).any(|net| net.contains(&source))
-            || self.host.contains(&source)
+        self.is_host(source) || self.attached.iter().chain(&self.engine).any(|net| net.contains(&source))
+    }
+
+    /// True if this is an address of this host, where an engine's own DNS asks for many containers.
+    pub(crate) fn is_host(&self, source: IpAddr) -> bool {
+        source.is_loopback() || self.host.contains(&source)
     }
 
     /// The network of containers that an address, or a network of which a part is asked for, belongs

@@ -26,7 +26,7 @@ counters! {
     remembered: "Questions answered as the resolvers did before.",
     forwarded: "Questions that the resolvers were asked.",
     forward_failed: "Those without an answer.",
-    forward_full: "Those refused because too many waited.",
+    forward_full: "Those refused because too many waited, in all or of one source.",
     refused: "Questions of those who may not ask, or that nobody answers.",
     malformed: "Messages that are no questions.",
     unsent: "Answers that found no room in the socket.",

@@ -12,7 +12,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use hickory_server::proto::op::{Message, MessageType, OpCode, Query, ResponseCode};
-use hickory_server::proto::rr::rdata::A;
+use hickory_server::proto::rr::rdata::{A, CNAME, SRV};
 use hickory_server::proto::rr::{Name, RData, Record, RecordType};
 use hickory_server::proto::serialize::binary::BinEncodable;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn, bind, connect, socket};
@@ -27,6 +27,9 @@ use weave_wire::HostName;
 
 /// Time anything may take on a busy machine.
 const SOON: Duration = Duration::from_secs(5);
+
+/// Time a resolver takes for names that are hard to find.
+const SLOW: Duration = Duration::from_millis(500);
 
 /// Longest that clients who say nothing delay an answer to others.
 const DELAYED_AT_MOST: Duration = Duration::from_millis(50);
@@ -92,7 +95,8 @@ impl Sidecar {
 
     fn ask(&self, name: &str, kind: RecordType) -> Message {
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
-        socket.set_read_timeout(Some(SOON)).unwrap();
+        // Longer than the time the resolvers have.
+        socket.set_read_timeout(Some(2 * SOON)).unwrap();
         socket.send_to(&question(name, kind), self.address).unwrap();
         let mut buffer = [0; 4096];
         let len = socket.recv(&mut buffer).unwrap();
@@ -163,7 +167,7 @@ impl Router {
     }
 }
 
-/// A resolver on an address of its own; answers `good.test` and delays `slow.test`.
+/// A resolver on an address of its own; answers `good.test` and delays all names in `slow.test`.
 fn resolver(last: u8) -> (IpAddr, mpsc::Receiver<String>) {
     let ip = Ipv4Addr::new(127, 53, (std::process::id() % 250) as u8, last);
     let socket = UdpSocket::bind((ip, 53)).unwrap();
@@ -177,16 +181,32 @@ fn resolver(last: u8) -> (IpAddr, mpsc::Receiver<String>) {
             let mut answer = Message::response(question.metadata.id, OpCode::Query);
             answer.metadata.recursion_available = true;
             answer.add_query(question.queries[0].clone());
+            let mut wait = Duration::ZERO;
+            let address = |name| Record::from_rdata(name, 60, RData::A(A("192.0.2.80".parse().unwrap())));
             match name.to_ascii().as_str() {
-                "good.test." => {
-                    let data = RData::A(A("192.0.2.80".parse().unwrap()));
-                    answer.add_answer(Record::from_rdata(name, 60, data));
+                "good.test." => drop(answer.add_answer(address(name))),
+                "alias.test." => {
+                    let target = Name::from_ascii("real.test.").unwrap();
+                    let srv = SRV::new(1, 2, 443, Name::from_ascii("good.test.").unwrap());
+                    answer.add_answer(Record::from_rdata(name, 60, RData::CNAME(CNAME(target.clone()))));
+                    if question.queries[0].query_type() == RecordType::SRV {
+                        answer.add_answer(Record::from_rdata(target, 60, RData::SRV(srv)));
+                    }
                 }
                 "broken.test." => answer.metadata.response_code = ResponseCode::ServFail,
                 "silent.test." => continue,
+                slow if slow.ends_with("slow.test.") => {
+                    wait = SLOW;
+                    answer.add_answer(address(name));
+                }
                 _ => answer.metadata.response_code = ResponseCode::NXDomain,
             }
-            let _ = socket.send_to(&answer.to_bytes().unwrap(), from);
+            let socket = socket.try_clone().unwrap();
+            let send = move || {
+                thread::sleep(wait);
+                let _ = socket.send_to(&answer.to_bytes().unwrap(), from);
+            };
+            if wait.is_zero() { send() } else { drop(thread::spawn(send)) }
         }
     });
     (ip.into(), receiver)
@@ -247,6 +267,58 @@ fn other_names_are_asked_for_once_and_failures_are_failures() {
     let begin = Instant::now();
     assert_eq!(code("silent.test."), ResponseCode::ServFail);
     assert!(begin.elapsed() < SOON);
+}
+
+#[test]
+fn what_resolvers_say_of_a_cname_goes_on() {
+    let sidecar = Sidecar::start();
+    let (ip, _) = resolver(2);
+    std::fs::write(sidecar.resolv_conf(), format!("nameserver {ip}\n")).unwrap();
+    sidecar.wait_for("good.test.", &["192.0.2.80"]);
+    let kinds = |kind| {
+        let answers = sidecar.ask("alias.test.", kind).answers;
+        answers.iter().map(Record::record_type).collect::<Vec<_>>()
+    };
+    assert_eq!(kinds(RecordType::SRV), [RecordType::CNAME, RecordType::SRV]);
+    // It leads to a name without such records.
+    assert_eq!(kinds(RecordType::AAAA), [RecordType::CNAME]);
+}
+
+#[test]
+fn the_first_resolver_is_asked_first_and_the_second_when_it_fails() {
+    let sidecar = Sidecar::start();
+    let ((first, _), (second, asked)) = (resolver(3), resolver(4));
+    std::fs::write(sidecar.resolv_conf(), format!("nameserver {first}\nnameserver {second}\n")).unwrap();
+    sidecar.wait_for("good.test.", &["192.0.2.80"]);
+    for n in 0..50 {
+        // Both know nothing of it; only the first is to say so.
+        let code = sidecar.ask(&format!("n{n}.test."), RecordType::A).metadata.response_code;
+        assert_eq!(code, ResponseCode::NXDomain);
+    }
+    assert_eq!(asked.try_iter().count(), 0);
+    let code = sidecar.ask("broken.test.", RecordType::A).metadata.response_code;
+    assert_eq!(code, ResponseCode::ServFail);
+    assert_eq!(asked.try_iter().collect::<Vec<_>>(), ["broken.test."]);
+}
+
+#[test]
+fn equal_questions_at_once_are_one_question() {
+    let sidecar = Sidecar::start();
+    let (ip, asked) = resolver(5);
+    std::fs::write(sidecar.resolv_conf(), format!("nameserver {ip}\n")).unwrap();
+    sidecar.wait_for("good.test.", &["192.0.2.80"]);
+    let names = ["a.slow.test.", "A.Slow.Test.", "a.slow.test.", "b.slow.test."];
+    thread::scope(|scope| {
+        for name in names.into_iter().cycle().take(40) {
+            let sidecar = &sidecar;
+            scope.spawn(move || assert_eq!(sidecar.addresses(name).len(), 1, "{name}"));
+        }
+    });
+    let mut asked: Vec<String> =
+        asked.try_iter().map(|name| name.to_ascii_lowercase()).filter(|name| name != "good.test.").collect();
+    asked.sort();
+    assert_eq!(asked, ["a.slow.test.", "b.slow.test."]);
+    assert_eq!(sidecar.status().counters["forwarded"], 40 + 1, "{:?}", sidecar.status().counters);
 }
 
 #[test]

@@ -1,13 +1,13 @@
 //! Containers of the engine: attached again when they run again, forgotten when they are gone.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::PathBuf;
 
 use ipnet::IpNet;
 
 use crate::attach::{AttachOptions, PROBE_WAIT};
 use crate::engine::{ContainerId, Engine, Listed};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::netlink::Netlink;
 use crate::records::{Record, Records};
 
@@ -23,13 +23,22 @@ pub(super) struct Containers {
     /// Containers attached by their label, with the first process each had then: what a user
     /// detached stays so until the container runs anew.
     labelled: HashMap<ContainerId, u32>,
+    /// Containers that it had in its list and that may be remembered.
+    seen: HashSet<ContainerId>,
     /// What could not be done, so that it is said once.
     failures: BTreeMap<ContainerId, String>,
 }
 
 impl Containers {
     pub(super) fn new(state_dir: PathBuf, engine_host: String) -> Self {
-        Self { state_dir, engine_host, engine: None, labelled: HashMap::new(), failures: BTreeMap::new() }
+        Self {
+            state_dir,
+            engine_host,
+            engine: None,
+            labelled: HashMap::new(),
+            seen: HashSet::new(),
+            failures: BTreeMap::new(),
+        }
     }
 
     /// Brings records and interfaces in step with the engine. True if an attachment changed.
@@ -50,7 +59,9 @@ impl Containers {
         let mut records = Records::open(&self.state_dir)?;
         records.prune(&mut host)?;
         let mut changed = detach_exited(engine, &mut host, &mut records, &listed)?;
-        changed |= forget_gone(&mut records, &listed)?;
+        changed |= forget_gone(engine, &mut host, &mut records, &listed, &self.seen)?;
+        self.seen.retain(|id| records.all().iter().any(|record| record.container == id.as_str()));
+        self.seen.extend(listed.keys().cloned());
         changed |= rename(engine, &mut records, &listed)?;
         let known: Vec<Record> = records.all().iter().filter(|one| one.is_of_engine()).cloned().collect();
         let ended: Vec<Record> = known.iter().filter(|record| records.has_ended(record)).cloned().collect();
@@ -183,12 +194,28 @@ fn detach_exited(
     Ok(changed)
 }
 
-/// Forgets containers that the engine does not know any more.
-fn forget_gone(records: &mut Records, listed: &HashMap<ContainerId, Listed>) -> Result<bool> {
-    let is_gone =
-        |record: &&Record| record.container.parse::<ContainerId>().is_ok_and(|id| !listed.contains_key(&id));
+/// Forgets containers that the engine does not know any more. One that it never had in its list is
+/// of another engine for all that is known, and forgotten when it has ended.
+fn forget_gone(
+    engine: &Engine,
+    host: &mut Netlink,
+    records: &mut Records,
+    listed: &HashMap<ContainerId, Listed>,
+    seen: &HashSet<ContainerId>,
+) -> Result<bool> {
+    let is_gone = |record: &&Record| {
+        let Ok(id) = record.container.parse::<ContainerId>() else { return false };
+        !listed.contains_key(&id)
+            && (records.has_ended(record) || seen.contains(&id))
+            // The list may be older than the record.
+            && matches!(engine.find(id.as_str()), Err(Error::NoContainer { .. }))
+    };
     let gone: Vec<Record> = records.all().iter().filter(is_gone).cloned().collect();
     for record in &gone {
+        // Its namespace may linger.
+        if let Some(link) = host.link(&record.host_interface())?.filter(|_| !records.has_ended(record)) {
+            host.delete_link(&link)?;
+        }
         records.forget_ended(record)?;
     }
     Ok(!gone.is_empty())

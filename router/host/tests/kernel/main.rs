@@ -4,5 +4,7 @@
 mod attach;
 mod bridge_and_tap;
 mod common;
+#[cfg(feature = "engine")]
+mod keeper;
 mod named;
 mod records;

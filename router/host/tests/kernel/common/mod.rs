@@ -1,6 +1,9 @@
 //! What the tests of this crate share.
 #![allow(dead_code)]
 
+#[cfg(feature = "engine")]
+pub mod engine;
+
 use std::fs;
 
 use weave_host::{Namespace, Netlink, ethtool};

@@ -1,0 +1,138 @@
+//! The keeper against the kernel and an engine that says what it is told to. Needs root.
+
+use std::path::Path;
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::time::{Duration, Instant};
+
+use crate::common::engine::{FakeEngine, Sandbox};
+use crate::common::{cidrs, in_host};
+use weave_host::attach::AttachOptions;
+use weave_host::keeper::{KeeperConfig, News, run};
+use weave_host::policy::HostPolicy;
+use weave_host::records::{Records, read_all};
+use weave_host::{Namespace, Netlink};
+
+/// Time for what is kept to be as it should be.
+const SOON: Duration = Duration::from_secs(2);
+
+/// A keeper that runs in the network namespace of the calling thread while `test` does.
+fn with_keeper<T>(state: &Path, engine: &FakeEngine, test: impl FnOnce(&SyncSender<News>) -> T) -> T {
+    let policy = HostPolicy { port: 6783, engine_bridge: "docker0".into(), guard: false };
+    let config =
+        KeeperConfig { state_dir: state.into(), engine_host: engine.host(), policy, for_router: false };
+    let (sender, news) = sync_channel(16);
+    std::thread::scope(|scope| {
+        let keeper = scope.spawn(move || run(config, &news, || {}, |_| {}));
+        let end = End(&sender);
+        let done = test(&sender);
+        drop(end);
+        keeper.join().unwrap();
+        done
+    })
+}
+
+/// Ends the keeper, also where a test fails.
+struct End<'a>(&'a SyncSender<News>);
+
+impl Drop for End<'_> {
+    fn drop(&mut self) {
+        self.0.send(News::Stop).unwrap();
+    }
+}
+
+/// Has containers looked at, and waits until that is done.
+#[track_caller]
+fn look(news: &SyncSender<News>, engine: &FakeEngine) {
+    let before = engine.lists();
+    news.send(News::Engine).unwrap();
+    // Each news has a second look: when that begins, the first is done.
+    engine.wait_lists(before + 2);
+}
+
+#[track_caller]
+fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let deadline = Instant::now() + SOON;
+    while !is_so() {
+        assert!(Instant::now() < deadline, "{what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+fn attach(state: &Path, host: &mut Netlink, id: &str, namespace: &Namespace, cidr: &str) {
+    let options = AttachOptions::default();
+    Records::open(state).unwrap().attach(host, id, namespace, &cidrs(&[cidr]), &options).unwrap();
+}
+
+fn remembered(state: &Path) -> Vec<String> {
+    read_all(state).unwrap().0.into_iter().map(|record| record.container).collect()
+}
+
+#[test]
+fn a_container_attached_while_the_engine_tells_its_list_is_not_forgotten() {
+    let state = tempfile::tempdir().unwrap();
+    let id = "a".repeat(64);
+    in_host(|host| {
+        let (engine, sandbox) = (FakeEngine::start(), Sandbox::new());
+        // The list has no container; `weave run` makes one before the keeper has the lock.
+        let (told, asked) = sync_channel(0);
+        let (attached, go_on) = sync_channel(0);
+        engine.before_list(move || {
+            told.send(()).unwrap();
+            go_on.recv().unwrap();
+        });
+        with_keeper(state.path(), &engine, |news| {
+            asked.recv().unwrap();
+            engine.put(&id, sandbox.runs());
+            attach(state.path(), host, &id, &sandbox.namespace, "10.2.1.1/24");
+            attached.send(()).unwrap();
+            look(news, &engine);
+        });
+        assert_eq!(remembered(state.path()), [id]);
+        assert!(sandbox.is_attached(host));
+    });
+}
+
+#[test]
+fn a_container_of_another_engine_is_kept_while_it_runs_and_forgotten_when_it_has_ended() {
+    let state = tempfile::tempdir().unwrap();
+    let id = "b".repeat(64);
+    in_host(|host| {
+        let (engine, sandbox) = (FakeEngine::start(), Sandbox::new());
+        attach(state.path(), host, &id, &sandbox.namespace, "10.2.1.1/24");
+        with_keeper(state.path(), &engine, |news| {
+            look(news, &engine);
+            assert_eq!(remembered(state.path()), std::slice::from_ref(&id));
+            assert!(sandbox.is_attached(host));
+            // With its namespace the kernel takes its interface.
+            drop(sandbox);
+            let gone = || host.links().unwrap().iter().all(|link| link.kind != "veth");
+            wait_until("the interface is still there", gone);
+            look(news, &engine);
+            assert_eq!(remembered(state.path()), Vec::<String>::new());
+        });
+    });
+}
+
+#[test]
+fn a_container_that_the_engine_has_removed_is_forgotten_at_once() {
+    let state = tempfile::tempdir().unwrap();
+    let id = "c".repeat(64);
+    in_host(|host| {
+        let (engine, sandbox) = (FakeEngine::start(), Sandbox::new());
+        engine.put(&id, sandbox.runs());
+        attach(state.path(), host, &id, &sandbox.namespace, "10.2.1.1/24");
+        with_keeper(state.path(), &engine, |news| {
+            look(news, &engine);
+            assert_eq!(remembered(state.path()), std::slice::from_ref(&id));
+            // A list may lack for a moment what there is.
+            engine.put(&id, crate::common::engine::FakeContainer { is_listed: false, ..sandbox.runs() });
+            look(news, &engine);
+            assert_eq!(remembered(state.path()), std::slice::from_ref(&id));
+            engine.remove(&id);
+            look(news, &engine);
+            // Its namespace lingers.
+            assert_eq!(remembered(state.path()), Vec::<String>::new());
+            assert!(!sandbox.is_attached(host));
+        });
+    });
+}

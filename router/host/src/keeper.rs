@@ -120,11 +120,9 @@ pub fn run(
         engine_error: None,
         guard: None,
     };
-    let mut due = vec![News::Engine, News::Links, News::Firewall];
-    // Containers are to be looked at once more.
-    let mut settles = false;
+    let mut looks = Looks::new(Instant::now());
+    let mut due = EVERYTHING.to_vec();
     loop {
-        let begin = Instant::now();
         if due.contains(&News::Links) {
             keeper.report("interfaces", |keeper| keeper.keep_interfaces());
         }
@@ -149,16 +147,49 @@ pub fn run(
         if keeper.names_changed() || changed {
             attachments_changed();
         }
-        let wait = if settles { ENGINE_SETTLES } else { EVERYTHING_EVERY };
-        (due, settles) = match next(news, begin + wait) {
-            Some(due) if due.contains(&News::Stop) => return,
-            Some(due) if !due.contains(&News::Router) => {
-                let of_engine = due.contains(&News::Engine);
-                (due, settles || of_engine)
-            }
-            None if settles => (vec![News::Engine], false),
-            Some(_) | None => (vec![News::Engine, News::Links, News::Firewall], false),
-        };
+        let came = next(news, looks.next());
+        if came.contains(&News::Stop) {
+            return;
+        }
+        due = looks.due(Instant::now(), &came);
+    }
+}
+
+/// All that is looked at.
+const EVERYTHING: [News; 3] = [News::Engine, News::Links, News::Firewall];
+
+/// When something is looked at without news of it: however much other news there is.
+struct Looks {
+    everything_at: Instant,
+    /// When containers are looked at once more.
+    settled_at: Option<Instant>,
+}
+
+impl Looks {
+    /// After everything was looked at.
+    fn new(now: Instant) -> Self {
+        Self { everything_at: now + EVERYTHING_EVERY, settled_at: None }
+    }
+
+    /// The next one without any news.
+    fn next(&self) -> Instant {
+        self.settled_at.map_or(self.everything_at, |at| at.min(self.everything_at))
+    }
+
+    /// What is to be looked at after this news.
+    fn due(&mut self, now: Instant, came: &[News]) -> Vec<News> {
+        let mut due = came.to_vec();
+        if came.contains(&News::Router) || now >= self.everything_at {
+            self.everything_at = now + EVERYTHING_EVERY;
+            due.extend(EVERYTHING);
+        }
+        if came.contains(&News::Engine) {
+            self.settled_at = Some(now + ENGINE_SETTLES);
+        } else if self.settled_at.is_some_and(|at| now >= at) {
+            self.settled_at = None;
+            due.push(News::Engine);
+        }
+        due
     }
 }
 
@@ -176,11 +207,11 @@ fn await_router(state_dir: &Path, news: &Receiver<News>) -> bool {
     }
 }
 
-/// The next news with all that comes together with it; `None` at the deadline.
-fn next(news: &Receiver<News>, deadline: Instant) -> Option<Vec<News>> {
+/// The next news with all that comes together with it; none at the deadline.
+fn next(news: &Receiver<News>, deadline: Instant) -> Vec<News> {
     let first = match news.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
         Ok(first) => first,
-        Err(RecvTimeoutError::Timeout) => return None,
+        Err(RecvTimeoutError::Timeout) => return Vec::new(),
         Err(RecvTimeoutError::Disconnected) => News::Stop,
     };
     let mut all = vec![first];
@@ -190,7 +221,7 @@ fn next(news: &Receiver<News>, deadline: Instant) -> Option<Vec<News>> {
             all.push(more);
         }
     }
-    Some(all)
+    all
 }
 
 struct Keeper {
@@ -360,4 +391,64 @@ fn put_back<T: Clone + PartialEq>(
     }
     tracing::warn!(by = %what, "rules of ours change as soon as they are put in place");
     Ok(None)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    /// What is looked at in a minute of news that comes every `every`.
+    fn in_a_minute(every: Duration, news: &[News]) -> Vec<(Duration, Vec<News>)> {
+        let begin = Instant::now();
+        let mut looks = Looks::new(begin);
+        let mut now = begin;
+        let mut comes = begin + every;
+        let mut all = Vec::new();
+        while now < begin + Duration::from_secs(60) {
+            now = looks.next().min(comes);
+            let came = if now == comes { news } else { &[] };
+            if now == comes {
+                comes += every;
+            }
+            all.push((now - begin, looks.due(now, came)));
+        }
+        all
+    }
+
+    #[test]
+    fn everything_is_looked_at_every_half_minute_with_any_news() {
+        for every in [Duration::from_millis(100), Duration::from_secs(7), Duration::from_secs(100)] {
+            for news in EVERYTHING {
+                let looks = in_a_minute(every, &[news]);
+                for what in EVERYTHING {
+                    let times = looks.iter().filter(|(_, due)| due.contains(&what)).map(|(at, _)| *at);
+                    let times: Vec<Duration> = times.collect();
+                    let gaps = std::iter::once(Duration::ZERO).chain(times.iter().copied()).zip(&times);
+                    for (before, after) in gaps {
+                        assert!(*after - before <= EVERYTHING_EVERY, "{what:?} at {before:?} and {after:?}");
+                    }
+                    assert!(*times.last().unwrap() >= EVERYTHING_EVERY, "{news:?} every {every:?}: {what:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn containers_are_looked_at_once_more_after_news_of_them_whatever_other_news_there_is() {
+        let begin = Instant::now();
+        let after = |ms| begin + Duration::from_millis(ms);
+        let mut looks = Looks::new(begin);
+        assert_eq!(looks.due(begin, &[News::Engine]), [News::Engine]);
+        for ms in [100, 200, 300, 400] {
+            assert_eq!(looks.due(after(ms), &[News::Links]), [News::Links]);
+            assert_eq!(looks.next(), after(500));
+        }
+        assert_eq!(looks.due(after(510), &[News::Links]), [News::Links, News::Engine]);
+        assert_eq!(looks.due(after(610), &[News::Firewall]), [News::Firewall]);
+        assert_eq!(looks.next(), begin + EVERYTHING_EVERY);
+        // News of containers together with a look at everything is no reason to leave it out.
+        looks.due(after(700), &[News::Router, News::Engine]);
+        assert_eq!(looks.next(), after(1200));
+    }
 }

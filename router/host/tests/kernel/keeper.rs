@@ -4,9 +4,9 @@ use std::path::Path;
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
-use crate::common::engine::{FakeEngine, Sandbox};
+use crate::common::engine::{FakeContainer, FakeEngine, Sandbox};
 use crate::common::{cidrs, in_host};
-use weave_host::attach::AttachOptions;
+use weave_host::attach::{AttachOptions, detach_all};
 use weave_host::keeper::{KeeperConfig, News, run};
 use weave_host::policy::HostPolicy;
 use weave_host::records::{Records, read_all};
@@ -125,7 +125,7 @@ fn a_container_that_the_engine_has_removed_is_forgotten_at_once() {
             look(news, &engine);
             assert_eq!(remembered(state.path()), std::slice::from_ref(&id));
             // A list may lack for a moment what there is.
-            engine.put(&id, crate::common::engine::FakeContainer { is_listed: false, ..sandbox.runs() });
+            engine.put(&id, FakeContainer { is_listed: false, ..sandbox.runs() });
             look(news, &engine);
             assert_eq!(remembered(state.path()), std::slice::from_ref(&id));
             engine.remove(&id);
@@ -133,6 +133,28 @@ fn a_container_that_the_engine_has_removed_is_forgotten_at_once() {
             // Its namespace lingers.
             assert_eq!(remembered(state.path()), Vec::<String>::new());
             assert!(!sandbox.is_attached(host));
+        });
+    });
+}
+
+#[test]
+fn a_start_that_the_list_tells_late_is_seen_while_there_is_other_news() {
+    let state = tempfile::tempdir().unwrap();
+    let id = "d".repeat(64);
+    in_host(|host| {
+        let (engine, sandbox) = (FakeEngine::start(), Sandbox::new());
+        attach(state.path(), host, &id, &sandbox.namespace, "10.2.1.1/24");
+        assert!(detach_all(host, &sandbox.namespace).unwrap());
+        engine.put(&id, FakeContainer { state: "exited", pid: 0, ..sandbox.runs() });
+        with_keeper(state.path(), &engine, |news| {
+            engine.wait_lists(1);
+            news.send(News::Engine).unwrap();
+            engine.wait_lists(2);
+            engine.put(&id, sandbox.runs());
+            wait_until("it is not attached", || {
+                news.send(News::Links).unwrap();
+                sandbox.is_attached(host)
+            });
         });
     });
 }

@@ -4,7 +4,6 @@
 use std::fs::OpenOptions;
 use std::path::Path;
 use std::process::{Child, Stdio};
-use std::sync::mpsc::sync_channel;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, poll};
@@ -13,7 +12,7 @@ use signal_hook::iterator::Signals;
 use weave_api::Software;
 use weave_api::keeper::{GuardStatus, KeeperDegraded, KeeperStatus};
 use weave_host::firewall::{Degraded, Guard};
-use weave_host::keeper::{Findings, KeeperConfig, News, has_work, run as keep, serve_routers, watch};
+use weave_host::keeper::{Findings, KeeperConfig, News, has_work, news, run as keep, serve_routers, watch};
 use weave_host::keeper_socket::{KeeperClient, KeeperError, KeeperListener, Queues, Wanted};
 use weave_host::policy::HostPolicy;
 use weave_router::config::LogLevel;
@@ -27,8 +26,6 @@ use crate::output;
 use crate::root;
 use crate::running::{self, Claim, Daemon, KEEPER_LOG, Running};
 
-/// News that waits for the keeper, at most; more of the same kind adds nothing.
-const NEWS: usize = 16;
 /// Time a keeper has to end.
 const ENDS_WITHIN: Duration = Duration::from_secs(10);
 /// Time a router waits for the queues of the tap.
@@ -66,7 +63,7 @@ pub fn run(environment: &Environment, for_router: bool) -> Result<()> {
     let own = KeeperStatus { pid: std::process::id(), software: Software::ours(), ..Default::default() };
     tell(&run_dir, &own);
     let listener = KeeperListener::bind(&weave_api::socket::directory(&run_dir)).map_err(failed)?;
-    let (sender, news) = sync_channel(NEWS);
+    let (sender, news) = news();
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).map_err(failed)?;
     let stop = sender.clone();
     std::thread::Builder::new()
@@ -74,8 +71,7 @@ pub fn run(environment: &Environment, for_router: bool) -> Result<()> {
         .spawn(move || {
             for signal in signals.forever() {
                 // A hang-up is what a reload sends: everything is looked at anyway.
-                let what = if signal == SIGHUP { News::Firewall } else { News::Stop };
-                let _ = stop.send(what);
+                stop.tell(if signal == SIGHUP { News::Firewall } else { News::Stop });
             }
         })
         .map_err(failed)?;
@@ -83,12 +79,12 @@ pub fn run(environment: &Environment, for_router: bool) -> Result<()> {
     serve_routers(listener, config.state_dir.clone(), sender).map_err(refused)?;
     dns::guard::watch(run_dir.clone(), config.state_dir.clone()).map_err(failed)?;
     close_stdout().map_err(failed)?;
-    let state_dir = config.state_dir.clone();
-    let names_changed = || {
-        dns::publish::write(&run_dir, &state_dir);
-        tell_router(&run_dir);
+    let (state_dir, of_names) = (config.state_dir.clone(), run_dir.clone());
+    let names_changed = move || {
+        dns::publish::write(&of_names, &state_dir);
+        tell_router(&of_names);
     };
-    keep(config, &news, names_changed, |found| tell(&run_dir, &standing(&own, found)));
+    keep(config, news, names_changed, |found| tell(&run_dir, &standing(&own, found))).map_err(refused)?;
     let _ = std::fs::remove_file(weave_api::keeper::file(&run_dir));
     Ok(())
 }

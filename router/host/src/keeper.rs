@@ -2,18 +2,20 @@
 //!
 //! Containers of an engine that run again are attached again, those that are gone are forgotten;
 //! bridge, ports, exposed addresses and firewall rules that somebody took or changed are put back.
-//! One thread does all of it, one thing after the other; three others only wait for news. What
+//! One thread does what concerns the host, one thing after the other, and one what concerns
+//! containers, so that nothing of the host waits for an engine; three others only wait for news. What
 //! news there is does not matter: each time the whole state is looked at, and once in
-//! [`EVERYTHING_EVERY`] without any. A fifth thread gives routers that start the queues of the
-//! tap, so that none waits for an engine.
+//! [`EVERYTHING_EVERY`] without any. A sixth thread gives routers that start the queues of the tap.
 
 mod containers;
+mod news;
 mod routers;
 mod watch;
 
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::attach::is_host_interface;
@@ -27,20 +29,14 @@ use crate::netlink::{Link, Netlink};
 use crate::policy::HostPolicy;
 use crate::records::{self, Records};
 use crate::tap::TAP;
-use containers::Containers;
+use containers::{Containers, Gate};
+use news::{Looks, next};
+pub use news::{News, NewsReceiver, NewsSender, news};
 pub use routers::serve_routers;
 pub use watch::watch;
 
 /// How often everything is looked at without any news.
 pub const EVERYTHING_EVERY: Duration = Duration::from_secs(30);
-/// News that comes within this time is looked at together: an engine tells many things of one
-/// container, and a flush takes many rules.
-const TOGETHER: Duration = Duration::from_millis(50);
-
-/// When containers are looked at once more after news of them: Podman tells of a start before its
-/// list does.
-const ENGINE_SETTLES: Duration = Duration::from_millis(500);
-
 /// How often rules are put in place that are changed again at once, until the next news.
 const APPLIED_MAX: usize = 5;
 /// How long a keeper that was started for a router waits for it.
@@ -57,23 +53,6 @@ pub struct KeeperConfig {
     pub policy: HostPolicy,
     /// It is started for a router that starts: until that one runs the host stays as it is.
     pub for_router: bool,
-}
-
-/// Something may have changed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum News {
-    /// A container started, ended or is gone; or the engine came back.
-    Engine,
-    /// An interface changed.
-    Links,
-    /// The firewall's tables changed.
-    Firewall,
-    /// A router runs that was given its queues.
-    Router,
-    /// One did not start.
-    NoRouter,
-    /// The keeper is to end.
-    Stop,
 }
 
 /// How the host stands, for those who ask.
@@ -102,26 +81,31 @@ pub fn has_work(state_dir: &Path) -> bool {
 /// Keeps until told to stop; `attachments_changed` is called after each change of an attachment
 /// or of a name, `found` whenever it is found that the host stands otherwise than before.
 /// What cannot be done now is logged and tried again.
+///
+/// # Errors
+/// When the thread for containers cannot be made.
 pub fn run(
     config: KeeperConfig,
-    news: &Receiver<News>,
-    attachments_changed: impl Fn(),
+    news: NewsReceiver,
+    attachments_changed: impl Fn() + Send + Sync + 'static,
     found: impl Fn(&Findings),
-) {
-    if config.for_router && !await_router(&config.state_dir, news) {
-        return;
+) -> Result<()> {
+    let NewsReceiver { host: news, containers: of_containers } = news;
+    if config.for_router && !await_router(&config.state_dir, &news) {
+        return Ok(());
     }
-    let mut keeper = Keeper {
-        containers: Containers::new(config.state_dir.clone(), config.engine_host.clone()),
-        config,
-        rules: None,
-        names: None,
-        found: Findings::default(),
-        engine_error: None,
-        guard: None,
-    };
-    let mut looks = Looks::new(Instant::now());
-    let mut due = EVERYTHING.to_vec();
+    let telling = Arc::new(Telling {
+        state_dir: config.state_dir.clone(),
+        names: Mutex::default(),
+        attachments_changed,
+    });
+    let gate = Arc::new(Gate::default());
+    let containers = Containers::new(config.state_dir.clone(), config.engine_host.clone(), Arc::clone(&gate));
+    let told = Arc::clone(&telling);
+    containers.keep_on(of_containers, move |changed| told.tell(changed))?;
+    let mut keeper = Keeper { config, rules: None, found: Findings::default(), guard: None };
+    let mut looks = Looks::of_host(Instant::now());
+    let mut due = Looks::HOST.to_vec();
     loop {
         if due.contains(&News::Links) {
             keeper.report("interfaces", |keeper| keeper.keep_interfaces());
@@ -133,63 +117,15 @@ pub fn run(
                 keeper.found = now;
             }
         }
-        let mut changed = false;
-        if due.contains(&News::Engine) {
-            match keeper.containers.keep() {
-                Ok(attached) => {
-                    keeper.engine_error = None;
-                    changed = attached;
-                }
-                Err(error) => keeper.say_once(error.to_string()),
-            }
-        }
         // Names go with their containers.
-        if keeper.names_changed() || changed {
-            attachments_changed();
-        }
-        let came = next(news, looks.next());
+        telling.tell(false);
+        let came = next(&news, looks.next());
         if came.contains(&News::Stop) {
-            return;
+            // What is being done is done; nothing more is begun.
+            gate.close();
+            return Ok(());
         }
         due = looks.due(Instant::now(), &came);
-    }
-}
-
-/// All that is looked at.
-const EVERYTHING: [News; 3] = [News::Engine, News::Links, News::Firewall];
-
-/// When something is looked at without news of it: however much other news there is.
-struct Looks {
-    everything_at: Instant,
-    /// When containers are looked at once more.
-    settled_at: Option<Instant>,
-}
-
-impl Looks {
-    /// After everything was looked at.
-    fn new(now: Instant) -> Self {
-        Self { everything_at: now + EVERYTHING_EVERY, settled_at: None }
-    }
-
-    /// The next one without any news.
-    fn next(&self) -> Instant {
-        self.settled_at.map_or(self.everything_at, |at| at.min(self.everything_at))
-    }
-
-    /// What is to be looked at after this news.
-    fn due(&mut self, now: Instant, came: &[News]) -> Vec<News> {
-        let mut due = came.to_vec();
-        if came.contains(&News::Router) || now >= self.everything_at {
-            self.everything_at = now + EVERYTHING_EVERY;
-            due.extend(EVERYTHING);
-        }
-        if came.contains(&News::Engine) {
-            self.settled_at = Some(now + ENGINE_SETTLES);
-        } else if self.settled_at.is_some_and(|at| now >= at) {
-            self.settled_at = None;
-            due.push(News::Engine);
-        }
-        due
     }
 }
 
@@ -207,63 +143,47 @@ fn await_router(state_dir: &Path, news: &Receiver<News>) -> bool {
     }
 }
 
-/// The next news with all that comes together with it; none at the deadline.
-fn next(news: &Receiver<News>, deadline: Instant) -> Vec<News> {
-    let first = match news.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
-        Ok(first) => first,
-        Err(RecvTimeoutError::Timeout) => return Vec::new(),
-        Err(RecvTimeoutError::Disconnected) => News::Stop,
-    };
-    let mut all = vec![first];
-    let until = Instant::now() + TOGETHER;
-    while let Ok(more) = news.recv_timeout(until.saturating_duration_since(Instant::now())) {
-        if !all.contains(&more) {
-            all.push(more);
-        }
-    }
-    all
-}
-
-struct Keeper {
-    config: KeeperConfig,
-    containers: Containers,
-    /// The rules as they were when they were put in place last, and what they lack.
-    rules: Option<(String, Vec<Degraded>)>,
-    /// How the host stood the last time.
-    found: Findings,
+/// Tells of changed attachments and names, to whoever is to know.
+struct Telling<F> {
+    state_dir: PathBuf,
     /// The names of this host as they were when they were told last.
-    names: Option<names::Own>,
-    /// Why containers could not be looked after the last time.
-    engine_error: Option<String>,
-    /// The guard that was put in place last, and as the kernel had it then.
-    guard: Option<(Guard, Option<String>)>,
+    names: Mutex<Option<names::Own>>,
+    attachments_changed: F,
 }
 
-impl Keeper {
-    /// Whether this host has other names, networks or addresses than at the last call.
-    fn names_changed(&mut self) -> bool {
-        match names::own(&self.config.state_dir) {
-            Ok(own) if self.names.as_ref() == Some(&own) => false,
+impl<F: Fn()> Telling<F> {
+    /// Tells if this host has other names, networks or addresses than at the last call, or
+    /// something else has `changed`.
+    fn tell(&self, changed: bool) {
+        let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
+        let other = match names::own(&self.state_dir) {
             Ok(own) => {
-                self.names = Some(own);
-                true
+                let other = names.as_ref() != Some(&own);
+                *names = Some(own);
+                other
             }
             Err(error) => {
                 tracing::warn!("reading the names of this host: {error}");
                 false
             }
+        };
+        if other || changed {
+            (self.attachments_changed)();
         }
     }
+}
 
-    /// Logs what keeps it from looking after containers, unless that is known: an engine that is
-    /// not there is asked often.
-    fn say_once(&mut self, error: String) {
-        if self.engine_error.as_ref() != Some(&error) {
-            tracing::info!("looking after containers: {error}");
-            self.engine_error = Some(error);
-        }
-    }
+struct Keeper {
+    config: KeeperConfig,
+    /// The rules as they were when they were put in place last, and what they lack.
+    rules: Option<(String, Vec<Degraded>)>,
+    /// How the host stood the last time.
+    found: Findings,
+    /// The guard that was put in place last, and as the kernel had it then.
+    guard: Option<(Guard, Option<String>)>,
+}
 
+impl Keeper {
     fn report(&mut self, what: &str, keep: impl FnOnce(&mut Self) -> Result<()>) {
         if let Err(error) = keep(self) {
             tracing::warn!("keeping the {what}: {error}");
@@ -391,64 +311,4 @@ fn put_back<T: Clone + PartialEq>(
     }
     tracing::warn!(by = %what, "rules of ours change as soon as they are put in place");
     Ok(None)
-}
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use super::*;
-
-    /// What is looked at in a minute of news that comes every `every`.
-    fn in_a_minute(every: Duration, news: &[News]) -> Vec<(Duration, Vec<News>)> {
-        let begin = Instant::now();
-        let mut looks = Looks::new(begin);
-        let mut now = begin;
-        let mut comes = begin + every;
-        let mut all = Vec::new();
-        while now < begin + Duration::from_secs(60) {
-            now = looks.next().min(comes);
-            let came = if now == comes { news } else { &[] };
-            if now == comes {
-                comes += every;
-            }
-            all.push((now - begin, looks.due(now, came)));
-        }
-        all
-    }
-
-    #[test]
-    fn everything_is_looked_at_every_half_minute_with_any_news() {
-        for every in [Duration::from_millis(100), Duration::from_secs(7), Duration::from_secs(100)] {
-            for news in EVERYTHING {
-                let looks = in_a_minute(every, &[news]);
-                for what in EVERYTHING {
-                    let times = looks.iter().filter(|(_, due)| due.contains(&what)).map(|(at, _)| *at);
-                    let times: Vec<Duration> = times.collect();
-                    let gaps = std::iter::once(Duration::ZERO).chain(times.iter().copied()).zip(&times);
-                    for (before, after) in gaps {
-                        assert!(*after - before <= EVERYTHING_EVERY, "{what:?} at {before:?} and {after:?}");
-                    }
-                    assert!(*times.last().unwrap() >= EVERYTHING_EVERY, "{news:?} every {every:?}: {what:?}");
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn containers_are_looked_at_once_more_after_news_of_them_whatever_other_news_there_is() {
-        let begin = Instant::now();
-        let after = |ms| begin + Duration::from_millis(ms);
-        let mut looks = Looks::new(begin);
-        assert_eq!(looks.due(begin, &[News::Engine]), [News::Engine]);
-        for ms in [100, 200, 300, 400] {
-            assert_eq!(looks.due(after(ms), &[News::Links]), [News::Links]);
-            assert_eq!(looks.next(), after(500));
-        }
-        assert_eq!(looks.due(after(510), &[News::Links]), [News::Links, News::Engine]);
-        assert_eq!(looks.due(after(610), &[News::Firewall]), [News::Firewall]);
-        assert_eq!(looks.next(), begin + EVERYTHING_EVERY);
-        // News of containers together with a look at everything is no reason to leave it out.
-        looks.due(after(700), &[News::Router, News::Engine]);
-        assert_eq!(looks.next(), after(1200));
-    }
 }

@@ -90,6 +90,14 @@ pub fn read_all(state_dir: &Path) -> Result<(Vec<Record>, Vec<String>)> {
     Ok((records, damaged))
 }
 
+/// Whether the host's end of an attachment is there.
+///
+/// # Errors
+/// When the kernel refuses.
+pub(crate) fn has_interface(host: &mut Netlink, record: &Record) -> Result<bool> {
+    Ok(host.link(&record.host_interface())?.is_some_and(|link| link.kind == "veth"))
+}
+
 /// The records of this host, locked against other commands.
 #[derive(Debug)]
 pub struct Records {
@@ -151,16 +159,13 @@ impl Records {
         let mut kept = Vec::with_capacity(self.records.len());
         for record in std::mem::take(&mut self.records) {
             // One by one: a list taken while interfaces come and go may lack some.
-            match host.link(&record.host_interface()) {
-                Ok(Some(link)) if link.kind == "veth" => kept.push(record),
-                Ok(_) if record.is_of_engine() => {
-                    self.ended.insert(record.container.clone());
-                    kept.push(record);
-                }
-                Ok(_) => {
-                    self.directory.remove(&record.file_name())?;
-                }
-                Err(error) => return Err(error),
+            if has_interface(host, &record)? {
+                kept.push(record);
+            } else if record.is_of_engine() {
+                self.ended.insert(record.container.clone());
+                kept.push(record);
+            } else {
+                self.directory.remove(&record.file_name())?;
             }
         }
         self.records = kept;

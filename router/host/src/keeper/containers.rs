@@ -1,23 +1,61 @@
 //! Containers of the engine: attached again when they run again, forgotten when they are gone.
+//!
+//! Each look has two parts: what the engine says is asked without the lock on the state, since it
+//! may take long to answer, and what follows from it is done with the lock, where it is seen
+//! again what may have changed meanwhile.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::iter::Peekable;
 use std::path::PathBuf;
+use std::sync::mpsc::Receiver;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 
+use super::News;
+use super::news::{Looks, next};
 use crate::attach::{AttachOptions, PROBE_WAIT};
-use crate::engine::{ContainerId, Engine, Listed};
+use crate::engine::{ContainerId, Engine, EngineContainer, Listed};
 use crate::error::{Error, Result};
+use crate::namespace::{Namespace, NamespaceId, NamespaceSpec};
 use crate::netlink::Netlink;
-use crate::records::{Record, Records};
+use crate::records::{self, Record, Records};
 
 /// The label that attaches a container without a command: addresses separated by blanks or commas.
 pub const CIDR_LABEL: &str = "weave.cidr";
+/// How long the lock is held for containers that are to be attached: others wait for it, firewall
+/// rules among them.
+const HELD_MAX: Duration = Duration::from_millis(500);
+/// Pause before the rest: whoever waits for the lock tries it every 10 ms.
+const REST_AFTER: Duration = Duration::from_millis(50);
+/// Questions that the engine leaves without an answer before no more are asked.
+const UNANSWERED_MAX: usize = 3;
+
+/// Whether anything may be changed still.
+#[derive(Debug, Default)]
+pub(super) struct Gate {
+    is_closed: Mutex<bool>,
+}
+
+impl Gate {
+    /// Waits until a change that has begun is done; from then on none begins.
+    pub(super) fn close(&self) {
+        *self.is_closed.lock().unwrap_or_else(PoisonError::into_inner) = true;
+    }
+
+    /// For the time of a change; `None`: it is closed.
+    fn enter(&self) -> Option<MutexGuard<'_, bool>> {
+        Some(self.is_closed.lock().unwrap_or_else(PoisonError::into_inner)).filter(|is_closed| !**is_closed)
+    }
+}
 
 /// What is known of the engine's containers.
 pub(super) struct Containers {
     state_dir: PathBuf,
     engine_host: String,
+    gate: Arc<Gate>,
     /// Kept while it answers.
     engine: Option<Engine>,
     /// Containers attached by their label, with the first process each had then: what a user
@@ -27,113 +65,279 @@ pub(super) struct Containers {
     seen: HashSet<ContainerId>,
     /// What could not be done, so that it is said once.
     failures: BTreeMap<ContainerId, String>,
+    /// Why nothing could be done the last time.
+    error: Option<String>,
+}
+
+/// What the engine says.
+struct Answers {
+    listed: HashMap<ContainerId, Listed>,
+    /// The namespace that each remembered container had when it was asked.
+    namespaces: HashMap<ContainerId, NamespaceId>,
+    /// Of containers that it was asked for.
+    found: HashMap<ContainerId, Result<Found>>,
+}
+
+/// A container as the engine tells it.
+struct Found {
+    container: EngineContainer,
+    /// Its namespace, if it runs and has one that can be attached.
+    namespace: Result<Namespace>,
+}
+
+impl Answers {
+    /// It was listed as one that has ended, and says so itself: the list of Podman is late.
+    fn has_exited(&self, id: &ContainerId) -> bool {
+        let says_so = |found: &Result<Found>| found.as_ref().is_ok_and(|one| one.container.pid.is_none());
+        self.listed.get(id).is_some_and(|one| one.exited) && self.found.get(id).is_some_and(says_so)
+    }
+
+    /// It knows nothing of it. An id is of one container for ever.
+    fn is_unknown(&self, id: &ContainerId) -> bool {
+        !self.listed.contains_key(id) && matches!(self.found.get(id), Some(Err(Error::NoContainer { .. })))
+    }
+
+    fn runs(&self, id: &ContainerId) -> bool {
+        self.listed.get(id).is_some_and(|one| one.running)
+    }
+}
+
+fn id_of(record: &Record) -> Option<ContainerId> {
+    record.container.parse().ok()
+}
+
+/// Whether it is called otherwise than is remembered.
+fn is_renamed(record: &Record, listed: &Listed) -> bool {
+    listed.name.is_some() && listed.name != record.names.engine
 }
 
 impl Containers {
-    pub(super) fn new(state_dir: PathBuf, engine_host: String) -> Self {
+    pub(super) fn new(state_dir: PathBuf, engine_host: String, gate: Arc<Gate>) -> Self {
         Self {
             state_dir,
             engine_host,
+            gate,
             engine: None,
             labelled: HashMap::new(),
             seen: HashSet::new(),
             failures: BTreeMap::new(),
+            error: None,
         }
     }
 
-    /// Brings records and interfaces in step with the engine. True if an attachment changed.
-    pub(super) fn keep(&mut self) -> Result<bool> {
+    /// Keeps on a thread of its own, which ends with the process or with the last who tells news;
+    /// calls `done` after each look, with true if an attachment changed.
+    pub(super) fn keep_on(
+        mut self,
+        news: Receiver<News>,
+        done: impl Fn(bool) + Send + 'static,
+    ) -> Result<()> {
+        const NAME: &str = "keeper-containers";
+        let keep = move || {
+            let mut looks = Looks::of_containers(Instant::now());
+            loop {
+                if self.look() {
+                    done(true);
+                }
+                loop {
+                    let came = next(&news, looks.next());
+                    if came.contains(&News::Stop) {
+                        return;
+                    }
+                    if looks.due(Instant::now(), &came).contains(&News::Engine) {
+                        break;
+                    }
+                }
+            }
+        };
+        let thread = thread::Builder::new().name(NAME.to_owned()).spawn(keep);
+        thread.map(drop).map_err(|error| Error::kernel("start thread", NAME, error))
+    }
+
+    /// Brings records and interfaces in step with the engine; true if an attachment changed. What
+    /// keeps it from that is logged, unless that is known: an engine that is not there is asked often.
+    fn look(&mut self) -> bool {
+        let mut changed = false;
+        match self.try_look(&mut changed) {
+            Ok(()) => self.error = None,
+            Err(error) => {
+                let error = error.to_string();
+                if self.error.as_ref() != Some(&error) {
+                    tracing::info!("looking after containers: {error}");
+                    self.error = Some(error);
+                }
+            }
+        }
+        changed
+    }
+
+    fn try_look(&mut self, changed: &mut bool) -> Result<()> {
         let engine = match self.engine.take() {
             Some(engine) => engine,
             None => Engine::new(&self.engine_host)?,
         };
-        let changed = self.keep_those_of(&engine)?;
+        let mut host = Netlink::open()?;
+        let answers = self.ask(&engine, &mut host)?;
         self.engine = Some(engine);
-        Ok(changed)
+        let mut to_attach = self.settle(&answers, &mut host, changed)?.into_iter().peekable();
+        while to_attach.peek().is_some() {
+            self.attach_some(&answers, &mut host, &mut to_attach, changed)?;
+        }
+        self.labelled.retain(|id, _| answers.listed.contains_key(id));
+        self.failures.retain(|id, _| answers.listed.contains_key(id));
+        Ok(())
     }
 
-    fn keep_those_of(&mut self, engine: &Engine) -> Result<bool> {
+    /// Asks the engine for all that may matter; nothing is changed, and no lock is held.
+    fn ask(&mut self, engine: &Engine, host: &mut Netlink) -> Result<Answers> {
         let listed: HashMap<ContainerId, Listed> =
             engine.list()?.into_iter().map(|one| (one.id.clone(), one)).collect();
-        let mut host = Netlink::open()?;
-        let mut records = Records::open(&self.state_dir)?;
-        records.prune(&mut host)?;
-        let mut changed = detach_exited(engine, &mut host, &mut records, &listed)?;
-        changed |= forget_gone(engine, &mut host, &mut records, &listed, &self.seen)?;
-        self.seen.retain(|id| records.all().iter().any(|record| record.container == id.as_str()));
-        self.seen.extend(listed.keys().cloned());
-        changed |= rename(engine, &mut records, &listed)?;
-        let known: Vec<Record> = records.all().iter().filter(|one| one.is_of_engine()).cloned().collect();
-        let ended: Vec<Record> = known.iter().filter(|record| records.has_ended(record)).cloned().collect();
-        for record in &ended {
-            let Ok(id) = record.container.parse::<ContainerId>() else { continue };
-            if listed.get(&id).is_some_and(|one| one.running) {
-                changed |= self.attach(engine, &mut host, &mut records, &id, &record.cidrs);
+        let mut answers = Answers { listed, namespaces: HashMap::new(), found: HashMap::new() };
+        let mut asked = Vec::new();
+        for record in records::read_all(&self.state_dir)?.0 {
+            let Some(id) = id_of(&record) else { continue };
+            let is_there = records::has_interface(host, &record)?;
+            let matters = match answers.listed.get(&id) {
+                Some(one) => is_renamed(&record, one) || if is_there { one.exited } else { one.running },
+                // Of another engine, for all that is known, unless it had it.
+                None => !is_there || self.seen.contains(&id),
+            };
+            if matters {
+                asked.push(id.clone());
             }
+            answers.namespaces.insert(id, record.namespace);
         }
-        let unknown = listed.values().filter(|one| one.running);
-        for one in unknown.filter(|one| known.iter().all(|record| record.container != one.id.as_str())) {
-            if let Some(cidrs) = one.labels.get(CIDR_LABEL).and_then(|text| self.labelled_with(one, text)) {
-                changed |= self.attach_labelled(engine, &mut host, &mut records, &one.id, &cidrs);
+        let labelled = answers.listed.values().filter(|one| one.running);
+        let labelled = labelled.filter(|one| one.labels.contains_key(CIDR_LABEL)).map(|one| one.id.clone());
+        asked.extend(labelled.filter(|id| !answers.namespaces.contains_key(id)));
+        let mut unanswered = 0;
+        for id in asked {
+            let found = engine.find(id.as_str());
+            let found = found.map(|container| Found { namespace: engine.namespace(&container), container });
+            match found {
+                Err(error @ Error::Engine { .. }) if unanswered >= UNANSWERED_MAX => return Err(error),
+                Err(Error::Engine { .. }) => unanswered += 1,
+                Ok(_) | Err(_) => {}
             }
+            answers.found.insert(id, found);
         }
-        self.labelled.retain(|id, _| listed.contains_key(id));
-        self.failures.retain(|id, _| listed.contains_key(id));
-        Ok(changed)
+        Ok(answers)
     }
 
-    /// The addresses a label names; `None` if they are none, which is said once.
-    fn labelled_with(&mut self, one: &Listed, text: &str) -> Option<Vec<IpNet>> {
+    /// Does what follows from the answers, but for containers that are to be attached: those, with
+    /// the addresses of their label if they are not remembered.
+    fn settle(
+        &mut self,
+        answers: &Answers,
+        host: &mut Netlink,
+        changed: &mut bool,
+    ) -> Result<Vec<(ContainerId, Option<Vec<IpNet>>)>> {
+        let gate = Arc::clone(&self.gate);
+        let Some(_open) = gate.enter() else { return Ok(Vec::new()) };
+        let mut records = Records::open(&self.state_dir)?;
+        records.prune(host)?;
+        *changed |= detach_exited(host, &mut records, answers)?;
+        *changed |= forget_gone(host, &mut records, answers, &self.seen)?;
+        *changed |= rename(&mut records, answers)?;
+        let known: HashMap<ContainerId, bool> =
+            records.all().iter().filter_map(|one| Some((id_of(one)?, records.has_ended(one)))).collect();
+        self.seen.retain(|id| known.contains_key(id));
+        self.seen.extend(answers.listed.keys().cloned());
+        let ended = known.iter().filter(|(id, has_ended)| **has_ended && answers.runs(id));
+        let mut to_attach: Vec<_> = ended.map(|(id, _)| (id.clone(), None)).collect();
+        for one in answers.listed.values().filter(|one| one.running && !known.contains_key(&one.id)) {
+            let cidrs = self.labelled_with(one, answers);
+            to_attach.extend(cidrs.map(|cidrs| (one.id.clone(), Some(cidrs))));
+        }
+        Ok(to_attach)
+    }
+
+    /// Attaches as many as there is time for.
+    fn attach_some(
+        &mut self,
+        answers: &Answers,
+        host: &mut Netlink,
+        rest: &mut Peekable<impl Iterator<Item = (ContainerId, Option<Vec<IpNet>>)>>,
+        changed: &mut bool,
+    ) -> Result<()> {
+        let gate = Arc::clone(&self.gate);
+        let Some(open) = gate.enter() else {
+            rest.by_ref().for_each(drop);
+            return Ok(());
+        };
+        let mut records = Records::open(&self.state_dir)?;
+        records.prune(host)?;
+        let begin = Instant::now();
+        while let Some((id, labelled)) = rest.next_if(|_| begin.elapsed() < HELD_MAX) {
+            let record = records.all().iter().find(|record| record.container == id.as_str());
+            let cidrs = match (record, labelled) {
+                (Some(record), _) if records.has_ended(record) => record.cidrs.clone(),
+                (None, Some(labelled)) => labelled,
+                // Attached or detached since.
+                (Some(_) | None, _) => continue,
+            };
+            // Of one that was not asked for there will be news.
+            if let Some(found) = answers.found.get(&id) {
+                *changed |= self.attach(found, host, &mut records, &id, &cidrs);
+            }
+        }
+        drop((records, open));
+        if rest.peek().is_some() {
+            thread::sleep(REST_AFTER);
+        }
+        Ok(())
+    }
+
+    /// The addresses that the label of a container names that was not attached by it since its
+    /// start; of those that are none, it is said once.
+    fn labelled_with(&mut self, one: &Listed, answers: &Answers) -> Option<Vec<IpNet>> {
+        let text = one.labels.get(CIDR_LABEL)?;
         let words = text.split([' ', ',']).filter(|word| !word.is_empty());
         let words = words.map(|word| word.strip_prefix("ip:").unwrap_or(word).parse());
-        match words.collect::<std::result::Result<Vec<IpNet>, _>>() {
-            Ok(cidrs) if !cidrs.is_empty() => Some(cidrs),
+        let cidrs = match words.collect::<std::result::Result<Vec<IpNet>, _>>() {
+            Ok(cidrs) if !cidrs.is_empty() => cidrs,
             Ok(_) | Err(_) => {
                 self.say(&one.id, format!("its label {CIDR_LABEL} names no addresses: {text:.80?}"));
-                None
+                return None;
             }
-        }
-    }
-
-    fn attach_labelled(
-        &mut self,
-        engine: &Engine,
-        host: &mut Netlink,
-        records: &mut Records,
-        id: &ContainerId,
-        cidrs: &[IpNet],
-    ) -> bool {
-        let Some(pid) = engine.find(id.as_str()).ok().and_then(|container| container.pid) else {
-            return false;
         };
-        if self.labelled.get(id) == Some(&pid) {
-            return false;
-        }
-        let attached = self.attach(engine, host, records, id, cidrs);
-        if attached {
-            self.labelled.insert(id.clone(), pid);
-        }
-        attached
+        let pid = answers.found.get(&one.id)?.as_ref().ok()?.container.pid?;
+        (self.labelled.get(&one.id) != Some(&pid)).then_some(cidrs)
     }
 
     /// Attaches; what keeps it from that is said once.
     fn attach(
         &mut self,
-        engine: &Engine,
+        found: &Result<Found>,
         host: &mut Netlink,
         records: &mut Records,
         id: &ContainerId,
         cidrs: &[IpNet],
     ) -> bool {
         let options = AttachOptions { mac: None, mtu: None, probe: Some(PROBE_WAIT) };
-        let attached = engine.find(id.as_str()).and_then(|container| {
-            let namespace = engine.namespace(&container)?;
-            records.attach(host, id.as_str(), &namespace, cidrs, &options)?;
-            records.change_names(id.as_str(), |names| names.refresh(container.called()))
-        });
+        let found = match found {
+            Ok(found) => found,
+            Err(error) => {
+                self.say(id, format!("cannot be attached: {error}"));
+                return false;
+            }
+        };
+        let attached = match &found.namespace {
+            // It has ended since: there will be news of it.
+            Ok(namespace) if !is_still_in(&found.container, namespace) => return false,
+            Ok(namespace) => records
+                .attach(host, id.as_str(), namespace, cidrs, &options)
+                .and_then(|_| {
+                    records.change_names(id.as_str(), |names| names.refresh(found.container.called()))
+                })
+                .map_err(|error| error.to_string()),
+            Err(error) => Err(error.to_string()),
+        };
         match attached {
             Ok(_) => {
                 self.failures.remove(id);
+                let pid = found.container.pid.filter(|_| found.container.labels.contains_key(CIDR_LABEL));
+                self.labelled.extend(pid.map(|pid| (id.clone(), pid)));
                 tracing::info!(container = id.short(), "attached");
                 true
             }
@@ -152,18 +356,21 @@ impl Containers {
     }
 }
 
+/// Whether the first process of a container lives and has this namespace.
+fn is_still_in(container: &EngineContainer, namespace: &Namespace) -> bool {
+    let now = container.pid.and_then(|pid| Namespace::open(&NamespaceSpec::Pid(pid)).ok());
+    now.is_some_and(|now| now.id() == namespace.id())
+}
+
 /// Takes note of new names of containers.
-fn rename(engine: &Engine, records: &mut Records, listed: &HashMap<ContainerId, Listed>) -> Result<bool> {
-    let is_new = |record: &&Record| {
-        let listed = record.container.parse().ok().and_then(|id: ContainerId| listed.get(&id));
-        listed.is_some_and(|one| one.name.is_some() && one.name != record.names.engine)
-    };
-    let renamed: Vec<Record> = records.all().iter().filter(is_new).cloned().collect();
+fn rename(records: &mut Records, answers: &Answers) -> Result<bool> {
     let mut changed = false;
-    for record in renamed {
-        // One that is gone by now is no failure.
-        if let Ok(container) = engine.find(&record.container) {
-            changed |= records.change_names(&record.container, |names| names.refresh(container.called()))?;
+    for record in records.all().to_vec() {
+        let Some(id) = id_of(&record) else { continue };
+        let is_new = answers.listed.get(&id).is_some_and(|one| is_renamed(&record, one));
+        if let Some(Ok(found)) = answers.found.get(&id).filter(|_| is_new) {
+            let called = found.container.called();
+            changed |= records.change_names(&record.container, |names| names.refresh(called))?;
         }
     }
     Ok(changed)
@@ -171,19 +378,13 @@ fn rename(engine: &Engine, records: &mut Records, listed: &HashMap<ContainerId, 
 
 /// Takes the interfaces of containers that have ended: with the last of them the kernel takes a
 /// namespace away when it has time, which may be seconds later, and until then names would stay.
-fn detach_exited(
-    engine: &Engine,
-    host: &mut Netlink,
-    records: &mut Records,
-    listed: &HashMap<ContainerId, Listed>,
-) -> Result<bool> {
+fn detach_exited(host: &mut Netlink, records: &mut Records, answers: &Answers) -> Result<bool> {
     let mut changed = false;
     for record in records.all().iter().filter(|record| !records.has_ended(record)) {
-        let Ok(id) = record.container.parse::<ContainerId>() else { continue };
-        // The list of Podman is late: one that was started again says so itself.
-        let has_exited = listed.get(&id).is_some_and(|one| one.exited)
-            && engine.find(id.as_str()).is_ok_and(|container| container.pid.is_none());
-        if let Some(link) = host.link(&record.host_interface())?.filter(|_| has_exited) {
+        let Some(id) = id_of(record).filter(|id| answers.has_exited(id)) else { continue };
+        // It may have been started and attached since.
+        let is_as_asked = answers.namespaces.get(&id) == Some(&record.namespace);
+        if let Some(link) = host.link(&record.host_interface())?.filter(|_| is_as_asked) {
             host.delete_link(&link)?;
             changed = true;
         }
@@ -197,18 +398,14 @@ fn detach_exited(
 /// Forgets containers that the engine does not know any more. One that it never had in its list is
 /// of another engine for all that is known, and forgotten when it has ended.
 fn forget_gone(
-    engine: &Engine,
     host: &mut Netlink,
     records: &mut Records,
-    listed: &HashMap<ContainerId, Listed>,
+    answers: &Answers,
     seen: &HashSet<ContainerId>,
 ) -> Result<bool> {
     let is_gone = |record: &&Record| {
-        let Ok(id) = record.container.parse::<ContainerId>() else { return false };
-        !listed.contains_key(&id)
-            && (records.has_ended(record) || seen.contains(&id))
-            // The list may be older than the record.
-            && matches!(engine.find(id.as_str()), Err(Error::NoContainer { .. }))
+        id_of(record)
+            .is_some_and(|id| answers.is_unknown(&id) && (records.has_ended(record) || seen.contains(&id)))
     };
     let gone: Vec<Record> = records.all().iter().filter(is_gone).cloned().collect();
     for record in &gone {

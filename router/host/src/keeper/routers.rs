@@ -4,11 +4,10 @@
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::SyncSender;
 use std::thread;
 use std::time::Duration;
 
-use super::News;
+use super::{News, NewsSender};
 use crate::bridge::{self, BRIDGE};
 use crate::error::{Error, Result};
 use crate::exposed::ExposedAddresses;
@@ -29,7 +28,7 @@ const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 ///
 /// # Errors
 /// When the thread cannot be made.
-pub fn serve_routers(listener: KeeperListener, state_dir: PathBuf, news: SyncSender<News>) -> Result<()> {
+pub fn serve_routers(listener: KeeperListener, state_dir: PathBuf, news: NewsSender) -> Result<()> {
     const NAME: &str = "keeper-routers";
     let serve = move || {
         loop {
@@ -39,8 +38,7 @@ pub fn serve_routers(listener: KeeperListener, state_dir: PathBuf, news: SyncSen
                         tracing::debug!("a router: {error}");
                         false
                     });
-                    // Never lost, as other news may be: the keeper may wait for it alone.
-                    let _ = news.send(if runs { News::Router } else { News::NoRouter });
+                    news.tell(if runs { News::Router } else { News::NoRouter });
                 }
                 Err(error) => {
                     tracing::debug!("accepting a router: {error}");

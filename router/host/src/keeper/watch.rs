@@ -3,13 +3,12 @@
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::path::Path;
-use std::sync::mpsc::SyncSender;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER};
 
-use super::News;
+use super::{News, NewsSender};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::netlink::LinkWatch;
@@ -29,17 +28,13 @@ const KERNEL_AGAIN: Duration = Duration::from_secs(5);
 ///
 /// # Errors
 /// When a thread cannot be made.
-pub fn watch(engine_host: String, news: &SyncSender<News>) -> Result<()> {
+pub fn watch(engine_host: String, news: &NewsSender) -> Result<()> {
     start("keeper-engine", news, move |news| follow_engine(&engine_host, news))?;
     start("keeper-links", news, follow_links)?;
     start("keeper-rules", news, follow_rules)
 }
 
-fn start(
-    name: &str,
-    news: &SyncSender<News>,
-    follow: impl FnOnce(&SyncSender<News>) + Send + 'static,
-) -> Result<()> {
+fn start(name: &str, news: &NewsSender, follow: impl FnOnce(&NewsSender) + Send + 'static) -> Result<()> {
     let news = news.clone();
     thread::Builder::new()
         .name(name.to_owned())
@@ -48,27 +43,22 @@ fn start(
         .map_err(|error| Error::kernel("start thread", name, error))
 }
 
-/// News that is waiting already needs no second one: a full queue is no loss.
-fn tell(news: &SyncSender<News>, what: News) {
-    let _ = news.try_send(what);
-}
-
-fn follow_engine(host: &str, news: &SyncSender<News>) {
+fn follow_engine(host: &str, news: &NewsSender) {
     let socket = host.strip_prefix("unix://").map(Path::new);
     loop {
         if socket.is_none_or(Path::exists) {
-            let ended = Engine::new(host).and_then(|engine| engine.follow(|| tell(news, News::Engine)));
+            let ended = Engine::new(host).and_then(|engine| engine.follow(|| news.tell(News::Engine)));
             if let Err(error) = ended {
                 tracing::debug!("following the engine: {error}");
             }
             // Events may have been missed.
-            tell(news, News::Engine);
+            news.tell(News::Engine);
         }
         thread::sleep(ENGINE_AGAIN);
     }
 }
 
-fn follow_links(news: &SyncSender<News>) {
+fn follow_links(news: &NewsSender) {
     let mut watch = None;
     loop {
         let changed = match &watch {
@@ -79,7 +69,7 @@ fn follow_links(news: &SyncSender<News>) {
             Some(watch) => watch.wait(Instant::now() + super::EVERYTHING_EVERY),
         };
         match changed {
-            Ok(true) => tell(news, News::Links),
+            Ok(true) => news.tell(News::Links),
             Ok(false) => {}
             Err(error) => {
                 tracing::warn!("watching interfaces: {error}");
@@ -90,7 +80,7 @@ fn follow_links(news: &SyncSender<News>) {
     }
 }
 
-fn follow_rules(news: &SyncSender<News>) {
+fn follow_rules(news: &NewsSender) {
     let socket = nftables_socket().inspect_err(|error| tracing::debug!("watching nftables: {error}")).ok();
     let mut legacy = sys::legacy_entries();
     loop {
@@ -108,7 +98,7 @@ fn follow_rules(news: &SyncSender<News>) {
         let counted = sys::legacy_entries();
         if changed || counted != legacy {
             legacy = counted;
-            tell(news, News::Firewall);
+            news.tell(News::Firewall);
         }
     }
 }

@@ -1,13 +1,14 @@
 //! The keeper against the kernel and an engine that says what it is told to. Needs root.
 
 use std::path::Path;
-use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::mpsc::sync_channel;
 use std::time::{Duration, Instant};
 
 use crate::common::engine::{FakeContainer, FakeEngine, Sandbox};
 use crate::common::{cidrs, in_host};
 use weave_host::attach::{AttachOptions, detach_all};
-use weave_host::keeper::{KeeperConfig, News, run};
+use weave_host::bridge::BRIDGE;
+use weave_host::keeper::{KeeperConfig, News, NewsSender, news, run};
 use weave_host::policy::HostPolicy;
 use weave_host::records::{Records, read_all};
 use weave_host::{Namespace, Netlink};
@@ -16,13 +17,13 @@ use weave_host::{Namespace, Netlink};
 const SOON: Duration = Duration::from_secs(2);
 
 /// A keeper that runs in the network namespace of the calling thread while `test` does.
-fn with_keeper<T>(state: &Path, engine: &FakeEngine, test: impl FnOnce(&SyncSender<News>) -> T) -> T {
+fn with_keeper<T>(state: &Path, engine: &FakeEngine, test: impl FnOnce(&NewsSender) -> T) -> T {
     let policy = HostPolicy { port: 6783, engine_bridge: "docker0".into(), guard: false };
     let config =
         KeeperConfig { state_dir: state.into(), engine_host: engine.host(), policy, for_router: false };
-    let (sender, news) = sync_channel(16);
+    let (sender, news) = news();
     std::thread::scope(|scope| {
-        let keeper = scope.spawn(move || run(config, &news, || {}, |_| {}));
+        let keeper = scope.spawn(move || run(config, news, || {}, |_| {}).unwrap());
         let end = End(&sender);
         let done = test(&sender);
         drop(end);
@@ -32,19 +33,19 @@ fn with_keeper<T>(state: &Path, engine: &FakeEngine, test: impl FnOnce(&SyncSend
 }
 
 /// Ends the keeper, also where a test fails.
-struct End<'a>(&'a SyncSender<News>);
+struct End<'a>(&'a NewsSender);
 
 impl Drop for End<'_> {
     fn drop(&mut self) {
-        self.0.send(News::Stop).unwrap();
+        self.0.tell(News::Stop);
     }
 }
 
 /// Has containers looked at, and waits until that is done.
 #[track_caller]
-fn look(news: &SyncSender<News>, engine: &FakeEngine) {
+fn look(news: &NewsSender, engine: &FakeEngine) {
     let before = engine.lists();
-    news.send(News::Engine).unwrap();
+    news.tell(News::Engine);
     // Each news has a second look: when that begins, the first is done.
     engine.wait_lists(before + 2);
 }
@@ -148,13 +149,73 @@ fn a_start_that_the_list_tells_late_is_seen_while_there_is_other_news() {
         engine.put(&id, FakeContainer { state: "exited", pid: 0, ..sandbox.runs() });
         with_keeper(state.path(), &engine, |news| {
             engine.wait_lists(1);
-            news.send(News::Engine).unwrap();
+            news.tell(News::Engine);
             engine.wait_lists(2);
             engine.put(&id, sandbox.runs());
             wait_until("it is not attached", || {
-                news.send(News::Links).unwrap();
+                news.tell(News::Links);
                 sandbox.is_attached(host)
             });
+        });
+    });
+}
+
+#[test]
+fn interfaces_and_the_lock_wait_for_no_engine() {
+    let state = tempfile::tempdir().unwrap();
+    let id = "e".repeat(64);
+    in_host(|host| {
+        let (engine, sandbox) = (FakeEngine::start(), Sandbox::new());
+        attach(state.path(), host, &id, &sandbox.namespace, "10.2.1.1/24");
+        engine.put(&id, sandbox.runs());
+        with_keeper(state.path(), &engine, |news| {
+            engine.wait_lists(1);
+            // The list is told; what comes after it is not.
+            let (told, asked) = sync_channel(0);
+            let (hanging, go_on) = sync_channel(0);
+            engine.put(&id, FakeContainer { state: "exited", pid: 0, ..sandbox.runs() });
+            engine.before_list(move || {
+                told.send(()).unwrap();
+                go_on.recv().unwrap();
+            });
+            news.tell(News::Engine);
+            asked.recv().unwrap();
+            engine.hang(true);
+            hanging.send(()).unwrap();
+            let bridge = host.link(BRIDGE).unwrap().unwrap();
+            let port = host.links().unwrap().into_iter().find(|link| link.kind == "veth").unwrap();
+            for _ in 0..3 {
+                host.set_down(&port).unwrap();
+                news.tell(News::Links);
+                wait_until("a port is down", || host.expect_link(&port.name).unwrap().up);
+            }
+            assert_eq!(port.controller, Some(bridge.index));
+            let begin = Instant::now();
+            drop(Records::open(state.path()).unwrap());
+            assert!(begin.elapsed() < SOON, "the lock was held for {:?}", begin.elapsed());
+            engine.hang(false);
+        });
+    });
+}
+
+#[test]
+fn a_keeper_ends_while_the_engine_hangs_and_another_goes_on() {
+    let state = tempfile::tempdir().unwrap();
+    let id = "f".repeat(64);
+    in_host(|host| {
+        let (engine, sandbox) = (FakeEngine::start(), Sandbox::new());
+        attach(state.path(), host, &id, &sandbox.namespace, "10.2.1.1/24");
+        assert!(detach_all(host, &sandbox.namespace).unwrap());
+        engine.put(&id, sandbox.runs());
+        engine.hang(true);
+        let begin = with_keeper(state.path(), &engine, |_| {
+            engine.wait_lists(1);
+            Instant::now()
+        });
+        assert!(begin.elapsed() < SOON, "it ended after {:?}", begin.elapsed());
+        engine.hang(false);
+        with_keeper(state.path(), &engine, |_| {
+            wait_until("it is not attached", || sandbox.is_attached(host));
         });
     });
 }

@@ -127,7 +127,7 @@ impl FakeEngine {
         self.shared.told.lock().unwrap().before_list = Some(Box::new(what));
     }
 
-    /// It takes questions and answers none, or answers again.
+    /// It takes questions of containers and answers none, or answers again.
     pub fn hang(&self, hangs: bool) {
         self.shared.told.lock().unwrap().hangs = hangs;
         self.shared.changed.notify_all();
@@ -170,6 +170,9 @@ impl Shared {
     }
 
     fn answer(&self, path: &str) -> (&'static str, String) {
+        if path.ends_with("/version") {
+            return ("200 OK", json!({"ApiVersion": "1.43", "Version": "1"}).to_string());
+        }
         let mut told = self.told.lock().unwrap();
         let is_list = path.ends_with("/containers/json");
         if is_list {
@@ -177,9 +180,6 @@ impl Shared {
             self.changed.notify_all();
         }
         let mut told = self.changed.wait_while(told, |told| told.hangs).unwrap();
-        if path.ends_with("/version") {
-            return ("200 OK", json!({"ApiVersion": "1.43", "Version": "1"}).to_string());
-        }
         if is_list {
             let listed = told.containers.iter().filter(|(_, one)| one.is_listed);
             let tell = |(id, one): (&String, &FakeContainer)| json!({"Id": id, "Names": [format!("/{id:.4}")], "State": one.state, "Labels": one.labels});

@@ -60,3 +60,17 @@ fn containers_are_attached_again_after_a_reboot_of_the_host() {
     hosts.wait_reaches(&container, "10.2.1.2", weave_tests::world::LINK_WITHIN);
     hosts.wait_reaches(&far, "10.2.1.101", weave_tests::engines::SOON);
 }
+
+#[test]
+fn a_container_is_attached_again_while_somebody_holds_its_former_namespace() {
+    let hosts = Engines::new(1, 0);
+    let container = hosts.weave_run(0, "10.2.1.1/24 10.2.2.1/24");
+    let before = hosts.ps(0);
+    let former = hosts.namespace(&container);
+    for _ in 0..2 {
+        hosts.ok(0, &format!("docker restart -t 0 {}", container.id));
+        hosts.wait_attached(&container, &ADDRESSES);
+        assert_eq!(hosts.ps(0), before, "MAC and addresses are what they were");
+    }
+    drop(former);
+}

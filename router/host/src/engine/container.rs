@@ -60,7 +60,7 @@ pub struct Listed {
     pub id: ContainerId,
     /// True if it runs.
     pub running: bool,
-    /// It ran, and has ended.
+    /// It neither runs nor is paused: it has ended, or will be started again.
     pub exited: bool,
     /// Its labels.
     pub labels: HashMap<String, String>,
@@ -74,7 +74,10 @@ impl Listed {
         Some(Self {
             id: summary.id?.parse().ok()?,
             running: summary.state == Some(ContainerSummaryStateEnum::RUNNING),
-            exited: summary.state == Some(ContainerSummaryStateEnum::EXITED),
+            exited: !matches!(
+                summary.state,
+                Some(ContainerSummaryStateEnum::RUNNING | ContainerSummaryStateEnum::PAUSED)
+            ),
             labels: summary.labels.unwrap_or_default(),
             // Further ones are links of other containers, with a second slash.
             name: summary.names.unwrap_or_default().into_iter().find_map(|name| {

@@ -63,6 +63,9 @@ pub(super) struct Containers {
     labelled: HashMap<ContainerId, u32>,
     /// Containers that it had in its list and that may be remembered.
     seen: HashSet<ContainerId>,
+    /// The first process of attached containers: while that lives in the namespace that was attached,
+    /// the engine is not asked.
+    processes: HashMap<ContainerId, u32>,
     /// What could not be done, so that it is said once.
     failures: BTreeMap<ContainerId, String>,
     /// Why nothing could be done the last time.
@@ -97,6 +100,13 @@ impl Answers {
         !self.listed.contains_key(id) && matches!(self.found.get(id), Some(Err(Error::NoContainer { .. })))
     }
 
+    /// It runs in another namespace than this one, which lingers.
+    fn has_left(&self, id: &ContainerId, namespace: NamespaceId) -> bool {
+        let Some(Ok(found)) = self.found.get(id).filter(|_| self.runs(id)) else { return false };
+        let now = found.namespace.as_ref().ok().filter(|now| now.id() != namespace);
+        now.is_some_and(|now| is_still_in(&found.container, now))
+    }
+
     fn runs(&self, id: &ContainerId) -> bool {
         self.listed.get(id).is_some_and(|one| one.running)
     }
@@ -120,6 +130,7 @@ impl Containers {
             engine: None,
             labelled: HashMap::new(),
             seen: HashSet::new(),
+            processes: HashMap::new(),
             failures: BTreeMap::new(),
             error: None,
         }
@@ -184,6 +195,7 @@ impl Containers {
             self.attach_some(&answers, &mut host, &mut to_attach, changed)?;
         }
         self.labelled.retain(|id, _| answers.listed.contains_key(id));
+        self.processes.retain(|id, _| answers.listed.contains_key(id));
         self.failures.retain(|id, _| answers.listed.contains_key(id));
         Ok(())
     }
@@ -198,7 +210,11 @@ impl Containers {
             let Some(id) = id_of(&record) else { continue };
             let is_there = records::has_interface(host, &record)?;
             let matters = match answers.listed.get(&id) {
-                Some(one) => is_renamed(&record, one) || if is_there { one.exited } else { one.running },
+                Some(one) if is_renamed(&record, one) => true,
+                Some(one) if is_there => {
+                    one.exited || one.running && !self.is_known_in(&id, record.namespace)
+                }
+                Some(one) => one.running,
                 // Of another engine, for all that is known, unless it had it.
                 None => !is_there || self.seen.contains(&id),
             };
@@ -219,9 +235,22 @@ impl Containers {
                 Err(Error::Engine { .. }) => unanswered += 1,
                 Ok(_) | Err(_) => {}
             }
+            let in_its_own = found.as_ref().ok().filter(|found| {
+                let namespace = found.namespace.as_ref().map(Namespace::id).ok();
+                namespace.is_some() && namespace == answers.namespaces.get(&id).copied()
+            });
+            match in_its_own.and_then(|found| found.container.pid) {
+                Some(pid) => self.processes.insert(id.clone(), pid),
+                None => self.processes.remove(&id),
+            };
             answers.found.insert(id, found);
         }
         Ok(answers)
+    }
+
+    /// Whether the first process of a container is known, and lives in this namespace.
+    fn is_known_in(&self, id: &ContainerId, namespace: NamespaceId) -> bool {
+        self.processes.get(id).is_some_and(|pid| namespace_of(*pid) == Some(namespace))
     }
 
     /// Does what follows from the answers, but for containers that are to be attached: those, with
@@ -358,8 +387,11 @@ impl Containers {
 
 /// Whether the first process of a container lives and has this namespace.
 fn is_still_in(container: &EngineContainer, namespace: &Namespace) -> bool {
-    let now = container.pid.and_then(|pid| Namespace::open(&NamespaceSpec::Pid(pid)).ok());
-    now.is_some_and(|now| now.id() == namespace.id())
+    container.pid.and_then(namespace_of) == Some(namespace.id())
+}
+
+fn namespace_of(pid: u32) -> Option<NamespaceId> {
+    Namespace::open(&NamespaceSpec::Pid(pid)).ok().map(|namespace| namespace.id())
 }
 
 /// Takes note of new names of containers.
@@ -376,12 +408,14 @@ fn rename(records: &mut Records, answers: &Answers) -> Result<bool> {
     Ok(changed)
 }
 
-/// Takes the interfaces of containers that have ended: with the last of them the kernel takes a
-/// namespace away when it has time, which may be seconds later, and until then names would stay.
+/// Takes the interfaces of containers that have ended, or run in another namespace by now: with the
+/// last process the kernel takes a namespace away when it has time, which may be seconds later, or
+/// never while somebody holds it, and until then names would stay.
 fn detach_exited(host: &mut Netlink, records: &mut Records, answers: &Answers) -> Result<bool> {
     let mut changed = false;
     for record in records.all().iter().filter(|record| !records.has_ended(record)) {
-        let Some(id) = id_of(record).filter(|id| answers.has_exited(id)) else { continue };
+        let has_gone = |id: &ContainerId| answers.has_exited(id) || answers.has_left(id, record.namespace);
+        let Some(id) = id_of(record).filter(has_gone) else { continue };
         // It may have been started and attached since.
         let is_as_asked = answers.namespaces.get(&id) == Some(&record.namespace);
         if let Some(link) = host.link(&record.host_interface())?.filter(|_| is_as_asked) {

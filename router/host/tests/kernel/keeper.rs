@@ -219,3 +219,52 @@ fn a_keeper_ends_while_the_engine_hangs_and_another_goes_on() {
         });
     });
 }
+
+#[test]
+fn a_container_that_runs_anew_is_attached_while_its_old_namespace_lingers() {
+    let state = tempfile::tempdir().unwrap();
+    let id = "9".repeat(64);
+    in_host(|host| {
+        let (engine, mut old, new) = (FakeEngine::start(), Sandbox::new(), Sandbox::new());
+        attach(state.path(), host, &id, &old.namespace, "10.2.1.1/24");
+        let mac = read_all(state.path()).unwrap().0[0].mac;
+        engine.put(&id, old.runs());
+        with_keeper(state.path(), &engine, |news| {
+            look(news, &engine);
+            assert!(old.is_attached(host));
+            // Its end and its start are over before the engine is asked.
+            old.end();
+            engine.put(&id, new.runs());
+            news.tell(News::Engine);
+            wait_until("it is not attached", || new.is_attached(host));
+            assert!(!old.is_attached(host));
+            let records = read_all(state.path()).unwrap().0;
+            assert_eq!((records.len(), records[0].mac, records[0].namespace), (1, mac, new.namespace.id()));
+            // And so after one more look.
+            look(news, &engine);
+            assert!(new.is_attached(host));
+        });
+    });
+}
+
+#[test]
+fn a_container_that_the_engine_is_to_restart_has_ended_meanwhile() {
+    let state = tempfile::tempdir().unwrap();
+    let id = "8".repeat(64);
+    in_host(|host| {
+        for word in ["restarting", "dead", "exited"] {
+            let (engine, sandbox) = (FakeEngine::start(), Sandbox::new());
+            attach(state.path(), host, &id, &sandbox.namespace, "10.2.1.1/24");
+            engine.put(&id, FakeContainer { state: word, pid: 0, ..sandbox.runs() });
+            with_keeper(state.path(), &engine, |_| {
+                wait_until(word, || !sandbox.is_attached(host));
+            });
+            assert_eq!(remembered(state.path()), std::slice::from_ref(&id));
+        }
+        let (engine, sandbox) = (FakeEngine::start(), Sandbox::new());
+        attach(state.path(), host, &id, &sandbox.namespace, "10.2.1.1/24");
+        engine.put(&id, FakeContainer { state: "paused", ..sandbox.runs() });
+        with_keeper(state.path(), &engine, |news| look(news, &engine));
+        assert!(sandbox.is_attached(host));
+    });
+}

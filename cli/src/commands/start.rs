@@ -4,7 +4,8 @@ use std::ffi::{OsStr, OsString};
 
 use ipnet::IpNet;
 use weave_host::attach::{AttachOptions, PROBE_WAIT};
-use weave_host::engine::Engine;
+use weave_host::engine::{Engine, EngineContainer};
+use weave_host::exposed;
 
 use super::attach::{attach, open_records};
 use super::container::{self, Container, Opened};
@@ -14,6 +15,9 @@ use crate::environment::Environment;
 use crate::failure::{Failure, Result};
 use crate::output;
 use crate::root;
+
+/// Time a container that could not be attached has to end, seconds.
+const STOPPED_WITHIN: &str = "1";
 
 /// Starts, attaches with exactly these addresses, or with the remembered ones, and prints what
 /// was started.
@@ -37,28 +41,81 @@ pub fn run(arguments: &[OsString], environment: &Environment) -> Result<()> {
     let known = Engine::new(&host).and_then(|engine| engine.find(&name)).map_err(failed)?;
     let cidrs =
         if given.is_empty() { remembered(known.id.as_str(), &container, environment)? } else { given };
+    refuse_exposed(&cidrs, environment)?;
     // The keeper may be the first to attach it.
-    let before = remember(known.id.as_str(), &cidrs, environment)?;
+    let before = remember(known.id.as_str(), &cidrs, environment)?.map_err(failed)?;
+    let undo = Undo { name: &name, known: &known, before, environment };
     let ran = docker(["start", name.as_str()].map(OsStr::new).into_iter())?;
     if !ran.status.success() {
-        if let Some(before) = before {
-            remember(known.id.as_str(), &before, environment)?;
-        }
         let why = format_args!("the engine refused ({})", ran.status).to_string();
-        return Err(Failure::new(format_args!("cannot start {name}"), why, "its own words stand above"));
+        let refused = Failure::new(format_args!("cannot start {name}"), why, "its own words stand above");
+        return Err(undo.after(refused));
     }
-    let opened = container.open(&host).map_err(failed)?;
-    let options = AttachOptions { mac: None, mtu, probe: Some(PROBE_WAIT) };
-    attach(&opened, &cidrs, &options, environment)?.map_err(failed)?;
+    let attached = container.open(&host).map_err(failed).and_then(|opened| {
+        let options = AttachOptions { mac: None, mtu, probe: Some(PROBE_WAIT) };
+        attach(&opened, &cidrs, &options, environment)?.map_err(failed)?;
+        Ok(opened)
+    });
+    let opened = attached.map_err(|failure| undo.after(failure))?;
     take_others(&opened, &cidrs, environment)?;
     output::print(String::from_utf8_lossy(&ran.stdout))
 }
 
-/// Has a container that does not run come up with these addresses; returns those it had.
-fn remember(id: &str, cidrs: &[IpNet], environment: &Environment) -> Result<Option<Vec<IpNet>>> {
-    let failed = |error: weave_host::Error| Failure::because("cannot remember addresses", error);
-    let mut host = weave_host::Netlink::open().map_err(failed)?;
-    open_records(environment)?.remember(&mut host, id, cidrs).map_err(failed)
+/// What is as it was before when a container could not be started and attached.
+struct Undo<'a> {
+    name: &'a str,
+    /// The container as it was.
+    known: &'a EngineContainer,
+    /// The addresses that were remembered and are not any more.
+    before: Option<Vec<IpNet>>,
+    environment: &'a Environment<'a>,
+}
+
+impl Undo<'_> {
+    /// Puts addresses back and stops what did not run.
+    fn after(&self, failure: Failure) -> Failure {
+        let restored = self.restore();
+        if self.known.pid.is_none() {
+            let stop = ["stop", "-t", STOPPED_WITHIN, self.name].map(OsStr::new);
+            if !docker(stop.into_iter()).is_ok_and(|ran| ran.status.success()) {
+                output::warn(format_args!("container {} runs and is not attached: stop it", self.name));
+            }
+            // The keeper may have attached it in between.
+            if !restored {
+                self.restore();
+            }
+        }
+        failure
+    }
+
+    /// False if the addresses could not be put back.
+    fn restore(&self) -> bool {
+        let Some(before) = &self.before else { return true };
+        let restored = remember(self.known.id.as_str(), before, self.environment);
+        matches!(restored, Ok(Ok(Some(_))))
+    }
+}
+
+/// An address of the host itself is refused before anything is started.
+fn refuse_exposed(cidrs: &[IpNet], environment: &Environment) -> Result<()> {
+    let failed = |error: weave_host::Error| Failure::because("cannot start a container", error);
+    let exposed = exposed::read_all(&environment.state_dir()?).map_err(failed)?;
+    let taken = cidrs.iter().find(|cidr| exposed.iter().any(|held| held.cidr.addr() == cidr.addr()));
+    taken.map_or(Ok(()), |cidr| {
+        let holder = "this host, by `weave expose`".to_owned();
+        Err(failed(weave_host::Error::AddressInUse { address: cidr.addr(), holder }))
+    })
+}
+
+/// Has a container that does not run come up with these addresses; returns those it had. The inner
+/// error is that another container has one of them, or the kernel's.
+fn remember(
+    id: &str,
+    cidrs: &[IpNet],
+    environment: &Environment,
+) -> Result<weave_host::Result<Option<Vec<IpNet>>>> {
+    let mut records = open_records(environment)?;
+    Ok(weave_host::Netlink::open().and_then(|mut host| records.remember(&mut host, id, cidrs)))
 }
 
 /// What only an engine can start.

@@ -313,18 +313,21 @@ impl Records {
     /// it runs again. Returns those it would have got; `None`: it runs, or nothing is remembered.
     ///
     /// # Errors
-    /// When the kernel or the file system refuses.
+    /// [`Error::AddressInUse`] when another container of this host has an address, whether this one
+    /// is remembered or not; when the kernel or the file system refuses. Nothing has changed then.
     pub fn remember(
         &mut self,
         host: &mut Netlink,
         container: &str,
         cidrs: &[IpNet],
     ) -> Result<Option<Vec<IpNet>>> {
+        let cidrs = check_cidrs(cidrs)?;
         self.prune(host)?;
+        self.refuse_duplicates(container, NamespaceId::GONE, &cidrs)?;
         let ended =
             self.records.iter().find(|record| record.container == container && self.has_ended(record));
         let Some(record) = ended.cloned() else { return Ok(None) };
-        self.put(Record { cidrs: check_cidrs(cidrs)?, ..record.clone() })?;
+        self.put(Record { cidrs, ..record.clone() })?;
         Ok(Some(record.cidrs))
     }
 

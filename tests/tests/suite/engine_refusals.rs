@@ -1,5 +1,6 @@
 //! Lines that an engine's containers make wrong: each says why and changes nothing.
 
+use weave_host::records::read_all;
 use weave_tests::Engines;
 
 #[test]
@@ -69,4 +70,42 @@ fn wrong_lines_about_containers_say_why_and_change_nothing() {
     }
     assert_eq!(observed(), before);
     assert!(hosts.reaches(&web, "10.2.1.101"));
+}
+
+#[test]
+fn a_start_with_an_address_in_use_leaves_container_and_record_as_they_were() {
+    let hosts = Engines::new(1, 0);
+    hosts.ok(0, "weave launch");
+    hosts.weave_run(0, "10.2.1.1/24 --name web");
+    let kept = hosts.weave_run(0, "10.2.1.2/24 --name kept");
+    hosts.docker_run(0, "--name ended");
+    hosts.ok(0, "docker kill kept ended");
+    hosts.docker_run(0, "--name runs");
+    hosts.ok(0, "weave expose 10.2.1.101/24");
+    // No record says that this one is in use.
+    hosts.ok(0, "ip addr add 10.2.1.7/24 dev weave");
+    let observed = || {
+        let mut records = read_all(&hosts.world().host(0).state_dir()).unwrap().0;
+        records.sort_by_key(|record| record.mac);
+        let records: Vec<_> = records.into_iter().map(|one| (one.container, one.mac, one.cidrs)).collect();
+        (records, hosts.ok(0, "docker ps -a --format '{{.Names}} {{.State}}'; weave ps"))
+    };
+    let before = observed();
+    for (line, said) in [
+        ("weave start 10.2.1.1/24 kept", "10.2.1.1"),
+        ("weave start 10.2.1.9/24 10.2.1.1/24 ended", "10.2.1.1"),
+        ("weave start 10.2.1.1/24 runs", "10.2.1.1"),
+        ("weave start 10.2.1.101/24 kept", "weave expose"),
+        // Found after the start.
+        ("weave start 10.2.1.7/24 kept", "10.2.1.7"),
+        ("weave start 10.2.1.7/24 ended", "10.2.1.7"),
+        ("weave start 10.2.1.7/24 runs", "10.2.1.7"),
+    ] {
+        let ran = hosts.sh(0, line);
+        assert_eq!((ran.code, ran.stdout.as_str()), (Some(1), ""), "{line}: {ran:?}");
+        assert!(ran.stderr.contains(said), "{line}: {ran:?}");
+        assert_eq!(observed(), before, "{line}");
+    }
+    hosts.ok(0, "weave start kept");
+    hosts.wait_attached(&kept, &["10.2.1.2/24"]);
 }

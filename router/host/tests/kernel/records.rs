@@ -170,6 +170,31 @@ fn a_namespace_with_the_number_of_an_earlier_one_is_not_taken_for_it() {
 }
 
 #[test]
+fn addresses_of_another_container_are_not_remembered_for_the_next_start() {
+    let state = state();
+    in_host(|host| {
+        let (a, b) = (container("a"), container("b"));
+        let (ended, runs, unknown) = ("1".repeat(64), "2".repeat(64), "3".repeat(64));
+        let options = AttachOptions::default();
+        let mut records = Records::open(state.path()).unwrap();
+        records.attach(host, &ended, &a, &cidrs(&["10.2.1.1/24"]), &options).unwrap();
+        assert!(detach_all(host, &a).unwrap());
+        records.attach(host, &runs, &b, &cidrs(&["10.2.1.2/24"]), &options).unwrap();
+        let before = stored(state.path());
+        let taken = cidrs(&["10.2.1.3/24", "10.2.1.2/16"]);
+        for one in [&ended, &unknown] {
+            let error = records.remember(host, one, &taken).unwrap_err();
+            assert!(matches!(error, Error::AddressInUse { .. }), "{error}");
+        }
+        assert_eq!(stored(state.path()), before);
+        // Its own addresses are nobody else's.
+        assert_eq!(records.remember(host, &runs, &cidrs(&["10.2.1.2/24"])).unwrap(), None);
+        let had = records.remember(host, &ended, &cidrs(&["10.2.1.3/24"])).unwrap();
+        assert_eq!(had, Some(cidrs(&["10.2.1.1/24"])));
+    });
+}
+
+#[test]
 fn damaged_records_are_set_aside_and_told() {
     let state = state();
     let directory = state.path().join("attachments");

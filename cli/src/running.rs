@@ -5,11 +5,11 @@
 //! number in the file is believed only when that process has the file open.
 
 use std::ffi::OsStr;
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{File, OpenOptions, Permissions, TryLockError};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -54,9 +54,11 @@ pub const LOGS: [&str; 6] = [LOG, "router.log.1", KEEPER_LOG, "keeper.log.1", DN
 const LOG_MAX: u64 = 4 * 1024 * 1024;
 /// Name of the lock of whoever starts or ends it.
 pub const DNS_LOCK: &str = "dns.lock";
+/// Name of the lock of whoever writes this host's names for it.
+pub const NAMES_LOCK: &str = "names.lock";
 /// All files of daemons in the run directory, but [`LOGS`], sockets and the sidecar's names.
-pub const FILES: [&str; 4] =
-    [Daemon::Router.pid_file(), Daemon::Keeper.pid_file(), Daemon::Dns.pid_file(), DNS_LOCK];
+pub const FILES: [&str; 5] =
+    [Daemon::Router.pid_file(), Daemon::Keeper.pid_file(), Daemon::Dns.pid_file(), DNS_LOCK, NAMES_LOCK];
 /// Longest content of a pid file that is read, bytes.
 const PID_FILE_MAX: u64 = 32;
 /// How long a lock without a process to be seen is waited for.
@@ -125,10 +127,12 @@ impl Claim {
             .write(true)
             .create(true)
             .truncate(false)
-            .mode(0o644)
+            .mode(0o600)
             .custom_flags(no_follow())
             .open(&path)
             .map_err(|error| failed(&error))?;
+        // Whoever can open a file can lock it, and keep us out.
+        file.set_permissions(Permissions::from_mode(0o600)).map_err(|error| failed(&error))?;
         let deadline = Instant::now() + CLAIM_LIMIT;
         loop {
             match file.try_lock() {
@@ -330,6 +334,18 @@ mod tests {
         drop(claim);
         assert!(Running::find(run.path(), Daemon::Router).unwrap().is_none());
         Claim::take(run.path(), Daemon::Router).unwrap();
+    }
+
+    #[test]
+    fn nobody_else_can_open_the_file_of_a_claim_and_lock_it() {
+        let run = tempfile::tempdir().unwrap();
+        let path = run.path().join(Daemon::Router.pid_file());
+        // As earlier versions left it.
+        std::fs::write(&path, "").unwrap();
+        std::fs::set_permissions(&path, Permissions::from_mode(0o644)).unwrap();
+        let claim = Claim::take(run.path(), Daemon::Router).unwrap();
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        drop(claim);
     }
 
     #[test]

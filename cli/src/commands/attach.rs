@@ -71,13 +71,7 @@ pub fn attach(
 pub fn open_records(environment: &Environment) -> Result<Records> {
     let records = Records::open(&environment.state_dir()?)
         .map_err(|error| Failure::because("cannot open the records of attachments", error))?;
-    for aside in records.set_aside() {
-        output::warn(format_args!(
-            "a damaged file was set aside as {}: {}",
-            aside.kept.display(),
-            aside.cause
-        ));
-    }
+    records.set_aside().iter().for_each(output::warn);
     Ok(records)
 }
 

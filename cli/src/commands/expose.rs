@@ -31,6 +31,7 @@ pub fn expose(
     let new = cidrs.iter().map(|cidr| Exposed { cidr: *cidr, masquerade, names: names.clone() });
     let mut host = Netlink::open().map_err(failed)?;
     let mut exposed = ExposedAddresses::open(&environment.state_dir()?).map_err(failed)?;
+    exposed.set_aside().iter().for_each(output::warn);
     let degraded = exposed.expose(&mut host, &new.collect::<Vec<_>>(), &policy).map_err(failed)?;
     degraded.iter().for_each(output::warn);
     drop(exposed);
@@ -52,6 +53,7 @@ pub fn hide(texts: &[OsString], environment: &Environment) -> Result<()> {
     let failed = |error: weave_host::Error| Failure::because("cannot hide this host", error);
     let mut host = Netlink::open().map_err(failed)?;
     let mut exposed = ExposedAddresses::open(&environment.state_dir()?).map_err(failed)?;
+    exposed.set_aside().iter().for_each(output::warn);
     exposed.hide(&mut host, &cidrs, &policy).map_err(failed)?;
     drop(exposed);
     publish::tell(environment)?;

@@ -17,7 +17,7 @@ use crate::mtu::DEFAULT_MTU;
 use crate::netlink::{Link, Netlink};
 use crate::policy::HostPolicy;
 use crate::protect;
-use crate::store::{StateDir, StateFile, StateLock, Stored};
+use crate::store::{Aside, StateDir, StateFile, StateLock, Stored};
 
 /// Directory of these files in the state directory.
 pub const DIRECTORY: &str = "exposed";
@@ -61,6 +61,7 @@ pub struct ExposedAddresses {
     directory: StateDir,
     _lock: StateLock,
     all: Vec<Exposed>,
+    aside: Vec<Aside>,
 }
 
 impl ExposedAddresses {
@@ -71,10 +72,22 @@ impl ExposedAddresses {
     pub fn open(state_dir: &Path) -> Result<Self> {
         let state = StateDir::create(state_dir)?;
         let lock = state.lock()?;
-        let all = read_all(state_dir)?;
         // Made with the first file: who only looks changes nothing.
         let directory = StateDir::existing(state_dir.join(DIRECTORY));
-        Ok(Self { state, directory, _lock: lock, all })
+        let (mut all, mut aside) = (Vec::new(), Vec::new());
+        for name in directory.names()? {
+            let (exposed, damaged) = directory.read_own::<Exposed>(&name)?;
+            all.extend(exposed);
+            aside.extend(damaged);
+        }
+        aside.iter().for_each(Aside::warn);
+        Ok(Self { state, directory, _lock: lock, all, aside })
+    }
+
+    /// Damaged files that were set aside: to be told to the user.
+    #[must_use]
+    pub fn set_aside(&self) -> &[Aside] {
+        &self.aside
     }
 
     /// All of them.
@@ -189,8 +202,16 @@ impl ExposedAddresses {
     /// Takes these addresses from the host. What is not there is no error.
     ///
     /// # Errors
+    /// [`Error::Invalid`] when an address is exposed with another prefix; nothing has changed then.
     /// What kernel or firewall refuse.
     pub fn hide(&mut self, host: &mut Netlink, cidrs: &[IpNet], policy: &HostPolicy) -> Result<()> {
+        for cidr in cidrs {
+            let exposed = self.all.iter().map(|exposed| exposed.cidr);
+            if let Some(exposed) = exposed.into_iter().find(|held| held.addr() == cidr.addr() && held != cidr)
+            {
+                return Err(Error::invalid(cidr, format!("is exposed as {exposed}: hide that")));
+            }
+        }
         if let Some(link) = host.link(BRIDGE)? {
             protect::promote_secondaries(BRIDGE)?;
             for cidr in cidrs {

@@ -83,14 +83,16 @@ impl DnsSettings {
         }
     }
 
-    /// Writes them down.
+    /// Writes them down; returns what stood there before, if that was damaged.
     ///
     /// # Errors
     /// [`Error::State`].
-    pub fn write(&self, state_dir: &Path) -> Result<()> {
+    pub fn write(&self, state_dir: &Path) -> Result<Option<Aside>> {
         let directory = StateDir::create(state_dir)?;
         let _lock = directory.lock()?;
-        directory.write(SETTINGS, self)
+        let (_, aside) = directory.read_own::<Self>(SETTINGS)?;
+        directory.write(SETTINGS, self)?;
+        Ok(aside)
     }
 }
 

@@ -52,6 +52,8 @@ impl HostPolicy {
     pub fn write(&self, state_dir: &Path) -> Result<()> {
         let directory = StateDir::create(state_dir)?;
         let _lock = directory.lock()?;
+        let (_, damaged) = Self::read_own(&directory)?;
+        damaged.iter().for_each(Aside::warn);
         directory.write(FILE, self)
     }
 }

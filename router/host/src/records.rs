@@ -130,9 +130,7 @@ impl Records {
             aside.extend(damaged);
         }
         // The keeper has no user to tell.
-        for Aside { kept, cause } in &aside {
-            tracing::warn!(kept = %kept.display(), "a damaged file was set aside: {cause}");
-        }
+        aside.iter().for_each(Aside::warn);
         let guarded = policy.is_some_and(|policy| policy.guard);
         Ok(Self { directory, _lock: lock, records, ended: BTreeSet::new(), aside, guarded })
     }

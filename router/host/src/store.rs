@@ -1,6 +1,7 @@
 //! Files of the state directory: versioned JSON, written so that a crash
 //! leaves the old content or the new one, never half of it.
 
+use std::fmt::{self, Display, Formatter};
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -281,6 +282,19 @@ pub struct Aside {
     pub kept: PathBuf,
     /// What is wrong with it.
     pub cause: String,
+}
+
+impl Aside {
+    /// Says it in the log.
+    pub(crate) fn warn(&self) {
+        tracing::warn!(kept = %self.kept.display(), "a damaged file was set aside: {}", self.cause);
+    }
+}
+
+impl Display for Aside {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        write!(f, "a damaged file was set aside as {}: {}", self.kept.display(), self.cause)
+    }
 }
 
 fn state_error(step: &'static str, path: &Path, error: &io::Error) -> Error {

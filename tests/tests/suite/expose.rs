@@ -23,6 +23,31 @@ fn line(world: &World, line: &str) -> Ran {
 }
 
 #[test]
+fn an_address_is_hidden_with_its_prefix_only_and_a_damaged_file_is_kept_aside() {
+    let world = World::new(Options::encrypted().bare(1));
+    line(&world, "expose 10.2.1.102/24");
+    let ran = world.weave(0, &["hide", "10.2.1.102/16"]);
+    assert!(ran.code == Some(1) && ran.stderr.contains("is exposed as 10.2.1.102/24"), "{ran:?}");
+    assert!(world.tool(0, "ip -o addr show dev weave").contains("10.2.1.102/24"));
+    let exposed = world.host(0).state_dir().join("exposed");
+    let damaged = |path: &std::path::Path| fs::write(path, "{\"kind\": \"exposed").unwrap();
+    let entry = fs::read_dir(&exposed).unwrap().next().unwrap().unwrap().path();
+    damaged(&entry);
+    let ran = line(&world, "expose 10.2.1.103/24");
+    assert!(ran.stderr.contains("a damaged file was set aside as"), "{ran:?}");
+    assert!(!entry.exists() && entry.with_extension("json.bad").exists(), "{entry:?}");
+    // The same of the DNS's settings, which would be the usual ones else without a word.
+    line(&world, "launch-dns --domain corp.example");
+    let settings = world.host(0).state_dir().join("dns.json");
+    damaged(&settings);
+    let ran = line(&world, "launch-dns --domain corp.example");
+    assert!(ran.stderr.contains("a damaged file was set aside as"), "{ran:?}");
+    assert!(settings.with_extension("json.bad").exists());
+    line(&world, "reset");
+    assert!(!world.host(0).state_dir().exists());
+}
+
+#[test]
 fn forwarding_is_after_hide_and_reset_what_it_was_before() {
     let world = World::new(Options::encrypted().bare(1));
     set_forwards(&world, "0");

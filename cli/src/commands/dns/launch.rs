@@ -265,9 +265,11 @@ fn lock(run_dir: &Path) -> Result<File> {
 }
 
 fn write(settings: &DnsSettings, state_dir: &Path) -> Result<()> {
-    settings
+    let aside = settings
         .write(state_dir)
-        .map_err(|error| Failure::because("cannot write down how the DNS is launched", error))
+        .map_err(|error| Failure::because("cannot write down how the DNS is launched", error))?;
+    aside.iter().for_each(output::warn);
+    Ok(())
 }
 
 fn terminate(run_dir: &Path) -> Result<bool> {

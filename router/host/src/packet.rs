@@ -1,7 +1,8 @@
 //! A socket for whole frames of one interface (packet(7)).
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::thread;
 use std::time::Instant;
 
 use nix::sys::socket::{MsgFlags, recv, send};
@@ -17,7 +18,8 @@ const EVERY_TYPE: u16 = 3;
 const FRAME_MAX: usize = 256;
 
 pub(crate) struct PacketSocket {
-    fd: OwnedFd,
+    /// There until the drop.
+    fd: Option<OwnedFd>,
     interface: String,
 }
 
@@ -27,12 +29,17 @@ impl PacketSocket {
         let fd = namespace
             .run(|| sys::packet_socket(index, EVERY_TYPE))?
             .map_err(|error| Error::kernel("open frames of", interface, error))?;
-        Ok(Self { fd, interface: interface.to_owned() })
+        Ok(Self { fd: Some(fd), interface: interface.to_owned() })
+    }
+
+    fn fd(&self) -> io::Result<BorrowedFd<'_>> {
+        self.fd.as_ref().map(OwnedFd::as_fd).ok_or_else(|| io::ErrorKind::NotConnected.into())
     }
 
     /// Sends a frame, Ethernet header first.
     pub(crate) fn send(&self, frame: &[u8]) -> Result<()> {
-        send(self.fd.as_raw_fd(), frame, MsgFlags::MSG_DONTWAIT)
+        self.fd()
+            .and_then(|fd| Ok(send(fd.as_raw_fd(), frame, MsgFlags::MSG_DONTWAIT)?))
             .map(drop)
             .map_err(|error| Error::kernel("send a frame through", &self.interface, error))
     }
@@ -40,10 +47,11 @@ impl PacketSocket {
     /// The next frame, or `None` when none has come until `deadline`.
     pub(crate) fn receive(&self, deadline: Instant) -> Result<Option<Vec<u8>>> {
         let failed = |error: io::Error| Error::kernel("receive a frame from", &self.interface, error);
+        let fd = self.fd().map_err(failed)?;
         let mut frame = vec![0; FRAME_MAX];
         // The clock decides also when frames come faster than they are read.
-        while Instant::now() < deadline && sys::wait_readable(self.fd.as_fd(), deadline).map_err(failed)? {
-            match recv(self.fd.as_raw_fd(), &mut frame, MsgFlags::MSG_DONTWAIT) {
+        while Instant::now() < deadline && sys::wait_readable(fd, deadline).map_err(failed)? {
+            match recv(fd.as_raw_fd(), &mut frame, MsgFlags::MSG_DONTWAIT) {
                 Ok(len) => {
                     frame.truncate(len);
                     return Ok(Some(frame));
@@ -53,5 +61,16 @@ impl PacketSocket {
             }
         }
         Ok(None)
+    }
+}
+
+impl Drop for PacketSocket {
+    /// The kernel closes such a socket once no processor handles a frame for it any more
+    /// (`packet_release`, `synchronize_net`), which takes it 15 ms and more. Nothing of ours hangs on that.
+    fn drop(&mut self) {
+        if let Some(fd) = self.fd.take() {
+            // Without a thread it is closed here, with the closure.
+            let _ = thread::Builder::new().name("close".to_owned()).spawn(move || drop(fd));
+        }
     }
 }

@@ -319,7 +319,6 @@ fn equal_questions_at_once_are_one_question() {
         asked.try_iter().map(|name| name.to_ascii_lowercase()).filter(|name| name != "good.test.").collect();
     asked.sort();
     assert_eq!(asked, ["a.slow.test.", "b.slow.test."]);
-    assert_eq!(sidecar.status().counters["forwarded"], 40 + 1, "{:?}", sidecar.status().counters);
 }
 
 #[test]

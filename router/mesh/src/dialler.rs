@@ -150,7 +150,8 @@ impl<T: Clone + Eq + Hash> Dialler<T> {
         let forgotten = self.entries.iter().filter(|entry| is_one(entry));
         let addresses: Vec<_> = forgotten.filter_map(|entry| entry.address).collect();
         let is_there = |entry: &Entry<T>| entry.address.is_some_and(|at| addresses.contains(&at));
-        self.entries.retain(|entry| !is_one(entry) && !(entry.origin == Origin::Recent && is_there(entry)));
+        let goes = |entry: &Entry<T>| is_one(entry) || (entry.origin == Origin::Recent && is_there(entry));
+        self.entries.retain(|entry| !goes(entry));
         addresses
     }
 

@@ -12,7 +12,7 @@ use weave_host::{Netlink, failpoint};
 
 use super::container::{self, Opened};
 use super::dns::publish;
-use super::keeper;
+use super::{elsewhere, keeper};
 use crate::app::AddressArguments;
 use crate::environment::Environment;
 use crate::failure::{Failure, Result};
@@ -50,6 +50,12 @@ pub fn attach(
         Ok(host) => host,
         Err(error) => return Ok(Err(error)),
     };
+    if options.probe.is_some() {
+        // Not under the lock of the records: others attach while an address comes free.
+        if let Err(error) = elsewhere::refuse_attached(cidrs, environment)? {
+            return Ok(Err(error));
+        }
+    }
     let mut records = open_records(environment)?;
     let mut attached = records.attach(&mut host, &opened.name, &opened.namespace, cidrs, options);
     if let (Ok(attachment), Some(called)) = (&attached, &opened.called) {

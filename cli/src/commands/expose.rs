@@ -3,15 +3,15 @@
 use std::ffi::OsString;
 
 use ipnet::IpNet;
-use weave_host::exposed::{Exposed, ExposedAddresses};
+use weave_host::exposed::{self, Exposed, ExposedAddresses};
 use weave_host::policy::HostPolicy;
 use weave_host::{Netlink, failpoint};
 use weave_wire::HostName;
 
 use super::attach::print_addresses;
 use super::dns::publish;
-use super::keeper;
 use super::run::parse;
+use super::{elsewhere, keeper};
 use crate::environment::Environment;
 use crate::failure::{Failure, Result};
 use crate::{output, root};
@@ -30,7 +30,12 @@ pub fn expose(
     let names: Vec<String> = names.iter().map(ToString::to_string).collect();
     let new = cidrs.iter().map(|cidr| Exposed { cidr: *cidr, masquerade, names: names.clone() });
     let mut host = Netlink::open().map_err(failed)?;
-    let mut exposed = ExposedAddresses::open(&environment.state_dir()?).map_err(failed)?;
+    let state_dir = environment.state_dir()?;
+    let known = exposed::read_all(&state_dir).map_err(failed)?;
+    let is_new = |cidr: &&IpNet| known.iter().all(|held| held.cidr != **cidr);
+    let added: Vec<IpNet> = cidrs.iter().filter(is_new).copied().collect();
+    elsewhere::refuse_attached(&added, environment)?.map_err(failed)?;
+    let mut exposed = ExposedAddresses::open(&state_dir).map_err(failed)?;
     exposed.set_aside().iter().for_each(output::warn);
     let degraded = exposed.expose(&mut host, &new.collect::<Vec<_>>(), &policy).map_err(failed)?;
     degraded.iter().for_each(output::warn);

@@ -9,6 +9,7 @@ pub mod create_bridge;
 pub mod demo;
 pub mod detach;
 pub mod dns;
+mod elsewhere;
 pub mod expose;
 pub mod forget;
 pub mod former;

@@ -9,6 +9,7 @@ use weave_host::exposed;
 
 use super::attach::{attach, open_records};
 use super::container::{self, Container, Opened};
+use super::elsewhere;
 use super::run::{docker, parse};
 use crate::cidr;
 use crate::environment::Environment;
@@ -42,6 +43,8 @@ pub fn run(arguments: &[OsString], environment: &Environment) -> Result<()> {
     let cidrs =
         if given.is_empty() { remembered(known.id.as_str(), &container, environment)? } else { given };
     refuse_exposed(&cidrs, environment)?;
+    // Before the keeper sees it start, and attaches what is remembered.
+    elsewhere::refuse_attached(&cidrs, environment)?.map_err(failed)?;
     // The keeper may be the first to attach it.
     let before = remember(known.id.as_str(), &cidrs, environment)?.map_err(failed)?;
     let undo = Undo { name: &name, known: &known, before, environment };

@@ -1,6 +1,7 @@
 //! A blocking client: each call has a time limit.
 
 use std::io::{self, Read, Write};
+use std::net::IpAddr;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::mpsc;
@@ -11,7 +12,7 @@ use serde::de::DeserializeOwned;
 use crate::frame::{Decoder, FrameError, encode};
 use crate::names::NameEntry;
 use crate::problem::Problem;
-use crate::request::{Hello, Outcome, Pinged, Reply, Request, Response};
+use crate::request::{AttachedElsewhere, Hello, Outcome, Pinged, Reply, Request, Response};
 use crate::socket::{self, SocketError};
 use crate::status::{PAGES_MAX, Status};
 use crate::target::Target;
@@ -99,7 +100,7 @@ impl Client {
                 whole.append(*page);
                 Ok(())
             }
-            (Reply::Done | Reply::Names(_) | Reply::Pinged(_), _) => {
+            (Reply::Done | Reply::Names(_) | Reply::Pinged(_) | Reply::AttachedElsewhere(_), _) => {
                 Err(ClientError::Nonsense("no status in the answer".into()))
             }
         })?;
@@ -117,11 +118,32 @@ impl Client {
                 names.extend(page);
                 Ok(())
             }
-            Reply::Done | Reply::Status(_) | Reply::Pinged(_) => {
+            Reply::Done | Reply::Status(_) | Reply::Pinged(_) | Reply::AttachedElsewhere(_) => {
                 Err(ClientError::Nonsense("no names in the answer".into()))
             }
         })?;
         Ok(names)
+    }
+
+    /// Which of `addresses` containers of other hosts have.
+    ///
+    /// # Errors
+    /// When the router cannot be asked or refuses.
+    pub fn attached_elsewhere(
+        &mut self,
+        addresses: Vec<IpAddr>,
+    ) -> Result<Vec<AttachedElsewhere>, ClientError> {
+        let mut found = Vec::new();
+        self.ask(&Request::AttachedElsewhere { addresses }, |reply| match reply {
+            Reply::AttachedElsewhere(answer) => {
+                found = answer;
+                Ok(())
+            }
+            Reply::Done | Reply::Status(_) | Reply::Names(_) | Reply::Pinged(_) => {
+                Err(ClientError::Nonsense("no addresses in the answer".into()))
+            }
+        })?;
+        Ok(found)
     }
 
     /// One round trip to `peer` with a packet of `size` bytes.
@@ -135,7 +157,7 @@ impl Client {
                 pinged = Some(answer);
                 Ok(())
             }
-            Reply::Done | Reply::Status(_) | Reply::Names(_) => {
+            Reply::Done | Reply::Status(_) | Reply::Names(_) | Reply::AttachedElsewhere(_) => {
                 Err(ClientError::Nonsense("no round trip in the answer".into()))
             }
         })?;

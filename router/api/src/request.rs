@@ -1,5 +1,6 @@
 //! What is asked and answered.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -14,6 +15,8 @@ use weave_wire::{Nickname, PeerName};
 
 /// Most peers in one request.
 pub const PEERS_MAX: usize = 512;
+/// Most addresses in one request.
+pub const ADDRESSES_MAX: usize = 512;
 
 /// How long a round trip is waited for.
 pub const PING_LIMIT: Duration = Duration::from_secs(2);
@@ -102,6 +105,12 @@ pub enum Request {
     },
     /// All names of the mesh; answered with [`Reply::Names`] in one or more pages.
     Names,
+    /// Which of these addresses containers of other hosts have; answered with
+    /// [`Reply::AttachedElsewhere`].
+    AttachedElsewhere {
+        /// The addresses, at most [`ADDRESSES_MAX`].
+        addresses: Vec<IpAddr>,
+    },
     /// Reserved: events as they happen, many responses to one id.
     Subscribe,
 }
@@ -146,6 +155,11 @@ struct ForgetIdentityArguments {
     names: Vec<PeerName>,
 }
 
+#[derive(Serialize, Deserialize)]
+struct AttachedElsewhereArguments {
+    addresses: Vec<IpAddr>,
+}
+
 impl Request {
     /// The name of the command in frames, logs and errors.
     #[must_use]
@@ -162,6 +176,7 @@ impl Request {
             Self::LogLevel { .. } => "log-level",
             Self::Ping { .. } => "ping",
             Self::Names => "names",
+            Self::AttachedElsewhere { .. } => "attached-elsewhere",
             Self::Subscribe => "subscribe",
         }
     }
@@ -187,6 +202,10 @@ impl Request {
             }
             Self::Ping { peer, size } => {
                 Some(serde_json::value::to_raw_value(&PingArguments { peer: *peer, size: *size })?)
+            }
+            Self::AttachedElsewhere { addresses } => {
+                let addresses = addresses.clone();
+                Some(serde_json::value::to_raw_value(&AttachedElsewhereArguments { addresses })?)
             }
             Self::Status
             | Self::Stop
@@ -231,6 +250,14 @@ impl Request {
                 Ok(Self::Ping { peer, size })
             }
             "names" => Ok(Self::Names),
+            "attached-elsewhere" => {
+                let AttachedElsewhereArguments { addresses } = arguments(envelope)?;
+                if addresses.len() > ADDRESSES_MAX {
+                    let why = format!("{} addresses are more than {ADDRESSES_MAX}", addresses.len());
+                    return Err(Problem::new(Code::TooLarge, "cannot look for addresses", why, "name fewer"));
+                }
+                Ok(Self::AttachedElsewhere { addresses })
+            }
             "subscribe" => Ok(Self::Subscribe),
             other => Err(Problem::new(
                 Code::UnknownCommand,
@@ -301,6 +328,19 @@ pub enum Reply {
     Names(Vec<NameEntry>),
     /// What came of a ping.
     Pinged(Pinged),
+    /// Those of the addresses that containers of other hosts have.
+    AttachedElsewhere(Vec<AttachedElsewhere>),
+}
+
+/// An address that a container of another host has.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AttachedElsewhere {
+    /// The address.
+    pub address: IpAddr,
+    /// The host.
+    pub peer: PeerName,
+    /// What its operators call it.
+    pub nickname: Nickname,
 }
 
 /// A round trip to a peer.
@@ -357,6 +397,7 @@ mod tests {
             Request::LogLevel { level: "debug".into() },
             Request::Ping { peer: "02:00:00:00:00:01".parse().unwrap(), size: 64 },
             Request::Names,
+            Request::AttachedElsewhere { addresses: vec!["10.2.1.1".parse().unwrap()] },
             Request::Subscribe,
         ] {
             assert_eq!(through_a_frame(&request), request);
@@ -379,6 +420,11 @@ mod tests {
         let many = serde_json::to_string(&vec!["h"; PEERS_MAX + 1]).unwrap();
         assert_eq!(
             read(&format!(r#"{{"id":1,"command":"forget","arguments":{{"peers":{many}}}}}"#)),
+            Err(Code::TooLarge)
+        );
+        let many = serde_json::to_string(&vec!["10.2.1.1"; ADDRESSES_MAX + 1]).unwrap();
+        assert_eq!(
+            read(&format!(r#"{{"id":1,"command":"attached-elsewhere","arguments":{{"addresses":{many}}}}}"#)),
             Err(Code::TooLarge)
         );
     }

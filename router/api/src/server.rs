@@ -114,7 +114,7 @@ pub fn response_frames(id: u64, outcome: Result<Reply, Problem>) -> Vec<Vec<u8>>
         Ok(Reply::Names(names)) => {
             names.chunks(PAGE_ENTRIES).map(|page| Reply::Names(page.to_vec())).collect()
         }
-        Ok(reply @ (Reply::Done | Reply::Pinged(_))) => vec![reply],
+        Ok(reply @ (Reply::Done | Reply::Pinged(_) | Reply::AttachedElsewhere(_))) => vec![reply],
     };
     let last = replies.len() - 1;
     let frame =

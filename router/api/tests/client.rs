@@ -91,6 +91,7 @@ fn requests_follow_each_other_and_a_refusal_is_a_typed_error() {
         | Request::Reload
         | Request::Leave
         | Request::Names
+        | Request::AttachedElsewhere { .. }
         | Request::Ping { .. }
         | Request::LogLevel { .. }
         | Request::ForgetIdentity { .. }

@@ -520,6 +520,9 @@ impl Core {
         let result = match request {
             Request::Status => Ok(Reply::Status(Box::new(status::status(self, now)))),
             Request::Names => Ok(Reply::Names(status::names(self, usize::MAX).0)),
+            Request::AttachedElsewhere { addresses } => {
+                Ok(Reply::AttachedElsewhere(status::attached_elsewhere(self, &addresses)))
+            }
             Request::Connect { replace, peers } => {
                 let done = if replace {
                     self.dialler.replace_targets(&peers, now)

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::time::Duration;
 use weave_api::names::{NameEntry, ShortId};
+use weave_api::request::AttachedElsewhere;
 use weave_api::status::{
     Connection, ConnectionState, Degraded, Direction, MacEntry, MacSource, Peer, PeerConnection, Route,
     Shard, Status, TargetState, TargetStatus,
@@ -125,6 +126,15 @@ pub(super) fn degraded_states(core: &Core, now: Duration) -> Vec<Degraded> {
 pub(super) fn targets(core: &Core, now: Duration) -> Vec<TargetStatus> {
     let told = core.dialler.entries().iter().filter(|entry| entry.origin == Origin::Target);
     told.map(|entry| target(entry, now)).collect()
+}
+
+/// Those of `addresses` that containers of other hosts have.
+pub(super) fn attached_elsewhere(core: &Core, addresses: &[IpAddr]) -> Vec<AttachedElsewhere> {
+    let found = addresses.iter().filter_map(|address| {
+        let peer = core.mesh.attached_elsewhere(address)?;
+        Some(AttachedElsewhere { address: *address, peer, nickname: nickname_of(core, peer) })
+    });
+    found.collect()
 }
 
 /// Names, those of this host among them, at most `most`; and how many more there are.

@@ -1,6 +1,7 @@
 //! Containers that move to another host with their addresses.
 
 use std::net::Ipv4Addr;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use weave_api::Client;
@@ -97,4 +98,36 @@ fn a_container_that_moves_with_its_mac_is_reached_within_a_second() {
     attach_with(&world, 2, &moving, before);
     assert_eq!(mac(&moving), before);
     reached(&world, &moving, pings);
+}
+
+#[test]
+fn an_address_of_a_silent_container_of_another_host_is_refused_until_it_is_free() {
+    let world = World::new(Options::encrypted());
+    let (holder, other) = (world.lab().container("holder").unwrap(), world.lab().container("other").unwrap());
+    let cidr = format!("{ADDRESS}/24");
+    let nickname = world.status(0).nickname.to_string();
+    world.weave(0, &["attach", &cidr, holder.spec()]).ok();
+    let silence = || Command::new("ip").args(["link", "set", INTERFACE, "arp", "off"]).status().unwrap();
+    assert!(holder.run(silence).unwrap().success());
+    wait_until(
+        ANSWER_WITHIN,
+        || "the other router knows".into(),
+        || {
+            let mut client = Client::connect(&world.host(1).run_dir(), ANSWER_WITHIN).unwrap();
+            !client.attached_elsewhere(vec![ADDRESS.into()]).unwrap().is_empty()
+        },
+    );
+    for command in [vec!["attach", &cidr, other.spec()], vec!["expose", &cidr]] {
+        let refused = world.weave(1, &command);
+        assert_eq!(refused.code, Some(1), "{refused:?}");
+        assert!(refused.stderr.contains("in use") && refused.stderr.contains(&nickname), "{refused:?}");
+    }
+    world.weave(1, &["attach", "--force", &cidr, other.spec()]).ok();
+    // What is attached is attached, whoever else has the address.
+    world.weave(1, &["attach", &cidr, other.spec()]).ok();
+    world.weave(0, &["attach", &cidr, holder.spec()]).ok();
+    world.weave(1, &["detach", &cidr, other.spec()]).ok();
+    world.weave(0, &["detach", &cidr, holder.spec()]).ok();
+    // At once: this router need not know yet that it is free.
+    world.weave(1, &["attach", &cidr, other.spec()]).ok();
 }

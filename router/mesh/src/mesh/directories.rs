@@ -125,6 +125,15 @@ impl<S: Signer> Mesh<S> {
         claims.map(|(key, claim)| (*claim, key.owner)).max().map(|(_, owner)| owner)
     }
 
+    /// The peer at which an address is attached, if none of our stations has it, be it that
+    /// another has the better claim. Of peers that can be reached only.
+    #[must_use]
+    pub fn attached_elsewhere(&self, address: &std::net::IpAddr) -> Option<PeerName> {
+        let is_ours = self.claims.values().any(|claimed| claimed.addresses.contains_key(address));
+        let owner = self.address_owner(address).map(|(owner, _)| owner);
+        owner.filter(|owner| !is_ours && *owner != self.config.name)
+    }
+
     /// Where an address is attached, and at which station.
     #[must_use]
     pub fn address_owner(&self, address: &std::net::IpAddr) -> Option<(PeerName, MacAddr)> {

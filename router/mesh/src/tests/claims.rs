@@ -29,9 +29,14 @@ fn a_station_is_known_everywhere_until_it_is_detached() {
     net.seconds(1);
     let mac = station(1).mac;
     assert_eq!(net.mesh(2).station_owner(mac), Some(name(0)));
-    assert_eq!(net.mesh(2).address_owner(&IpAddr::from([10, 32, 0, 1])), Some((name(0), mac)));
+    let address = IpAddr::from([10, 32, 0, 1]);
+    assert_eq!(net.mesh(2).address_owner(&address), Some((name(0), mac)));
+    for (n, expected) in [(0, None), (1, Some(name(0))), (2, Some(name(0)))] {
+        assert_eq!(net.mesh(n).attached_elsewhere(&address), expected, "{n}");
+    }
     attach(&mut net, 0, &[2]);
     net.seconds(1);
+    assert_eq!(net.mesh(2).attached_elsewhere(&address), None);
     assert_eq!(net.mesh(2).stations().count(), 1);
     let changes: Vec<_> = net
         .outputs(2)
@@ -95,6 +100,10 @@ fn contested() -> Net {
     for n in 0..3 {
         assert_eq!(net.mesh(n).station_owner(station(1).mac), Some(name(2)), "{n}");
         assert_eq!(net.mesh(n).address_owner(&address).map(|(owner, _)| owner), Some(name(2)), "{n}");
+    }
+    // Also where the weaker claim is: what is attached is attached.
+    for (n, expected) in [(0, None), (1, Some(name(2))), (2, None)] {
+        assert_eq!(net.mesh(n).attached_elsewhere(&address), expected, "{n}");
     }
     net
 }

@@ -10,9 +10,11 @@ use rustix::event::{PollFd, PollFlags, poll};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use weave_api::Software;
-use weave_api::keeper::{GuardStatus, KeeperDegraded, KeeperStatus};
+use weave_api::keeper::{GuardStatus, KeeperDegraded, KeeperRepairs, KeeperStatus};
 use weave_host::firewall::{Degraded, Guard};
-use weave_host::keeper::{Findings, KeeperConfig, News, has_work, news, run as keep, serve_routers, watch};
+use weave_host::keeper::{
+    Findings, KeeperConfig, NetworkMtu, News, has_work, news, run as keep, serve_routers, watch,
+};
 use weave_host::keeper_socket::{KeeperClient, KeeperError, KeeperListener, Queues, Wanted};
 use weave_host::policy::HostPolicy;
 use weave_router::config::LogLevel;
@@ -76,7 +78,8 @@ pub fn run(environment: &Environment, for_router: bool) -> Result<()> {
         })
         .map_err(failed)?;
     watch(config.engine_host.clone(), &sender).map_err(refused)?;
-    serve_routers(listener, config.state_dir.clone(), sender).map_err(refused)?;
+    let mtu = NetworkMtu::default();
+    serve_routers(listener, config.state_dir.clone(), mtu.clone(), sender).map_err(refused)?;
     dns::guard::watch(run_dir.clone(), config.state_dir.clone()).map_err(failed)?;
     close_stdout().map_err(failed)?;
     let (state_dir, of_names) = (config.state_dir.clone(), run_dir.clone());
@@ -84,7 +87,8 @@ pub fn run(environment: &Environment, for_router: bool) -> Result<()> {
         dns::publish::write(&of_names, &state_dir);
         tell_router(&of_names);
     };
-    keep(config, news, names_changed, |found| tell(&run_dir, &standing(&own, found))).map_err(refused)?;
+    keep(config, mtu, news, names_changed, |found| tell(&run_dir, &standing(&own, found)))
+        .map_err(refused)?;
     let _ = std::fs::remove_file(weave_api::keeper::file(&run_dir));
     Ok(())
 }
@@ -102,6 +106,7 @@ fn standing(own: &KeeperStatus, found: &Findings) -> KeeperStatus {
     KeeperStatus {
         firewall: found.firewall.map(|firewall| firewall.to_string()),
         guard: found.guard_dropped.map(|dropped| GuardStatus { dropped }),
+        repairs: KeeperRepairs { devices: found.repairs.devices, rules: found.repairs.rules },
         degraded: found.degraded.iter().map(state).collect(),
         ..own.clone()
     }

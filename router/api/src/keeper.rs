@@ -38,6 +38,18 @@ pub struct KeeperStatus {
     /// What works, but worse than it could.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub degraded: Vec<KeeperDegraded>,
+    /// What it put right.
+    #[serde(default)]
+    pub repairs: KeeperRepairs,
+}
+
+/// What a keeper put right that others took or changed, since it started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct KeeperRepairs {
+    /// Times bridge, ports, their state or MTU, or an address of the host.
+    pub devices: u64,
+    /// Times rules of the firewall or the guard.
+    pub rules: u64,
 }
 
 /// The guard of the containers.
@@ -152,6 +164,7 @@ mod tests {
             software: Software::ours(),
             firewall: Some("nft".into()),
             guard: Some(GuardStatus { dropped: 3 }),
+            repairs: KeeperRepairs { devices: 3, rules: 1 },
             degraded: vec![degraded],
         };
         write(run_dir, &status).unwrap();

@@ -243,20 +243,23 @@ impl ExposedAddresses {
         self.apply(policy)
     }
 
-    /// Puts the addresses back that are not there, and the forwarding they need.
+    /// Puts the addresses back that are not there, and the forwarding they need; returns how many
+    /// addresses were not.
     ///
     /// # Errors
     /// What the kernel refuses.
-    pub fn restore_addresses(&self, host: &mut Netlink, link: &Link) -> Result<()> {
+    pub fn restore_addresses(&self, host: &mut Netlink, link: &Link) -> Result<usize> {
         let present = addresses_of(host, link)?;
+        let mut restored = 0;
         for exposed in self.all.iter().filter(|exposed| !present.contains(&exposed.cidr)) {
             if exposed.cidr.addr().is_ipv6() {
                 protect::allow_ipv6(BRIDGE)?;
             }
             host.add_address(link.index, exposed.cidr)?;
             announce_on(BRIDGE, link, &[exposed.cidr.addr()])?;
+            restored += 1;
         }
-        self.keep_forwarding(host)
+        self.keep_forwarding(host).map(|()| restored)
     }
 
     /// Puts the firewall's rules in place.

@@ -32,7 +32,7 @@ use crate::tap::TAP;
 use containers::{Containers, Gate};
 use news::{Looks, next};
 pub use news::{News, NewsReceiver, NewsSender, news};
-pub use routers::serve_routers;
+pub use routers::{NetworkMtu, serve_routers};
 pub use watch::watch;
 
 /// How often everything is looked at without any news.
@@ -55,6 +55,15 @@ pub struct KeeperConfig {
     pub for_router: bool,
 }
 
+/// What was put right since the keeper started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Repairs {
+    /// Times the bridge, a port, their state or MTU, or an address of the host was put back.
+    pub devices: u64,
+    /// Times rules of the firewall or the guard were put back.
+    pub rules: u64,
+}
+
 /// How the host stands, for those who ask.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Findings {
@@ -64,6 +73,8 @@ pub struct Findings {
     pub guard_dropped: Option<u64>,
     /// What works, but worse than it could.
     pub degraded: Vec<Degraded>,
+    /// What was put right.
+    pub repairs: Repairs,
 }
 
 /// Whether there is something to keep without a router: containers that may run again or are
@@ -86,6 +97,7 @@ pub fn has_work(state_dir: &Path) -> bool {
 /// When the thread for containers cannot be made.
 pub fn run(
     config: KeeperConfig,
+    mtu: NetworkMtu,
     news: NewsReceiver,
     attachments_changed: impl Fn() + Send + Sync + 'static,
     found: impl Fn(&Findings),
@@ -103,19 +115,28 @@ pub fn run(
     let containers = Containers::new(config.state_dir.clone(), config.engine_host.clone(), Arc::clone(&gate));
     let told = Arc::clone(&telling);
     containers.keep_on(of_containers, move |changed| told.tell(changed))?;
-    let mut keeper = Keeper { config, rules: None, found: Findings::default(), guard: None };
+    let mut keeper = Keeper {
+        config,
+        mtu,
+        rules: None,
+        found: Findings::default(),
+        guard: None,
+        repairs: Repairs::default(),
+    };
     let mut looks = Looks::of_host(Instant::now());
     let mut due = Looks::HOST.to_vec();
     loop {
         if due.contains(&News::Links) {
             keeper.report("interfaces", |keeper| keeper.keep_interfaces());
         }
+        let mut now = keeper.found.clone();
         if due.contains(&News::Firewall) {
-            let now = keeper.keep_firewall();
-            if keeper.found != now {
-                found(&now);
-                keeper.found = now;
-            }
+            now = keeper.keep_firewall();
+        }
+        now.repairs = keeper.repairs;
+        if keeper.found != now {
+            found(&now);
+            keeper.found = now;
         }
         // Names go with their containers.
         telling.tell(false);
@@ -175,12 +196,15 @@ impl<F: Fn()> Telling<F> {
 
 struct Keeper {
     config: KeeperConfig,
+    /// That of bridge and tap.
+    mtu: NetworkMtu,
     /// The rules as they were when they were put in place last, and what they lack.
     rules: Option<(String, Vec<Degraded>)>,
     /// How the host stood the last time.
     found: Findings,
     /// The guard that was put in place last, and as the kernel had it then.
     guard: Option<(Guard, Option<String>)>,
+    repairs: Repairs,
 }
 
 impl Keeper {
@@ -211,7 +235,7 @@ impl Keeper {
         for state in self.found.degraded.iter().filter(|state| !degraded.contains(state)) {
             tracing::info!("{} is over", state.name);
         }
-        Findings { firewall, guard_dropped, degraded }
+        Findings { firewall, guard_dropped, degraded, repairs: self.repairs }
     }
 
     /// Bridge, its ports, and the host's addresses on it.
@@ -225,23 +249,48 @@ impl Keeper {
         if bridge.is_none() && ports.is_empty() && exposed.all().is_empty() {
             return Ok(());
         }
-        let mtu = bridge.or(ports.first().copied()).map_or(DEFAULT_MTU, |link| link.mtu);
-        let is_new = bridge.is_none();
+        let tap = ports.iter().find(|port| port.name == TAP);
+        let wanted = tap.map(|tap| self.mtu.get_or_adopt(tap.mtu));
+        let found = bridge.or(ports.first().copied()).map_or(DEFAULT_MTU, |link| link.mtu);
+        let before = bridge.map(|bridge| (bridge.mtu, bridge.up));
+        let mtu = wanted.unwrap_or(found);
         let bridge = bridge::ensure(&mut host, mtu)?;
-        if is_new {
-            tracing::warn!("the bridge was gone: made again");
+        let repairs = &mut self.repairs.devices;
+        match before {
+            None => {
+                *repairs += 1;
+                tracing::warn!("the bridge was gone: made again");
+            }
+            Some((had, up)) if had != mtu || !up => {
+                *repairs += 1;
+                tracing::warn!(mtu, had, up, "the bridge had another MTU or was down: put right");
+            }
+            Some(_) => {}
         }
         for port in ports {
+            if port.name == TAP && port.mtu != mtu {
+                *repairs += 1;
+                tracing::warn!(
+                    interface = port.name,
+                    mtu,
+                    had = port.mtu,
+                    "the tap had another MTU: put right"
+                );
+                host.set_mtu(port, mtu)?;
+            }
             if port.controller != Some(bridge.index) {
+                *repairs += 1;
                 tracing::warn!(interface = port.name, "a port was taken from the bridge: put back");
                 host.set_controller(port, bridge.index)?;
             }
             if !port.up {
+                *repairs += 1;
                 tracing::warn!(interface = port.name, "a port of the bridge was down: set up");
                 host.set_up(port)?;
             }
         }
-        exposed.restore_addresses(&mut host, &bridge)
+        *repairs += exposed.restore_addresses(&mut host, &bridge)? as u64;
+        Ok(())
     }
 
     /// The firewall's rules: put in place again if they are not as they were; what they lack.
@@ -262,7 +311,8 @@ impl Keeper {
             lack = exposed.apply(known.as_ref().unwrap_or(&self.config.policy))?;
             Ok(())
         };
-        let there = put_back(&firewall, before, &now, apply, || firewall.snapshot())?;
+        let there =
+            put_back(&firewall, &mut self.repairs.rules, before, &now, apply, || firewall.snapshot())?;
         self.rules = there.map(|there| (there, lack.clone()));
         Ok(lack)
     }
@@ -281,7 +331,8 @@ impl Keeper {
         self.guard = if known.as_ref() == Some(&now) {
             Some((guard, now))
         } else {
-            let there = put_back(&"the guard", known, &now, || guard.apply(), Guard::snapshot)?;
+            let repairs = &mut self.repairs.rules;
+            let there = put_back(&"the guard", repairs, known, &now, || guard.apply(), Guard::snapshot)?;
             there.map(|there| (guard, there))
         };
         Ok(Some(Guard::dropped()?.unwrap_or_default()))
@@ -292,6 +343,7 @@ impl Keeper {
 /// same twice: somebody may flush them between the two steps. `None` if that never comes.
 fn put_back<T: Clone + PartialEq>(
     what: &impl Display,
+    repairs: &mut u64,
     before: Option<T>,
     now: &T,
     mut apply: impl FnMut() -> Result<()>,
@@ -303,6 +355,7 @@ fn put_back<T: Clone + PartialEq>(
         let new = snapshot()?;
         if last.as_ref() == Some(&new) {
             if before.is_some() && new != *now {
+                *repairs += 1;
                 tracing::warn!(by = %what, "rules of ours were gone or changed: put back");
             }
             return Ok(Some(new));

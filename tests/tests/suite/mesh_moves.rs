@@ -1,7 +1,6 @@
 //! Containers that move to another host with their addresses.
 
 use std::net::Ipv4Addr;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use weave_api::Client;
@@ -107,8 +106,7 @@ fn an_address_of_a_silent_container_of_another_host_is_refused_until_it_is_free(
     let cidr = format!("{ADDRESS}/24");
     let nickname = world.status(0).nickname.to_string();
     world.weave(0, &["attach", &cidr, holder.spec()]).ok();
-    let silence = || Command::new("ip").args(["link", "set", INTERFACE, "arp", "off"]).status().unwrap();
-    assert!(holder.run(silence).unwrap().success());
+    world.tool_in(&holder, &format!("ip link set {INTERFACE} arp off"));
     wait_until(
         ANSWER_WITHIN,
         || "the other router knows".into(),

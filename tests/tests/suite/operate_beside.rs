@@ -9,9 +9,12 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use weave_api::keeper::{Keeper, KeeperStatus};
 use weave_api::status::Degraded;
-use weave_tests::world::{Ran, weave};
+use weave_host::Netlink;
+use weave_tests::world::{Ran, v4, weave};
 use weave_tests::{Options, World, wait_until};
 
+/// A second, on a busy machine.
+const RIGHT_WITHIN: Duration = Duration::from_secs(3);
 /// A router looks every 5 s.
 const SEEN_WITHIN: Duration = Duration::from_secs(20);
 
@@ -207,4 +210,44 @@ fn rules_that_others_lead_to_stay_by_name_until_nobody_does() {
     world.tool(0, "nft flush chain ip filter ADMIN");
     wait_until(SEEN_WITHIN, rules, || !rules().contains("WEAVE"));
     wait_until(SEEN_WITHIN, || format!("{:?}", world.status(0).degraded), || left().is_none());
+}
+
+/// MTU, state and controller of bridge and tap of the first host.
+fn devices(world: &World) -> Vec<Option<(u32, bool, Option<u32>)>> {
+    world.on_host(0, || {
+        let mut host = Netlink::open().unwrap();
+        let mut device = |name| host.link(name).unwrap().map(|link| (link.mtu, link.up, link.controller));
+        vec![device("weave"), device("weave-tap")]
+    })
+}
+
+#[test]
+fn devices_that_others_change_are_put_right_within_a_second_and_counted() {
+    let world = World::new(Options::clear());
+    let counted = keeper(&world).repairs.devices;
+    let right = devices(&world);
+    let changes = [
+        "ip link set weave-tap mtu 1300",
+        "ip link set weave mtu 1300",
+        "ip link set weave-tap nomaster",
+        "ip link set weave-tap down",
+        "ip link set weave down",
+    ];
+    for change in changes {
+        world.tool(0, change);
+        let what = || format!("{change}: {:?} and not {right:?}", devices(&world));
+        wait_until(RIGHT_WITHIN, what, || devices(&world) == right);
+    }
+    world.wait_ping(0, v4(1).into(), RIGHT_WITHIN);
+    let all = counted + changes.len() as u64;
+    let what = || format!("counted {counted}, then {:?}", keeper(&world).repairs);
+    wait_until(SEEN_WITHIN, what, || keeper(&world).repairs.devices >= all);
+
+    // What a router that is launched with another MTU wants is nobody's meddling.
+    world.weave(0, &["stop"]).ok();
+    world.weave(0, &["launch", "--no-dns", "--mtu", "1300"]).ok();
+    let right: Vec<_> = right.iter().map(|device| device.map(|(_, up, bridge)| (1300, up, bridge))).collect();
+    assert_eq!(devices(&world), right);
+    world.tool(0, "ip link set weave-tap nomaster");
+    wait_until(RIGHT_WITHIN, || format!("{:?}", devices(&world)), || devices(&world) == right);
 }

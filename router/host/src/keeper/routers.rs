@@ -4,6 +4,8 @@
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -24,17 +26,42 @@ const STARTS_WITHIN: Duration = Duration::from_secs(120);
 /// Wait after a connection that could not be accepted.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 
+/// The MTU of the network, bytes: of bridge and tap. The keeper puts it back; what a router that
+/// starts wants replaces it.
+#[derive(Debug, Clone, Default)]
+pub struct NetworkMtu(Arc<AtomicU32>);
+
+impl NetworkMtu {
+    /// It is not known.
+    const UNKNOWN: u32 = 0;
+
+    /// It, or `found` from now on if it is not known.
+    pub(super) fn get_or_adopt(&self, found: u32) -> u32 {
+        let adopted = self.0.compare_exchange(Self::UNKNOWN, found, Ordering::Relaxed, Ordering::Relaxed);
+        adopted.map_or_else(|known| known, |_| found)
+    }
+
+    fn set(&self, mtu: Option<u32>) {
+        self.0.store(mtu.unwrap_or(Self::UNKNOWN), Ordering::Relaxed);
+    }
+}
+
 /// Serves routers, one after the other, on a thread that ends with the process.
 ///
 /// # Errors
 /// When the thread cannot be made.
-pub fn serve_routers(listener: KeeperListener, state_dir: PathBuf, news: NewsSender) -> Result<()> {
+pub fn serve_routers(
+    listener: KeeperListener,
+    state_dir: PathBuf,
+    mtu: NetworkMtu,
+    news: NewsSender,
+) -> Result<()> {
     const NAME: &str = "keeper-routers";
     let serve = move || {
         loop {
             match listener.accept() {
                 Ok(router) => {
-                    let runs = serve(&router, &state_dir).unwrap_or_else(|error| {
+                    let runs = serve(&router, &state_dir, &mtu).unwrap_or_else(|error| {
                         tracing::debug!("a router: {error}");
                         false
                     });
@@ -52,7 +79,7 @@ pub fn serve_routers(listener: KeeperListener, state_dir: PathBuf, news: NewsSen
 }
 
 /// From the first word of a router to the last; true if it runs.
-fn serve(router: &OwnedFd, state_dir: &Path) -> io::Result<bool> {
+fn serve(router: &OwnedFd, state_dir: &Path, mtu: &NetworkMtu) -> io::Result<bool> {
     let answer = |answer: Answer| send(router.as_fd(), &answer, &[]);
     let Some((request, _)) = receive(router.as_fd(), ASKS_WITHIN)? else { return Ok(false) };
     let wanted = match request {
@@ -60,7 +87,7 @@ fn serve(router: &OwnedFd, state_dir: &Path) -> io::Result<bool> {
         Request::Queues { .. } => return answer(Answer::Version(VERSION)).map(|()| false),
         Request::Runs(_) | Request::Failed => return Err(io::ErrorKind::InvalidData.into()),
     };
-    let before = match hand_over(router, wanted) {
+    let before = match hand_over(router, wanted, mtu) {
         Ok(before) => before,
         Err(error) => return answer(Answer::Refused(error.to_string())).map(|()| false),
     };
@@ -68,7 +95,9 @@ fn serve(router: &OwnedFd, state_dir: &Path) -> io::Result<bool> {
         Ok(Some((Request::Runs(policy), _))) => (true, set_up(wanted.mtu, state_dir, &policy)),
         // It may live, and will not be told from one that runs.
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(true),
-        Ok(Some((Request::Failed | Request::Queues { .. }, _)) | None) | Err(_) => (false, before.restore()),
+        Ok(Some((Request::Failed | Request::Queues { .. }, _)) | None) | Err(_) => {
+            (false, before.restore(mtu))
+        }
     };
     if let Err(error) = &done {
         tracing::warn!("{}: {error}", if runs { "setting the host up" } else { "undoing a start" });
@@ -79,9 +108,11 @@ fn serve(router: &OwnedFd, state_dir: &Path) -> io::Result<bool> {
 }
 
 /// Opens the queues and sends them; the keeper keeps none.
-fn hand_over(router: &OwnedFd, wanted: Wanted) -> Result<Before> {
+fn hand_over(router: &OwnedFd, wanted: Wanted, mtu: &NetworkMtu) -> Result<Before> {
     let mut host = Netlink::open()?;
     let before = Before::read(&mut host)?;
+    // First: else the one before is put back in between.
+    mtu.set(Some(wanted.mtu));
     let handed = bridge::ensure(&mut host, wanted.mtu)
         .and_then(|_| tap::open_queues(&mut host, TAP, wanted.queues, wanted.mtu, wanted.offloads))
         .and_then(|queues| {
@@ -91,7 +122,7 @@ fn hand_over(router: &OwnedFd, wanted: Wanted) -> Result<Before> {
         });
     match handed {
         Ok(()) => Ok(before),
-        Err(error) => Err(error.after_undo(before.restore())),
+        Err(error) => Err(error.after_undo(before.restore(mtu))),
     }
 }
 
@@ -119,7 +150,8 @@ impl Before {
     }
 
     /// Puts both back; a bridge that others use by now stays.
-    fn restore(&self) -> Result<()> {
+    fn restore(&self, mtu: &NetworkMtu) -> Result<()> {
+        mtu.set(self.tap);
         let mut host = Netlink::open()?;
         let tap = match (self.tap, host.link(TAP)?) {
             (Some(mtu), Some(link)) if link.kind == "tun" && link.mtu != mtu => host.set_mtu(&link, mtu),

@@ -54,6 +54,10 @@ fn host(sample: &Sample, sheet: &mut Sheet) {
     if let Some(dropped) = sample.guard_dropped {
         sheet.count(&f::GUARD_DROPPED, &[], dropped);
     }
+    if let Some(repairs) = sample.repairs {
+        sheet.count(&f::HOST_REPAIRS, &["device"], repairs.devices);
+        sheet.count(&f::HOST_REPAIRS, &["rules"], repairs.rules);
+    }
 }
 
 /// Number of links and attempts in each state, zeros too: rules need not guess.

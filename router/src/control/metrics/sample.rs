@@ -61,6 +61,8 @@ pub(in crate::control) struct Sample {
     pub(super) attempts: Vec<ConnectionState>,
     pub(super) degraded: Vec<Degraded>,
     pub(super) guard_dropped: Option<u64>,
+    /// What the keeper put right, if it tells.
+    pub(super) repairs: Option<weave_api::keeper::KeeperRepairs>,
     pub(super) counters: BTreeMap<String, u64>,
     pub(super) shards: Vec<Shard>,
     pub(super) shard_samples: Vec<ShardSample>,
@@ -107,6 +109,7 @@ impl Sample {
             links: status::links(core).map(link).collect(),
             attempts: status::attempts(core, now).map(|attempt| attempt.state).collect(),
             degraded: status::degraded_states(core, now),
+            repairs: core.beside.keeper().map(|keeper| keeper.repairs),
             guard_dropped: core.beside.keeper().and_then(|keeper| keeper.guard).map(|guard| guard.dropped),
             counters: status::counters(core),
             shards: status::shards(core),

@@ -242,6 +242,7 @@ impl Keeper {
     fn keep_interfaces(&mut self) -> Result<()> {
         let mut host = Netlink::open()?;
         let exposed = ExposedAddresses::open(&self.config.state_dir)?;
+        let mut known_mtu = self.mtu.lock();
         let links = host.links()?;
         let ports: Vec<&Link> =
             links.iter().filter(|link| link.name == TAP || is_host_interface(&link.name)).collect();
@@ -250,7 +251,7 @@ impl Keeper {
             return Ok(());
         }
         let tap = ports.iter().find(|port| port.name == TAP);
-        let wanted = tap.map(|tap| self.mtu.get_or_adopt(tap.mtu));
+        let wanted = tap.map(|tap| *known_mtu.get_or_insert(tap.mtu));
         let found = bridge.or(ports.first().copied()).map_or(DEFAULT_MTU, |link| link.mtu);
         let before = bridge.map(|bridge| (bridge.mtu, bridge.up));
         let mtu = wanted.unwrap_or(found);
@@ -269,24 +270,19 @@ impl Keeper {
         }
         for port in ports {
             if port.name == TAP && port.mtu != mtu {
-                *repairs += 1;
-                tracing::warn!(
-                    interface = port.name,
-                    mtu,
-                    had = port.mtu,
-                    "the tap had another MTU: put right"
-                );
+                tracing::warn!(mtu, had = port.mtu, "the tap had another MTU: put right");
                 host.set_mtu(port, mtu)?;
+                *repairs += 1;
             }
             if port.controller != Some(bridge.index) {
-                *repairs += 1;
                 tracing::warn!(interface = port.name, "a port was taken from the bridge: put back");
                 host.set_controller(port, bridge.index)?;
+                *repairs += 1;
             }
             if !port.up {
-                *repairs += 1;
                 tracing::warn!(interface = port.name, "a port of the bridge was down: set up");
                 host.set_up(port)?;
+                *repairs += 1;
             }
         }
         *repairs += exposed.restore_addresses(&mut host, &bridge)? as u64;

@@ -77,6 +77,14 @@ impl Guard {
     /// # Errors
     /// When `nft` refuses, with its words.
     pub fn apply(&self) -> Result<()> {
+        if let Some(there) = Self::snapshot()? {
+            match tool::tell(NFT, &["-f", "-"], &update(&self.chains, &there)) {
+                Ok(()) => return Ok(()),
+                // Somebody made something of it that cannot be changed.
+                Err(error) => tracing::info!("the guard is replaced as a whole: {error}"),
+            }
+        }
+        // What is dropped between the two steps is not counted.
         let dropped = Self::dropped()?.unwrap_or_default();
         tool::tell(NFT, &["-f", "-"], &script(&self.chains, dropped))
     }
@@ -117,6 +125,17 @@ impl Guard {
         let output = tool::ask(NFT, &["-s", "list", "table", "bridge", "weave"])?;
         Ok(output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned()))
     }
+}
+
+/// The rules in place of those of the table as it is `there`, in one transaction: its counter stays,
+/// and misses nothing.
+fn update(chains: &str, there: &str) -> String {
+    let mut text = format!("table {TABLE} {{\n\tcounter {DROPPED} {{\n\t}}\n}}\nflush table {TABLE}\n");
+    for name in there.lines().filter_map(|line| line.strip_prefix("\tchain ")?.strip_suffix(" {")) {
+        let _ = writeln!(text, "delete chain {TABLE} {name}");
+    }
+    let _ = write!(text, "table {TABLE} {{\n{chains}}}\n");
+    text
 }
 
 /// The whole table, in place of the one there was: one transaction. `dropped`: frames counted so far.
@@ -224,6 +243,13 @@ table bridge weave {
 }
 ";
         assert_eq!(script(&chains(&[port(7, &["10.2.1.1", "fd00:2::1"])]), 5), expected);
+        let there = "table bridge weave {\n\tcounter dropped {\n\t}\n\n\tchain vethw00000008 {\n\t}\n\n\t\
+                     chain guard {\n\t}\n}\n";
+        let new = chains(&[port(7, &[])]);
+        let updated = update(&new, there);
+        let first = "table bridge weave {\n\tcounter dropped {\n\t}\n}\nflush table bridge weave\n\
+                     delete chain bridge weave vethw00000008\ndelete chain bridge weave guard\ntable bridge weave {\n";
+        assert_eq!(updated.strip_prefix(first), Some(format!("{new}}}\n").as_str()));
         assert!(chains(&[]).contains("\t\tcounter name dropped drop\n") && !chains(&[]).contains("vmap"));
     }
 }

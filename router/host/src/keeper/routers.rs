@@ -4,8 +4,7 @@
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -26,23 +25,15 @@ const STARTS_WITHIN: Duration = Duration::from_secs(120);
 /// Wait after a connection that could not be accepted.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 
-/// The MTU of the network, bytes: of bridge and tap. The keeper puts it back; what a router that
-/// starts wants replaces it.
+/// The MTU of the network, bytes: of bridge and tap; `None` while it is not known. What a router
+/// that starts wants replaces it. Whoever changes the two devices holds it locked: what is half done
+/// is not put right by another thread.
 #[derive(Debug, Clone, Default)]
-pub struct NetworkMtu(Arc<AtomicU32>);
+pub struct NetworkMtu(Arc<Mutex<Option<u32>>>);
 
 impl NetworkMtu {
-    /// It is not known.
-    const UNKNOWN: u32 = 0;
-
-    /// It, or `found` from now on if it is not known.
-    pub(super) fn get_or_adopt(&self, found: u32) -> u32 {
-        let adopted = self.0.compare_exchange(Self::UNKNOWN, found, Ordering::Relaxed, Ordering::Relaxed);
-        adopted.map_or_else(|known| known, |_| found)
-    }
-
-    fn set(&self, mtu: Option<u32>) {
-        self.0.store(mtu.unwrap_or(Self::UNKNOWN), Ordering::Relaxed);
+    pub(super) fn lock(&self) -> MutexGuard<'_, Option<u32>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -96,7 +87,7 @@ fn serve(router: &OwnedFd, state_dir: &Path, mtu: &NetworkMtu) -> io::Result<boo
         // It may live, and will not be told from one that runs.
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(true),
         Ok(Some((Request::Failed | Request::Queues { .. }, _)) | None) | Err(_) => {
-            (false, before.restore(mtu))
+            (false, before.restore(&mut mtu.lock()))
         }
     };
     if let Err(error) = &done {
@@ -110,9 +101,9 @@ fn serve(router: &OwnedFd, state_dir: &Path, mtu: &NetworkMtu) -> io::Result<boo
 /// Opens the queues and sends them; the keeper keeps none.
 fn hand_over(router: &OwnedFd, wanted: Wanted, mtu: &NetworkMtu) -> Result<Before> {
     let mut host = Netlink::open()?;
+    let mut mtu = mtu.lock();
     let before = Before::read(&mut host)?;
-    // First: else the one before is put back in between.
-    mtu.set(Some(wanted.mtu));
+    *mtu = Some(wanted.mtu);
     let handed = bridge::ensure(&mut host, wanted.mtu)
         .and_then(|_| tap::open_queues(&mut host, TAP, wanted.queues, wanted.mtu, wanted.offloads))
         .and_then(|queues| {
@@ -122,7 +113,7 @@ fn hand_over(router: &OwnedFd, wanted: Wanted, mtu: &NetworkMtu) -> Result<Befor
         });
     match handed {
         Ok(()) => Ok(before),
-        Err(error) => Err(error.after_undo(before.restore(mtu))),
+        Err(error) => Err(error.after_undo(before.restore(&mut mtu))),
     }
 }
 
@@ -150,8 +141,8 @@ impl Before {
     }
 
     /// Puts both back; a bridge that others use by now stays.
-    fn restore(&self, mtu: &NetworkMtu) -> Result<()> {
-        mtu.set(self.tap);
+    fn restore(&self, mtu: &mut Option<u32>) -> Result<()> {
+        *mtu = self.tap;
         let mut host = Netlink::open()?;
         let tap = match (self.tap, host.link(TAP)?) {
             (Some(mtu), Some(link)) if link.kind == "tun" && link.mtu != mtu => host.set_mtu(&link, mtu),

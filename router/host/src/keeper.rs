@@ -300,6 +300,8 @@ impl Keeper {
             return Ok(lack.clone());
         }
         let exposed = ExposedAddresses::open(&self.config.state_dir)?;
+        // A command may have changed them while it had the lock: that is nobody's meddling.
+        let now = firewall.snapshot()?;
         let known = HostPolicy::read(&self.config.state_dir)?;
         let before = self.rules.take().map(|(rules, _)| rules);
         let mut lack = Vec::new();

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use weave_api::keeper::{Keeper, KeeperStatus};
+use weave_api::keeper::{Keeper, KeeperRepairs, KeeperStatus};
 use weave_api::status::Degraded;
 use weave_host::Netlink;
 use weave_tests::world::{Ran, v4, weave};
@@ -224,7 +224,9 @@ fn devices(world: &World) -> Vec<Option<(u32, bool, Option<u32>)>> {
 #[test]
 fn devices_that_others_change_are_put_right_within_a_second_and_counted() {
     let world = World::new(Options::clear());
-    let counted = keeper(&world).repairs.devices;
+    let KeeperRepairs { devices: counted, rules } = keeper(&world).repairs;
+    // What our own commands change is nobody's meddling.
+    world.weave(0, &["expose", "10.32.7.1/24"]).ok();
     let right = devices(&world);
     let changes = [
         "ip link set weave-tap mtu 1300",
@@ -242,6 +244,8 @@ fn devices_that_others_change_are_put_right_within_a_second_and_counted() {
     let all = counted + changes.len() as u64;
     let what = || format!("counted {counted}, then {:?}", keeper(&world).repairs);
     wait_until(SEEN_WITHIN, what, || keeper(&world).repairs.devices >= all);
+    assert_eq!(keeper(&world).repairs.rules, rules);
+    world.weave(0, &["hide", "10.32.7.1/24"]).ok();
 
     // What a router that is launched with another MTU wants is nobody's meddling.
     world.weave(0, &["stop"]).ok();

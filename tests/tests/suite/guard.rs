@@ -289,7 +289,17 @@ fn the_guard_follows_attachments_and_goes_with_them() {
     assert!(!by("10.2.1.1"), "an address that was detached");
     // Put back, whoever takes it.
     let before = rules(&world, 0);
-    for harm in ["delete table bridge weave", "flush ruleset", "flush chain bridge weave guard"] {
+    let harms = [
+        "delete table bridge weave",
+        "flush ruleset",
+        "flush chain bridge weave guard",
+        "add set bridge weave foreign { type ether_addr; }",
+        "add chain bridge weave foreign",
+        // Without the whole table the chain cannot go.
+        "add chain bridge weave foreign ; add map bridge weave led { type iface_index : verdict ; elements = { 1 : \
+         goto foreign } ; }",
+    ];
+    for harm in harms {
         world.tool(0, &format!("nft {harm}"));
         wait_until(WITHIN, || format!("after {harm}: {}", rules(&world, 0)), || rules(&world, 0) == before);
     }

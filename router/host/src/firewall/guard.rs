@@ -77,10 +77,9 @@ impl Guard {
     /// # Errors
     /// When `nft` refuses, with its words.
     pub fn apply(&self) -> Result<()> {
-        if let Some(there) = Self::snapshot()? {
-            match tool::tell(NFT, &["-f", "-"], &update(&self.chains, &there)) {
+        if let Some(update) = Self::snapshot()?.and_then(|there| update(&self.chains, &there)) {
+            match tool::tell(NFT, &["-f", "-"], &update) {
                 Ok(()) => return Ok(()),
-                // Somebody made something of it that cannot be changed.
                 Err(error) => tracing::info!("the guard is replaced as a whole: {error}"),
             }
         }
@@ -128,14 +127,21 @@ impl Guard {
 }
 
 /// The rules in place of those of the table as it is `there`, in one transaction: its counter stays,
-/// and misses nothing.
-fn update(chains: &str, there: &str) -> String {
+/// and misses nothing. `None` if somebody put something else into it, which goes with the whole.
+fn update(chains: &str, there: &str) -> Option<String> {
     let mut text = format!("table {TABLE} {{\n\tcounter {DROPPED} {{\n\t}}\n}}\nflush table {TABLE}\n");
-    for name in there.lines().filter_map(|line| line.strip_prefix("\tchain ")?.strip_suffix(" {")) {
-        let _ = writeln!(text, "delete chain {TABLE} {name}");
+    let objects = there.lines().filter_map(|line| line.strip_prefix('\t')?.strip_suffix(" {"));
+    for object in objects.filter(|object| !object.starts_with('\t')) {
+        match object.split_once(' ')? {
+            ("chain", name) => {
+                let _ = writeln!(text, "delete chain {TABLE} {name}");
+            }
+            ("counter", DROPPED) => {}
+            _ => return None,
+        }
     }
     let _ = write!(text, "table {TABLE} {{\n{chains}}}\n");
-    text
+    Some(text)
 }
 
 /// The whole table, in place of the one there was: one transaction. `dropped`: frames counted so far.
@@ -246,10 +252,12 @@ table bridge weave {
         let there = "table bridge weave {\n\tcounter dropped {\n\t}\n\n\tchain vethw00000008 {\n\t}\n\n\t\
                      chain guard {\n\t}\n}\n";
         let new = chains(&[port(7, &[])]);
-        let updated = update(&new, there);
+        let updated = update(&new, there).unwrap();
         let first = "table bridge weave {\n\tcounter dropped {\n\t}\n}\nflush table bridge weave\n\
                      delete chain bridge weave vethw00000008\ndelete chain bridge weave guard\ntable bridge weave {\n";
         assert_eq!(updated.strip_prefix(first), Some(format!("{new}}}\n").as_str()));
+        let foreign = there.replace("counter dropped", "set foreign");
+        assert_eq!(update(&new, &foreign), None);
         assert!(chains(&[]).contains("\t\tcounter name dropped drop\n") && !chains(&[]).contains("vmap"));
     }
 }

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 
 use ipnet::IpNet;
-use weave_host::exposed::{Exposed, ExposedAddresses};
+use weave_host::exposed::{self, Exposed, ExposedAddresses};
 use weave_host::policy::HostPolicy;
 use weave_host::{Netlink, failpoint};
 use weave_wire::HostName;
@@ -31,21 +31,13 @@ pub fn expose(
     let new = cidrs.iter().map(|cidr| Exposed { cidr: *cidr, masquerade, names: names.clone() });
     let mut host = Netlink::open().map_err(failed)?;
     let state_dir = environment.state_dir()?;
-    let open = || {
-        let exposed = ExposedAddresses::open(&state_dir).map_err(failed)?;
-        exposed.set_aside().iter().for_each(output::warn);
-        Ok::<_, Failure>(exposed)
-    };
     // Not locked while an address may come free.
-    let added: Vec<IpNet> = {
-        let known = open()?;
-        let is_new = |cidr: &&IpNet| known.all().iter().all(|held| held.cidr != **cidr);
-        cidrs.iter().filter(is_new).copied().collect()
-    };
-    if !added.is_empty() {
-        elsewhere::refuse_attached(&added, environment)?.map_err(failed)?;
-    }
-    let mut exposed = open()?;
+    let known = exposed::read_all(&state_dir).map_err(failed)?;
+    let is_new = |cidr: &&IpNet| known.iter().all(|held| held.cidr != **cidr);
+    let added: Vec<IpNet> = cidrs.iter().filter(is_new).copied().collect();
+    elsewhere::refuse_attached(&added, environment)?.map_err(failed)?;
+    let mut exposed = ExposedAddresses::open(&state_dir).map_err(failed)?;
+    exposed.set_aside().iter().for_each(output::warn);
     let degraded = exposed.expose(&mut host, &new.collect::<Vec<_>>(), &policy).map_err(failed)?;
     degraded.iter().for_each(output::warn);
     drop(exposed);

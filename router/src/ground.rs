@@ -175,5 +175,11 @@ fn reduce(mut features: Features, config: &Config, degraded: &mut Vec<(&'static 
         check("no_gro", features.merging, config.offload.gro, "this kernel receives no merged datagrams");
     features.read_multishot =
         check("plain_reads", features.read_multishot, true, "reading many frames at once needs Linux 6.7");
+    features.gathering = check(
+        "single_wakeups",
+        features.gathering,
+        true,
+        "waiting a moment for more small datagrams needs Linux 6.12",
+    );
     features
 }

@@ -178,6 +178,8 @@ counters! {
     handed_over,
     /// Turns of the loop.
     turns,
+    /// Waits for more than one completion, because many small frames come.
+    gathering_waits,
     /// Times tap reads waited because the underlay took no more.
     back_pressure,
     /// Times a receive or read stopped because all buffers were in use.

@@ -235,7 +235,7 @@ pub(crate) fn build(
 ) -> Result<Shard, StartError> {
     let failed = |step: &'static str| move |cause: io::Error| StartError::Shard { step, shard, cause };
     let missing = || StartError::Count(shard);
-    let ring = Ring::new(config.completions.unwrap_or(COMPLETIONS), config.features.read_multishot)
+    let ring = Ring::new(config.completions.unwrap_or(COMPLETIONS), config.features)
         .map_err(failed("io_uring_setup"))?;
     let tap = config.taps.get(shard).ok_or_else(missing)?;
     let receive_socket = config.sockets.receive.get(shard).ok_or_else(missing)?;

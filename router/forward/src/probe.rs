@@ -9,6 +9,8 @@ use std::io;
 pub struct Features {
     /// Many frames by one read of the tap (Linux 6.7). Else one by one.
     pub read_multishot: bool,
+    /// A wait for several completions that ends early (Linux 6.12). Else a shard wakes for each.
+    pub gathering: bool,
     /// `UDP_SEGMENT`: many datagrams by one send. Else one by one.
     pub segmentation: bool,
     /// `UDP_GRO`: many datagrams by one receive. Else one by one.
@@ -36,7 +38,7 @@ pub enum ProbeError {
 }
 
 /// Looks at the kernel. Features named in `absent` (`io-uring`, `buffer-ring`,
-/// `multishot-receive`, `multishot-read`, `udp-segment`, `udp-gro`) count as
+/// `multishot-receive`, `multishot-read`, `min-wait`, `udp-segment`, `udp-gro`) count as
 /// missing: tests force every fall-back so.
 ///
 /// # Errors
@@ -73,6 +75,7 @@ pub fn probe(absent: &[&str]) -> Result<Features, ProbeError> {
     };
     Ok(Features {
         read_multishot: !missing("multishot-read") && operations.is_supported(opcode::ReadMulti::CODE),
+        gathering: !missing("min-wait") && ring.params().is_feature_min_timeout(),
         segmentation: udp("udp-segment", &|fd| setsockopt(fd, sockopt::UdpGsoSegment, &1200)),
         merging: udp("udp-gro", &|fd| setsockopt(fd, sockopt::UdpGroSegment, &true)),
     })
@@ -86,8 +89,10 @@ mod tests {
     #[test]
     fn a_feature_forced_absent_is_absent() {
         let all = probe(&[]).unwrap();
-        let none = probe(&["multishot-read", "udp-segment", "udp-gro"]).unwrap();
-        assert_eq!(none, Features { read_multishot: false, segmentation: false, merging: false });
+        let none = probe(&["multishot-read", "min-wait", "udp-segment", "udp-gro"]).unwrap();
+        let nothing =
+            Features { read_multishot: false, gathering: false, segmentation: false, merging: false };
+        assert_eq!(none, nothing);
         assert!(all.segmentation && all.merging);
     }
 

@@ -1,6 +1,7 @@
 //! The loop of one shard.
 
 mod echo;
+mod moderation;
 mod oversize;
 mod per_second;
 mod read;
@@ -23,6 +24,7 @@ use crate::io::ring::{Completion, Operation, Ring};
 use crate::io::sends::Sends;
 use crate::storm::StormControl;
 use crate::tables::Tables;
+use moderation::{GATHERING, Moderation};
 use per_second::PerSecond;
 use relay::Spreading;
 use std::collections::VecDeque;
@@ -128,6 +130,7 @@ pub(crate) struct Shard {
     receive_errors: u32,
     /// The frame being timed, if one is.
     timed: Option<Timed>,
+    moderation: Moderation,
 }
 
 impl Shard {
@@ -168,6 +171,7 @@ impl Shard {
             read_errors: 0,
             receive_errors: 0,
             timed: None,
+            moderation: Moderation::default(),
         }
     }
 
@@ -179,15 +183,20 @@ impl Shard {
         self.ring.enable()?;
         while !self.is_stopping() {
             self.arm()?;
-            if self.completions.is_empty() {
-                self.ring.wait()?;
-            } else {
+            if !self.completions.is_empty() {
                 // Taken while room was made: what is armed may hang on them.
                 self.ring.submit()?;
+            } else if self.moderation.gathers() {
+                self.counters.gathering_waits.add(1);
+                self.ring.gather(GATHERING)?;
+            } else {
+                self.ring.wait()?;
             }
             self.counters.turns.add(1);
-            self.tables.begin_turn(boot_time());
+            let now = boot_time();
+            self.tables.begin_turn(now);
             self.take_completions();
+            self.moderation.turn(now, !self.completions.is_empty());
             while let Some(completion) = self.completions.pop_front() {
                 self.handle(completion)?;
             }

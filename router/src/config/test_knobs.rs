@@ -35,6 +35,8 @@ pub enum Feature {
     BufferRing,
     /// `IORING_OP_READ_MULTISHOT` (Linux 6.7).
     MultishotRead,
+    /// A wait for several completions that ends early (Linux 6.12).
+    MinWait,
     /// Multishot `recvmsg` (Linux 6.0); without it a router refuses to start.
     MultishotReceive,
     /// `UDP_SEGMENT`.
@@ -49,10 +51,11 @@ pub enum Feature {
 
 impl Feature {
     /// All features with their names in `WEAVE_TEST_ABSENT`.
-    pub const ALL: [(&'static str, Self); 8] = [
+    pub const ALL: [(&'static str, Self); 9] = [
         ("io-uring", Self::IoUring),
         ("buffer-ring", Self::BufferRing),
         ("multishot-read", Self::MultishotRead),
+        ("min-wait", Self::MinWait),
         ("multishot-receive", Self::MultishotReceive),
         ("udp-segment", Self::UdpSegment),
         ("udp-gro", Self::UdpGro),

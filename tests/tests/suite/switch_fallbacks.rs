@@ -6,8 +6,9 @@ use weave_tests::{Options, World, traffic};
 
 const ABSENT: &str = "WEAVE_TEST_ABSENT";
 /// Features with another way, and what the state is called then.
-const FALL_BACKS: [(&str, &str); 5] = [
+const FALL_BACKS: [(&str, &str); 6] = [
     ("multishot-read", "plain_reads"),
+    ("min-wait", "single_wakeups"),
     ("udp-segment", "no_gso"),
     ("udp-gro", "no_gro"),
     ("uso", "no_uso"),

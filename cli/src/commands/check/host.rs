@@ -37,7 +37,7 @@ fn privileges(root: bool) -> Finding {
 
 fn kernel() -> Vec<Finding> {
     let release = rustix::system::uname().release().to_string_lossy().into_owned();
-    let Features { read_multishot, segmentation, merging } = match probe_kernel(&[]) {
+    let Features { read_multishot, gathering, segmentation, merging } = match probe_kernel(&[]) {
         Ok(features) => features,
         Err(error) => {
             let remedy = "Linux 6.1 or newer with io_uring: sysctl kernel.io_uring_disabled=0; in a container: a \
@@ -52,6 +52,7 @@ fn kernel() -> Vec<Finding> {
         }
     };
     slower(read_multishot, "no multishot reads: the tap is read frame by frame");
+    slower(gathering, "no wait for several completions: a shard wakes for each small datagram");
     slower(segmentation, "no UDP segmentation: datagrams are sent one by one");
     slower(merging, "no UDP GRO: datagrams are received one by one");
     findings

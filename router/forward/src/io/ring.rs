@@ -3,15 +3,20 @@
 use super::buffers::Buffers;
 use super::deliveries::{Deliveries, HandedDelivery};
 use super::sends::Sends;
+use crate::probe::Features;
 use io_uring::register::Restriction;
 use io_uring::{IoUring, cqueue, opcode, squeue, types};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::time::Duration;
 
 /// Entries of the submission queue. More operations are submitted in portions.
 const SUBMISSIONS: u32 = 1024;
 /// Entries of the completion queue: all that can be in flight at once.
 pub const COMPLETIONS: u32 = 8192;
+
+/// Completions after which nobody waits for more.
+const GATHERED: usize = 32;
 
 /// `IORING_REGISTER_SYNC_CANCEL` (linux/io_uring.h): what a ring ends with.
 const SYNC_CANCEL: u8 = 24;
@@ -103,7 +108,7 @@ pub struct Ring {
     /// Value the wake-up read writes; boxed for a stable address.
     wake: Box<u64>,
     receive_header: Box<libc::msghdr>,
-    read_multishot: bool,
+    features: Features,
     overflows: u32,
 }
 
@@ -113,11 +118,11 @@ pub struct Ring {
 unsafe impl Send for Ring {}
 
 impl Ring {
-    /// A ring for one shard, not yet enabled.
+    /// A ring for one shard, not yet enabled, that uses no more of the kernel than `features`.
     ///
     /// # Errors
     /// The kernel's: no `io_uring` (`ENOSYS`, `EPERM`), or no memory for it.
-    pub fn new(completions: u32, read_multishot: bool) -> io::Result<Self> {
+    pub fn new(completions: u32, features: Features) -> io::Result<Self> {
         let ring = IoUring::builder()
             .setup_single_issuer()
             .setup_defer_taskrun()
@@ -129,7 +134,7 @@ impl Ring {
         let mut receive_header: Box<libc::msghdr> = Box::new(unsafe { std::mem::zeroed() });
         receive_header.msg_namelen = super::address::RAW_ADDRESS_LEN as u32;
         receive_header.msg_controllen = super::received::CONTROL_LEN;
-        Ok(Self { ring, wake: Box::new(0), receive_header, read_multishot, overflows: 0 })
+        Ok(Self { ring, wake: Box::new(0), receive_header, features, overflows: 0 })
     }
 
     /// Registers the files in the order of [`File`]. The ring keeps references
@@ -184,7 +189,7 @@ impl Ring {
     fn operations(&self) -> Vec<u8> {
         let mut operations =
             vec![opcode::RecvMsgMulti::CODE, opcode::Read::CODE, opcode::SendMsg::CODE, opcode::Writev::CODE];
-        operations.extend(self.read_multishot.then_some(opcode::ReadMulti::CODE));
+        operations.extend(self.features.read_multishot.then_some(opcode::ReadMulti::CODE));
         operations
     }
 
@@ -218,7 +223,7 @@ impl Ring {
     /// The kernel's, from a submission in between.
     pub fn arm_read(&mut self, group: u16, buffer_len: u32) -> io::Result<()> {
         let file = types::Fixed(File::Tap as u32);
-        let entry = if self.read_multishot {
+        let entry = if self.features.read_multishot {
             opcode::ReadMulti::new(file, 0, group).build()
         } else {
             opcode::Read::new(file, std::ptr::null_mut(), buffer_len)
@@ -303,14 +308,23 @@ impl Ring {
         self.enter(1)
     }
 
-    fn enter(&mut self, want: usize) -> io::Result<()> {
-        match self.ring.submit_and_wait(want) {
-            Ok(_) => Ok(()),
-            Err(error) if matches!(error.raw_os_error(), Some(libc::EBUSY | libc::EINTR | libc::EAGAIN)) => {
-                Ok(())
-            }
-            Err(error) => Err(error),
+    /// Submits, then waits so long for [`GATHERED`] completions and takes what came by then,
+    /// which may be nothing (`min_wait_usec` of `io_uring_enter`(2), Linux 6.12). As
+    /// [`wait`](Self::wait) where the kernel cannot.
+    ///
+    /// # Errors
+    /// As [`submit`](Self::submit).
+    pub fn gather(&mut self, time: Duration) -> io::Result<()> {
+        if !self.features.gathering {
+            return self.wait();
         }
+        let micros = u32::try_from(time.as_micros()).unwrap_or(u32::MAX);
+        let args = types::SubmitArgs::new().min_wait_usec(micros);
+        complete_first(self.ring.submitter().submit_with_args(GATHERED, &args))
+    }
+
+    fn enter(&mut self, want: usize) -> io::Result<()> {
+        complete_first(self.ring.submit_and_wait(want))
     }
 
     /// Takes the completions that are there.
@@ -339,6 +353,22 @@ impl Ring {
     }
 }
 
+/// What of an enter is no error: completions come first (`EBUSY`), or the time is over.
+fn complete_first(entered: io::Result<usize>) -> io::Result<()> {
+    match entered {
+        Ok(_) => Ok(()),
+        Err(error)
+            if matches!(
+                error.raw_os_error(),
+                Some(libc::EBUSY | libc::EINTR | libc::EAGAIN | libc::ETIME)
+            ) =>
+        {
+            Ok(())
+        }
+        Err(error) => Err(error),
+    }
+}
+
 impl Drop for Ring {
     fn drop(&mut self) {
         // Whatever is in flight works on memory about to go: end it and wait.
@@ -355,21 +385,53 @@ impl Drop for Ring {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::probe;
     use nix::sys::eventfd::EventFd;
     use std::os::fd::AsFd;
+    use std::time::Instant;
 
     #[test]
     fn a_ring_for_an_old_kernel_names_no_operation_of_a_newer_one() {
         /// Operations of Linux 6.1 (`IORING_OP_LAST`).
         const LAST: u8 = 49;
-        let ring = Ring::new(64, false).unwrap();
+        let ring = Ring::new(64, probe(&["multishot-read"]).unwrap()).unwrap();
         assert!(ring.operations().iter().all(|operation| *operation < LAST));
         ring.enable().unwrap();
     }
 
     #[test]
+    fn gathering_ends_with_its_time_whether_or_not_anything_came() {
+        let mut ring = Ring::new(64, probe(&[]).unwrap()).unwrap();
+        let wake = EventFd::new().unwrap();
+        let file = wake.as_fd();
+        ring.register(file, file, file, file).unwrap();
+        ring.enable().unwrap();
+        ring.arm_wake().unwrap();
+        ring.gather(Duration::from_millis(2)).unwrap();
+        assert_eq!(ring.completions().count(), 0);
+        wake.write(1).unwrap();
+        let began = Instant::now();
+        ring.gather(Duration::from_millis(2)).unwrap();
+        assert_eq!(ring.completions().count(), 1);
+        assert!(began.elapsed() >= Duration::from_millis(2), "others may still come");
+    }
+
+    #[test]
+    fn where_the_kernel_cannot_gather_the_first_completion_ends_the_wait() {
+        let mut ring = Ring::new(64, probe(&["min-wait"]).unwrap()).unwrap();
+        let wake = EventFd::new().unwrap();
+        let file = wake.as_fd();
+        ring.register(file, file, file, file).unwrap();
+        ring.enable().unwrap();
+        ring.arm_wake().unwrap();
+        wake.write(1).unwrap();
+        ring.gather(Duration::from_secs(3600)).unwrap();
+        assert_eq!(ring.completions().count(), 1);
+    }
+
+    #[test]
     fn a_ring_does_nothing_but_what_a_shard_needs_on_its_own_files() {
-        let mut ring = Ring::new(64, true).unwrap();
+        let mut ring = Ring::new(64, probe(&[]).unwrap()).unwrap();
         let (own, foreign) = (EventFd::new().unwrap(), EventFd::new().unwrap());
         own.write(1).unwrap();
         foreign.write(1).unwrap();

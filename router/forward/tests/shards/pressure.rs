@@ -215,9 +215,10 @@ fn a_completion_queue_that_overflows_loses_nothing() {
 fn every_fall_back_of_the_kernels_features_carries_frames() {
     for absent in [
         &["multishot-read"][..],
+        &["min-wait"],
         &["udp-segment"],
         &["udp-gro"],
-        &["multishot-read", "udp-segment", "udp-gro"],
+        &["multishot-read", "min-wait", "udp-segment", "udp-gro"],
     ] {
         let features = weave_forward::probe(absent).unwrap();
         let mut rig = Rig::new(Options { features, ..Options::default() });

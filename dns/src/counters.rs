@@ -24,6 +24,7 @@ counters! {
     queries: "Questions read.",
     answered: "Questions answered from memory.",
     remembered: "Questions answered as the resolvers did before.",
+    forgotten: "Answers of resolvers that still held and made room for others.",
     forwarded: "Questions that the resolvers were asked.",
     forward_failed: "Those without an answer.",
     forward_full: "Those refused because too many waited, in all or of one source.",
@@ -36,5 +37,10 @@ counters! {
 
 /// Counts one more.
 pub(crate) fn count(counter: &Cell<u64>) {
-    counter.set(counter.get().saturating_add(1));
+    add(counter, 1);
+}
+
+/// Counts so many more.
+pub(crate) fn add(counter: &Cell<u64>, more: u64) {
+    counter.set(counter.get().saturating_add(more));
 }

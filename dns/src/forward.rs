@@ -10,24 +10,20 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use hickory_server::proto::op::{LowerQuery, Query, ResponseCode};
-use hickory_server::proto::rr::{LowerName, RecordType};
 use hickory_server::server::Request;
 use tokio::sync::OnceCell;
 
 use weave_lookup::{ResolvConf, SERVERS_MAX, Servers};
 
 use crate::answer::Answer;
-use crate::counters::count;
+use crate::counters::{add, count};
+use crate::remembered::{Key, RememberedAnswers};
 use crate::server::Server;
 
 /// Questions that wait for resolvers, at most.
 const IN_FLIGHT_MAX: usize = 512;
 /// Those of one source, which is no address of this host.
 const PER_SOURCE_MAX: usize = 64;
-/// Answers remembered, at most.
-const CACHE_MAX: usize = 10_000;
-/// How long one is remembered at most.
-const CACHE_TIME: Duration = Duration::from_secs(300);
 /// Time all resolvers have together: shorter than those who ask wait.
 const ANSWER_WITHIN: Duration = Duration::from_millis(4500);
 /// How often it is looked whether others are named.
@@ -62,33 +58,7 @@ struct State {
     ours: Vec<SocketAddr>,
     looked: Option<Instant>,
     /// What they answered.
-    remembered: HashMap<Key, Remembered>,
-}
-
-/// What was asked.
-type Key = (LowerName, RecordType);
-
-#[derive(Debug)]
-struct Remembered {
-    answer: Answer,
-    at: Instant,
-    lasts: Duration,
-}
-
-impl Remembered {
-    /// The answer with what is left of its time; `None`: it is over.
-    fn now(&self) -> Option<Answer> {
-        let age = self.at.elapsed();
-        if age >= self.lasts {
-            return None;
-        }
-        let seconds = u32::try_from(age.as_secs()).unwrap_or(u32::MAX);
-        let mut answer = self.answer.clone();
-        for record in answer.records.iter_mut().chain(&mut answer.soa) {
-            record.ttl = record.ttl.saturating_sub(seconds);
-        }
-        Some(answer)
-    }
+    remembered: RememberedAnswers,
 }
 
 impl Forwarder {
@@ -147,28 +117,15 @@ impl Forwarder {
 
     /// What the resolvers answered to the same question, if that still holds.
     pub(crate) fn remembered(&self, query: &LowerQuery) -> Option<Answer> {
-        let state = self.state.borrow();
-        state.remembered.get(&(query.name().clone(), query.query_type()))?.now()
+        self.state.borrow_mut().remembered.get(&key(query), Instant::now())
     }
 
-    fn remember(&self, query: &LowerQuery, answer: &Answer) {
-        let records = answer.records.iter().chain(&answer.soa);
-        let lasts = records.map(|record| record.ttl).min().unwrap_or(0);
-        // That there is nothing holds as long as a SOA says (RFC 2308, 5).
-        let is_known = !answer.soa.is_empty()
-            || answer.records.iter().any(|record| record.record_type() == query.query_type());
-        if !self.cache || !is_known || lasts == 0 {
-            return;
+    /// Keeps what they answered; returns how many answers went for it that still held.
+    fn remember(&self, query: &LowerQuery, answer: &Answer) -> u64 {
+        if !self.cache {
+            return 0;
         }
-        let mut state = self.state.borrow_mut();
-        if state.remembered.len() >= CACHE_MAX {
-            state.remembered.retain(|_, remembered| remembered.at.elapsed() < remembered.lasts);
-        }
-        if state.remembered.len() < CACHE_MAX {
-            let lasts = Duration::from_secs(lasts.into()).min(CACHE_TIME);
-            let new = Remembered { answer: answer.clone(), at: Instant::now(), lasts };
-            state.remembered.insert((query.name().clone(), query.query_type()), new);
-        }
+        self.state.borrow_mut().remembered.keep(key(query), answer, Instant::now())
     }
 
     /// A place among the questions that wait; `None` when too many do.
@@ -181,6 +138,10 @@ impl Forwarder {
         waiting.insert(source, own + 1);
         Some(Place { waiting: &self.waiting, source })
     }
+}
+
+fn key(query: &LowerQuery) -> Key {
+    (query.name().clone(), query.query_type())
 }
 
 /// The resolvers that a file names, without ourselves.
@@ -216,8 +177,7 @@ struct Asking<'a> {
 
 impl<'a> Asking<'a> {
     fn join(forwarder: &'a Forwarder, query: &LowerQuery) -> Self {
-        // All are of the class IN.
-        let key = (query.name().clone(), query.query_type());
+        let key = key(query);
         let answer = Rc::clone(forwarder.asked.borrow_mut().entry(key.clone()).or_default());
         Self { forwarder, key, answer }
     }
@@ -271,7 +231,8 @@ impl Server {
                 let soa = reply.soa.into_iter().collect();
                 let answer = Answer { code: reply.code, authoritative: false, records: reply.records, soa };
                 if self.forwarder.is_asking(&resolvers) {
-                    self.forwarder.remember(asked, &answer);
+                    let forgotten = self.forwarder.remember(asked, &answer);
+                    add(&self.counters.forgotten, forgotten);
                 }
                 answer
             }
@@ -288,7 +249,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use hickory_server::net::xfer::Protocol;
     use hickory_server::proto::op::{Message, MessageType, OpCode};
-    use hickory_server::proto::rr::Name;
+    use hickory_server::proto::rr::{Name, RecordType};
     use tokio::task::{JoinHandle, spawn_local};
 
     use super::*;

@@ -17,6 +17,7 @@ mod counters;
 mod forward;
 mod listen;
 mod own;
+mod remembered;
 mod router;
 mod server;
 mod tcp;

@@ -1,6 +1,6 @@
 //! Running the programs that change the kernel's tables.
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Output, Stdio};
 use std::sync::mpsc::{RecvTimeoutError, channel};
@@ -14,6 +14,8 @@ use crate::failpoint::failpoint;
 
 /// Time a program has; it may wait for another that changes the tables.
 const WITHIN: Duration = Duration::from_secs(10);
+/// What is read of a program's output and of its errors, bytes: some 500,000 rules.
+const OUTPUT_MAX: usize = 64 << 20;
 /// Longest words of a program that are passed on, bytes.
 const WORDS: usize = 500;
 
@@ -70,10 +72,6 @@ fn run(program: &str, arguments: &[&str], input: &str) -> Result<Output> {
         .stderr(Stdio::piped())
         .spawn()
         .map_err(failed)?;
-    if let Some(mut stdin) = child.stdin.take() {
-        // One that refuses its input says so by its status.
-        let _ = stdin.write_all(input.as_bytes());
-    }
     failpoint("wait for a program");
     let pid = i32::try_from(child.id()).ok().map(Pid::from_raw);
     let (done, waiting) = channel::<()>();
@@ -84,10 +82,62 @@ fn run(program: &str, arguments: &[&str], input: &str) -> Result<Output> {
         }
         late
     });
-    let output = child.wait_with_output().map_err(failed)?;
+    let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
+    let (stdout, stderr) = std::thread::scope(|scope| {
+        // One that refuses its input says so by its status.
+        scope.spawn(move || stdin.map(|mut stdin| stdin.write_all(input.as_bytes())));
+        let stderr = scope.spawn(|| read(stderr));
+        let stdout = read(stdout);
+        (stdout, stderr.join().unwrap_or_default())
+    });
+    let ended = child.wait();
     drop(done);
     if watchdog.join().unwrap_or(false) {
         return Err(Error::TimedOut { step: "run", object: program.to_owned(), limit: WITHIN });
     }
+    let output = Output { status: ended.map_err(failed)?, stdout, stderr };
+    if output.stdout.len() > OUTPUT_MAX || output.stderr.len() > OUTPUT_MAX {
+        return Err(failed(std::io::Error::other("it says more than is read of it")));
+    }
     Ok(output)
+}
+
+/// What a program says, until it ends or has said one byte more than [`OUTPUT_MAX`]: then its pipe
+/// is closed, which ends it.
+fn read(pipe: Option<impl Read>) -> Vec<u8> {
+    let mut words = Vec::new();
+    if let Some(pipe) = pipe {
+        // What came by then counts: the status says how it ended.
+        let _ = pipe.take(OUTPUT_MAX as u64 + 1).read_to_end(&mut words);
+    }
+    words
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_program_that_says_too_much_is_not_heard_to_the_end() {
+        let error = ask("yes", &[]).unwrap_err().to_string();
+        assert!(error.contains("more than is read"), "{error}");
+        let error = ask("sh", &["-c", "yes >&2"]).unwrap_err().to_string();
+        assert!(error.contains("more than is read"), "{error}");
+    }
+
+    #[test]
+    fn a_program_that_talks_before_it_listens_is_heard() {
+        let input = "x".repeat(1 << 20);
+        let script = "head -c 1000000 /dev/zero; head -c 1000000 /dev/zero >&2; cat";
+        let output = run("sh", &["-c", script], &input).unwrap();
+        assert!(output.status.success());
+        assert_eq!((output.stdout.len(), output.stderr.len()), (1_000_000 + input.len(), 1_000_000));
+    }
+
+    #[test]
+    fn a_program_that_never_listens_ends_by_its_own_status() {
+        let input = "x".repeat(1 << 20);
+        assert_eq!(run("sh", &["-c", "exit 3"], &input).unwrap().status.code(), Some(3));
+    }
 }

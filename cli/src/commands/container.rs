@@ -4,6 +4,7 @@ use std::fmt;
 
 use ipnet::IpNet;
 use weave_host::address::check_cidrs;
+use weave_host::detached::DetachedRun;
 use weave_host::engine::{Engine, check_name};
 use weave_host::names::ContainerNames;
 use weave_host::{Namespace, NamespaceSpec};
@@ -30,6 +31,8 @@ pub struct Opened {
     pub namespace: Namespace,
     /// What it is called, if an engine knows it: it may run again.
     pub called: Option<ContainerNames>,
+    /// This run of it, if its label attaches it.
+    pub run: Option<DetachedRun>,
 }
 
 impl Container {
@@ -47,13 +50,18 @@ impl Container {
     pub fn open(&self, engine_host: &str) -> weave_host::Result<Opened> {
         let opened = match self {
             Self::Namespace(spec) => {
-                Opened { name: spec.to_string(), namespace: Namespace::open(spec)?, called: None }
+                Opened { name: spec.to_string(), namespace: Namespace::open(spec)?, called: None, run: None }
             }
             Self::Engine(name) => {
                 let engine = Engine::new(engine_host)?;
                 let container = engine.find(name)?;
                 let namespace = engine.namespace(&container)?;
-                Opened { name: container.id.to_string(), namespace, called: Some(container.called()) }
+                Opened {
+                    name: container.id.to_string(),
+                    namespace,
+                    called: Some(container.called()),
+                    run: container.detached_run(),
+                }
             }
         };
         opened.namespace.refuse_own()?;

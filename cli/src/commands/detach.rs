@@ -18,7 +18,9 @@ pub fn run(arguments: &AddressArguments, environment: &Environment) -> Result<()
     let opened = addressed.open("detach", environment)?;
     let mut host = Netlink::open().map_err(failed)?;
     let mut records = open_records(environment)?;
-    records.detach(&mut host, &opened.name, &opened.namespace, &addressed.cidrs).map_err(failed)?;
+    records
+        .detach(&mut host, &opened.name, &opened.namespace, &addressed.cidrs, opened.run.as_ref())
+        .map_err(failed)?;
     drop(records);
     failpoint("tell the router");
     publish::tell(environment)?;

@@ -2,14 +2,14 @@
 
 use std::fs;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use weave_api::{Client, names};
 use weave_host::firewall::{Firewall, Guard};
 use weave_host::store::StateDir;
 use weave_host::{Netlink, reset::remove_interfaces};
-use weave_host::{exposed, failpoint, forwarding, keeper_socket, records};
+use weave_host::{detached, exposed, failpoint, forwarding, keeper_socket, records};
 
 use super::stop::stop;
 use super::{dns, keeper};
@@ -51,7 +51,9 @@ fn remove_state(state_dir: &Path) -> Result<()> {
     }
     let lock = StateDir::existing(state_dir).lock();
     let _lock = lock.map_err(|error| Failure::because("cannot remove the state", error))?;
-    for directory in [&state_dir.join(records::DIRECTORY), &state_dir.join(exposed::DIRECTORY), state_dir] {
+    let below =
+        [records::DIRECTORY, detached::DIRECTORY, exposed::DIRECTORY].map(|name| state_dir.join(name));
+    for directory in below.iter().map(PathBuf::as_path).chain([state_dir]) {
         remove_state_files(directory).map_err(|error| {
             Failure::new(format_args!("cannot remove the state in {}", directory.display()), error, "")
         })?;

@@ -156,7 +156,7 @@ fn take_others(opened: &Opened, cidrs: &[IpNet], environment: &Environment) -> R
         .map(|record| record.cidrs.iter().filter(|cidr| !cidrs.contains(cidr)).copied().collect())
         .unwrap_or_default();
     if !others.is_empty() {
-        records.detach(&mut host, &opened.name, &opened.namespace, &others).map_err(failed)?;
+        records.detach(&mut host, &opened.name, &opened.namespace, &others, None).map_err(failed)?;
         drop(records);
         super::dns::publish::tell(environment)?;
     }

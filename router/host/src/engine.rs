@@ -4,7 +4,7 @@
 
 mod container;
 
-pub use container::{ContainerId, EngineContainer, Listed};
+pub use container::{CIDR_LABEL, ContainerId, EngineContainer, Listed};
 
 use std::collections::HashMap;
 use std::fs;

@@ -20,6 +20,7 @@ use std::time::{Duration, Instant};
 
 use crate::attach::is_host_interface;
 use crate::bridge::{self, BRIDGE};
+use crate::detached;
 use crate::error::Result;
 use crate::exposed::{self, ExposedAddresses};
 use crate::firewall::{Degraded, Firewall, Guard};
@@ -78,7 +79,7 @@ pub struct Findings {
 }
 
 /// Whether there is something to keep without a router: containers that may run again or are
-/// guarded, exposed addresses, and the DNS.
+/// guarded, those that are detached as long as they run, exposed addresses, and the DNS.
 #[must_use]
 pub fn has_work(state_dir: &Path) -> bool {
     let exposed = exposed::read_all(state_dir).map_or(true, |all| !all.is_empty());
@@ -86,7 +87,8 @@ pub fn has_work(state_dir: &Path) -> bool {
     let guard = HostPolicy::read(state_dir).map_or(true, |policy| policy.is_some_and(|policy| policy.guard));
     let attached = records::read_all(state_dir)
         .map_or(true, |(all, _)| all.iter().any(|one| guard || one.is_of_engine()));
-    exposed || dns || attached
+    let detached = detached::read_all(state_dir).map_or(true, |all| !all.is_empty());
+    exposed || dns || attached || detached
 }
 
 /// Keeps until told to stop; `attachments_changed` is called after each change of an attachment

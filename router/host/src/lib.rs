@@ -8,6 +8,7 @@
 pub mod address;
 pub mod attach;
 pub mod bridge;
+pub mod detached;
 #[cfg(feature = "engine")]
 pub mod engine;
 mod error;

@@ -15,6 +15,7 @@ use weave_wire::MacAddr;
 use crate::address::check_cidrs;
 use crate::attach::{self, AttachOptions, Attachment, Detached, attach, attached, detach, host_interface};
 use crate::bridge::random_mac;
+use crate::detached::{DetachedRun, DetachedRuns};
 use crate::error::{Error, Result};
 use crate::firewall::{Guard, GuardedPort};
 use crate::names::ContainerNames;
@@ -106,6 +107,7 @@ pub struct Records {
     records: Vec<Record>,
     /// Containers of engines that do not run, or not attached, since [`Self::prune`].
     ended: BTreeSet<String>,
+    detached: DetachedRuns,
     aside: Vec<Aside>,
     /// Containers send from their own addresses only.
     guarded: bool,
@@ -129,10 +131,12 @@ impl Records {
             records.extend(record);
             aside.extend(damaged);
         }
+        let (detached, damaged) = DetachedRuns::read_own(state_dir)?;
+        aside.extend(damaged);
         // The keeper has no user to tell.
         aside.iter().for_each(Aside::warn);
         let guarded = policy.is_some_and(|policy| policy.guard);
-        Ok(Self { directory, _lock: lock, records, ended: BTreeSet::new(), aside, guarded })
+        Ok(Self { directory, _lock: lock, records, ended: BTreeSet::new(), detached, aside, guarded })
     }
 
     /// All records.
@@ -238,6 +242,7 @@ impl Records {
                     self.put(Record { mac: attachment.mac, ..record })?;
                     self.renew_guard()?;
                 }
+                self.detached.remove(container)?;
                 Ok(attachment)
             }
             Err(error) => {
@@ -281,7 +286,8 @@ impl Records {
         self.guard().map_or(Ok(()), |guard| guard.apply())
     }
 
-    /// Detaches, as [`detach`] does, and remembers what is left.
+    /// Detaches, as [`detach`] does, and remembers what is left; of a container that has nothing left
+    /// this run, so that its label does not attach it again.
     ///
     /// # Errors
     /// As [`detach`].
@@ -291,12 +297,17 @@ impl Records {
         container: &str,
         namespace: &Namespace,
         cidrs: &[IpNet],
+        run: Option<&DetachedRun>,
     ) -> Result<Detached> {
         self.prune(host)?;
         let detached = detach(host, namespace, cidrs)?;
         let id = namespace.id();
         match self.find(container, id).cloned() {
-            Some(_) if detached.remaining.is_empty() => self.forget(container, id)?,
+            Some(_) if detached.remaining.is_empty() => {
+                // While the record is there nobody asks the label.
+                run.map_or(Ok(()), |run| self.detached.put(run.clone()))?;
+                self.forget(container, id)?;
+            }
             Some(mut record) => {
                 record.cidrs.retain(|cidr| detached.remaining.contains(cidr));
                 self.put(record)?;
@@ -347,6 +358,21 @@ impl Records {
             self.put(new)?;
         }
         Ok(true)
+    }
+
+    /// Containers that the user detached and that are not to be attached by their label, with the
+    /// run of each.
+    #[must_use]
+    pub fn detached_runs(&self) -> &[DetachedRun] {
+        self.detached.all()
+    }
+
+    /// Forgets that a container was detached: it does not run any more, or anew.
+    ///
+    /// # Errors
+    /// [`Error::State`].
+    pub fn forget_detached(&mut self, container: &str) -> Result<()> {
+        self.detached.remove(container)
     }
 
     fn refuse_duplicates(&self, container: &str, id: NamespaceId, cidrs: &[IpNet]) -> Result<()> {
@@ -421,6 +447,7 @@ impl Drop for Records {
         if self.records.is_empty() {
             let _ = std::fs::remove_dir(self.directory.path());
         }
+        self.detached.tidy();
     }
 }
 

@@ -5,6 +5,8 @@ use std::time::Duration;
 use weave_tests::engines::SOON;
 use weave_tests::{DNSUTILS, Engines, wait_until};
 
+use crate::engine_records::look_at_all;
+
 /// Time for a name to be on every host, or gone there.
 const TOLD_WITHIN: Duration = Duration::from_secs(5);
 
@@ -58,6 +60,16 @@ fn containers_of_podman_stay_attached() {
     let records = hosts.world().host(0).state_dir().join("attachments");
     let count = || std::fs::read_dir(&records).map_or(0, Iterator::count);
     wait_until(SOON, || format!("{} records", count()), || count() == 1);
+    // What was detached stays so until the container runs anew.
+    hosts.ok(0, "weave detach 10.2.1.2/24 labelled");
+    hosts.ok(0, "weave keeper --renew");
+    hosts.ok(0, "docker pause labelled");
+    look_at_all(&hosts);
+    hosts.ok(0, "docker unpause labelled");
+    look_at_all(&hosts);
+    assert_eq!(hosts.addresses(&labelled), Vec::<String>::new());
+    hosts.ok(0, "docker restart -t 0 labelled");
+    hosts.wait_attached(&labelled, &["10.2.1.2/24"]);
 }
 
 #[test]

@@ -8,7 +8,12 @@ use weave_tests::wait_until;
 
 /// Files of attachments on host 0.
 fn records(hosts: &Engines) -> usize {
-    let directory = hosts.world().host(0).state_dir().join("attachments");
+    files(hosts, "attachments")
+}
+
+/// Files in a directory of the state on host 0.
+fn files(hosts: &Engines, directory: &str) -> usize {
+    let directory = hosts.world().host(0).state_dir().join(directory);
     fs::read_dir(directory).map_or(0, |entries| entries.flatten().filter(is_record).count())
 }
 
@@ -60,6 +65,78 @@ fn a_label_attaches_a_container_without_a_command() {
     hosts.wait_attached(&container, &["10.2.1.1/24", "10.2.2.1/24"]);
     hosts.ok(0, &format!("docker rm -f {}", container.id));
     wait_records(&hosts, 0);
+}
+
+/// When it returns the keeper has looked at all containers: what attaches the second began after what
+/// attached the first was done.
+pub fn look_at_all(hosts: &Engines) {
+    let witnesses = ["10.2.9.1/24", "10.2.9.2/24"].map(|cidr| {
+        let witness = hosts.docker_run(0, &format!("--label weave.cidr={cidr}"));
+        hosts.wait_attached(&witness, &[cidr]);
+        witness.id
+    });
+    hosts.ok(0, &format!("docker rm -f {}", witnesses.join(" ")));
+    wait_until(
+        SOON,
+        || hosts.ps(0),
+        || witnesses.iter().all(|witness| !hosts.ps(0).contains(&witness[..12])),
+    );
+}
+
+#[test]
+fn a_labelled_container_that_was_detached_stays_so_until_it_runs_anew() {
+    let hosts = Engines::new(1, 0);
+    hosts.launch();
+    let container = hosts.docker_run(0, "--label weave.cidr='10.2.1.1/24 10.2.2.1/24'");
+    let labelled = ["10.2.1.1/24", "10.2.2.1/24"];
+    let weave = |line: &str| hosts.ok(0, &format!("weave {line} {}", container.id));
+    let wait_remembered = |wanted: usize| {
+        let remembered = || files(&hosts, "detached");
+        wait_until(SOON, || format!("{} and not {wanted}", remembered()), || remembered() == wanted);
+    };
+    let renew = || {
+        hosts.ok(0, "weave keeper --renew");
+        look_at_all(&hosts);
+    };
+    hosts.wait_attached(&container, &labelled);
+    // One that did not attach it.
+    renew();
+    weave("detach 10.2.1.1/24");
+    assert_eq!(files(&hosts, "detached"), 0, "it has an address still");
+    weave("detach 10.2.2.1/24");
+    look_at_all(&hosts);
+    assert_eq!(hosts.addresses(&container), Vec::<String>::new());
+    renew();
+    assert_eq!(hosts.addresses(&container), Vec::<String>::new());
+    wait_remembered(1);
+
+    weave("attach 10.2.3.1/24");
+    wait_remembered(0);
+    renew();
+    assert_eq!(hosts.addresses(&container), ["10.2.3.1/24"]);
+    weave("detach 10.2.3.1/24");
+    hosts.ok(0, &format!("docker restart -t 0 {}", container.id));
+    hosts.wait_attached(&container, &labelled);
+    wait_remembered(0);
+    weave("detach 10.2.1.1/24 10.2.2.1/24");
+    hosts.ok(0, &format!("docker stop -t 0 {}", container.id));
+    wait_remembered(0);
+    hosts.ok(0, &format!("docker start {}", container.id));
+    hosts.wait_attached(&container, &labelled);
+    weave("detach 10.2.1.1/24 10.2.2.1/24");
+    // It is gone for good while nobody looks.
+    hosts.kill_keeper(0);
+    hosts.ok(0, &format!("docker rm -f {}", container.id));
+    assert_eq!(files(&hosts, "detached"), 1);
+    hosts.ok(0, "weave keeper --renew");
+    wait_remembered(0);
+
+    let last = hosts.docker_run(0, "--label weave.cidr=10.2.1.1/24");
+    hosts.wait_attached(&last, &["10.2.1.1/24"]);
+    hosts.ok(0, &format!("weave detach 10.2.1.1/24 {}", last.id));
+    assert_eq!(files(&hosts, "detached"), 1);
+    hosts.ok(0, "weave reset");
+    assert!(!hosts.world().host(0).state_dir().exists());
 }
 
 #[test]

@@ -8,6 +8,7 @@ use std::str::FromStr;
 use bollard::models::{ContainerInspectResponse, ContainerSummary, ContainerSummaryStateEnum};
 use weave_wire::HostName;
 
+use crate::detached::DetachedRun;
 use crate::names::{ContainerNames, GIVEN_MAX};
 
 /// Digits of the id that are shown.
@@ -102,7 +103,14 @@ pub struct EngineContainer {
     pub sandbox: Option<PathBuf>,
     /// Its labels.
     pub labels: HashMap<String, String>,
+    /// When it was started last, as the engine writes it.
+    pub started: Option<String>,
 }
+
+/// The label that attaches a container without a command: addresses separated by blanks or commas.
+pub const CIDR_LABEL: &str = "weave.cidr";
+/// Longest time of a start that is believed, bytes: engines write 30 and 35.
+const STARTED_MAX: usize = 64;
 
 /// The label that gives a container names, separated by blanks or commas.
 pub const NAMES_LABEL: &str = "weave.dns";
@@ -119,6 +127,14 @@ impl EngineContainer {
             labelled: words.filter_map(|word| HostName::typed(word).ok()).take(GIVEN_MAX).collect(),
             ..ContainerNames::default()
         }
+    }
+
+    /// What is to be remembered when the user detaches it; `None`: no label attaches it.
+    #[must_use]
+    pub fn detached_run(&self) -> Option<DetachedRun> {
+        self.labels
+            .contains_key(CIDR_LABEL)
+            .then(|| DetachedRun { container: self.id.to_string(), started: self.started.clone() })
     }
 
     /// `None` if the answer lacks an id.
@@ -138,6 +154,7 @@ impl EngineContainer {
             sandbox: sandbox.filter(|path| path.starts_with('/')).map(PathBuf::from),
             host_name: parts.join("."),
             labels: config.labels.unwrap_or_default(),
+            started: state.started_at.filter(|text| text.len() <= STARTED_MAX),
             id,
         })
     }

@@ -17,14 +17,13 @@ use ipnet::IpNet;
 use super::News;
 use super::news::{Looks, next};
 use crate::attach::{AttachOptions, PROBE_WAIT};
-use crate::engine::{ContainerId, Engine, EngineContainer, Listed};
+use crate::detached::{self, DetachedRun};
+use crate::engine::{CIDR_LABEL, ContainerId, Engine, EngineContainer, Listed};
 use crate::error::{Error, Result};
 use crate::namespace::{Namespace, NamespaceId, NamespaceSpec};
 use crate::netlink::Netlink;
 use crate::records::{self, Record, Records};
 
-/// The label that attaches a container without a command: addresses separated by blanks or commas.
-pub const CIDR_LABEL: &str = "weave.cidr";
 /// How long the lock is held for containers that are to be attached: others wait for it, firewall
 /// rules among them.
 const HELD_MAX: Duration = Duration::from_millis(500);
@@ -58,9 +57,6 @@ pub(super) struct Containers {
     gate: Arc<Gate>,
     /// Kept while it answers.
     engine: Option<Engine>,
-    /// Containers attached by their label, with the first process each had then: what a user
-    /// detached stays so until the container runs anew.
-    labelled: HashMap<ContainerId, u32>,
     /// Containers that it had in its list and that may be remembered.
     seen: HashSet<ContainerId>,
     /// The first process of attached containers: while that lives in the namespace that was attached,
@@ -77,6 +73,8 @@ struct Answers {
     listed: HashMap<ContainerId, Listed>,
     /// The namespace that each remembered container had when it was asked.
     namespaces: HashMap<ContainerId, NamespaceId>,
+    /// What users had detached before it was asked.
+    detached: Vec<DetachedRun>,
     /// Of containers that it was asked for.
     found: HashMap<ContainerId, Result<Found>>,
 }
@@ -107,6 +105,16 @@ impl Answers {
         now.is_some_and(|now| is_still_in(&found.container, now))
     }
 
+    /// The container has ended since the user detached it, and may run anew. What was detached while
+    /// the engine was asked is not meant by its answer.
+    fn is_over(&self, run: &DetachedRun) -> bool {
+        let Ok(id) = run.container.parse() else { return true };
+        let runs_anew =
+            |found: &Result<Found>| found.as_ref().is_ok_and(|one| one.container.started != run.started);
+        let has_ended = self.found.get(&id).is_some_and(runs_anew) || self.has_exited(&id);
+        (has_ended || self.is_unknown(&id)) && self.detached.contains(run)
+    }
+
     fn runs(&self, id: &ContainerId) -> bool {
         self.listed.get(id).is_some_and(|one| one.running)
     }
@@ -128,7 +136,6 @@ impl Containers {
             engine_host,
             gate,
             engine: None,
-            labelled: HashMap::new(),
             seen: HashSet::new(),
             processes: HashMap::new(),
             failures: BTreeMap::new(),
@@ -194,7 +201,6 @@ impl Containers {
         while to_attach.peek().is_some() {
             self.attach_some(&answers, &mut host, &mut to_attach, changed)?;
         }
-        self.labelled.retain(|id, _| answers.listed.contains_key(id));
         self.processes.retain(|id, _| answers.listed.contains_key(id));
         self.failures.retain(|id, _| answers.listed.contains_key(id));
         Ok(())
@@ -204,7 +210,8 @@ impl Containers {
     fn ask(&mut self, engine: &Engine, host: &mut Netlink) -> Result<Answers> {
         let listed: HashMap<ContainerId, Listed> =
             engine.list()?.into_iter().map(|one| (one.id.clone(), one)).collect();
-        let mut answers = Answers { listed, namespaces: HashMap::new(), found: HashMap::new() };
+        let detached = detached::read_all(&self.state_dir)?;
+        let mut answers = Answers { listed, namespaces: HashMap::new(), detached, found: HashMap::new() };
         let mut asked = Vec::new();
         for record in records::read_all(&self.state_dir)?.0 {
             let Some(id) = id_of(&record) else { continue };
@@ -225,7 +232,10 @@ impl Containers {
         }
         let labelled = answers.listed.values().filter(|one| one.running);
         let labelled = labelled.filter(|one| one.labels.contains_key(CIDR_LABEL)).map(|one| one.id.clone());
-        asked.extend(labelled.filter(|id| !answers.namespaces.contains_key(id)));
+        let detached = answers.detached.iter().filter_map(|run| run.container.parse().ok());
+        let unremembered: HashSet<ContainerId> =
+            labelled.chain(detached).filter(|id| !answers.namespaces.contains_key(id)).collect();
+        asked.extend(unremembered);
         let mut unanswered = 0;
         for id in asked {
             let found = engine.find(id.as_str());
@@ -268,13 +278,15 @@ impl Containers {
         *changed |= detach_exited(host, &mut records, answers)?;
         *changed |= forget_gone(host, &mut records, answers, &self.seen)?;
         *changed |= rename(&mut records, answers)?;
+        forget_detached(&mut records, answers)?;
         let known: HashMap<ContainerId, bool> =
             records.all().iter().filter_map(|one| Some((id_of(one)?, records.has_ended(one)))).collect();
         self.seen.retain(|id| known.contains_key(id));
         self.seen.extend(answers.listed.keys().cloned());
         let ended = known.iter().filter(|(id, has_ended)| **has_ended && answers.runs(id));
         let mut to_attach: Vec<_> = ended.map(|(id, _)| (id.clone(), None)).collect();
-        for one in answers.listed.values().filter(|one| one.running && !known.contains_key(&one.id)) {
+        let is_new = |id: &ContainerId| !known.contains_key(id) && !is_detached(&records, id);
+        for one in answers.listed.values().filter(|one| one.running && is_new(&one.id)) {
             let cidrs = self.labelled_with(one, answers);
             to_attach.extend(cidrs.map(|cidrs| (one.id.clone(), Some(cidrs))));
         }
@@ -301,7 +313,7 @@ impl Containers {
             let record = records.all().iter().find(|record| record.container == id.as_str());
             let cidrs = match (record, labelled) {
                 (Some(record), _) if records.has_ended(record) => record.cidrs.clone(),
-                (None, Some(labelled)) => labelled,
+                (None, Some(labelled)) if !is_detached(&records, &id) => labelled,
                 // Attached or detached since.
                 (Some(_) | None, _) => continue,
             };
@@ -317,8 +329,7 @@ impl Containers {
         Ok(())
     }
 
-    /// The addresses that the label of a container names that was not attached by it since its
-    /// start; of those that are none, it is said once.
+    /// The addresses that the label of a container names; of those that are none, it is said once.
     fn labelled_with(&mut self, one: &Listed, answers: &Answers) -> Option<Vec<IpNet>> {
         let text = one.labels.get(CIDR_LABEL)?;
         let words = text.split([' ', ',']).filter(|word| !word.is_empty());
@@ -330,8 +341,7 @@ impl Containers {
                 return None;
             }
         };
-        let pid = answers.found.get(&one.id)?.as_ref().ok()?.container.pid?;
-        (self.labelled.get(&one.id) != Some(&pid)).then_some(cidrs)
+        answers.found.get(&one.id)?.as_ref().ok()?.container.pid.map(|_| cidrs)
     }
 
     /// Attaches; what keeps it from that is said once.
@@ -365,8 +375,6 @@ impl Containers {
         match attached {
             Ok(_) => {
                 self.failures.remove(id);
-                let pid = found.container.pid.filter(|_| found.container.labels.contains_key(CIDR_LABEL));
-                self.labelled.extend(pid.map(|pid| (id.clone(), pid)));
                 tracing::info!(container = id.short(), "attached");
                 true
             }
@@ -392,6 +400,22 @@ fn is_still_in(container: &EngineContainer, namespace: &Namespace) -> bool {
 
 fn namespace_of(pid: u32) -> Option<NamespaceId> {
     Namespace::open(&NamespaceSpec::Pid(pid)).ok().map(|namespace| namespace.id())
+}
+
+/// Whether the user detached it in this run.
+fn is_detached(records: &Records, id: &ContainerId) -> bool {
+    records.detached_runs().iter().any(|run| run.container == id.as_str())
+}
+
+/// Forgets what was detached in a run that is over, or is attached.
+fn forget_detached(records: &mut Records, answers: &Answers) -> Result<()> {
+    for run in records.detached_runs().to_vec() {
+        let is_attached = records.all().iter().any(|record| record.container == run.container);
+        if is_attached || answers.is_over(&run) {
+            records.forget_detached(&run.container)?;
+        }
+    }
+    Ok(())
 }
 
 /// Takes note of new names of containers.

@@ -51,11 +51,11 @@ fn attachments_are_remembered_in_order_until_they_are_detached() {
         assert_eq!(stored(state.path()), [Record { cidrs: all.clone(), ..expected.clone() }]);
 
         let mut records = Records::open(state.path()).unwrap();
-        records.detach(host, "netns:c", &c, &all[1..3]).unwrap();
+        records.detach(host, "netns:c", &c, &all[1..3], None).unwrap();
         drop(records);
         let left = vec![all[0], all[3]];
         assert_eq!(stored(state.path()), [Record { cidrs: left.clone(), ..expected }]);
-        Records::open(state.path()).unwrap().detach(host, "netns:c", &c, &left).unwrap();
+        Records::open(state.path()).unwrap().detach(host, "netns:c", &c, &left, None).unwrap();
         assert_eq!(stored(state.path()), []);
         assert!(attached(host, &c).unwrap().is_none());
     });

@@ -35,7 +35,8 @@ pub fn ensure(netlink: &mut Netlink, mtu: u32) -> Result<Link> {
 }
 
 fn create(netlink: &mut Netlink, mtu: u32) -> Result<(Link, bool)> {
-    let is_new = match netlink.create_bridge(BRIDGE, random_mac()?, mtu) {
+    // Another one than it gets: the kernel takes note that somebody has set it when it changes only.
+    let is_new = match netlink.create_bridge(BRIDGE, random_mac()?, mtu - 1) {
         Ok(()) => true,
         // Another command was faster.
         Err(error) if is_present(&error) => false,

@@ -42,6 +42,20 @@ fn making_the_bridge_again_changes_nothing_but_what_was_wrong() {
 }
 
 #[test]
+fn the_bridge_keeps_its_mtu_whatever_its_ports_have() {
+    in_host(|netlink| {
+        let bridge = bridge::ensure(netlink, MTU).unwrap();
+        let port = VethEnd { controller: Some(bridge.index), ..VethEnd::new("port") };
+        netlink.create_veth(port, VethEnd::new("other"), MTU - 76).unwrap();
+        let port = netlink.expect_link("port").unwrap();
+        for mtu in [port.mtu, MTU + 1, MTU - 1] {
+            netlink.set_mtu(&port, mtu).unwrap();
+            assert_eq!(netlink.expect_link(BRIDGE).unwrap().mtu, MTU, "{mtu}");
+        }
+    });
+}
+
+#[test]
 fn an_interface_that_is_no_bridge_is_neither_used_nor_removed() {
     in_host(|netlink| {
         netlink.create_veth(VethEnd::new(BRIDGE), VethEnd::new("other"), MTU).unwrap();

@@ -12,6 +12,7 @@ mod news;
 mod routers;
 mod watch;
 
+use std::collections::HashMap;
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
@@ -28,7 +29,7 @@ use crate::mtu::DEFAULT_MTU;
 use crate::names;
 use crate::netlink::{Link, Netlink};
 use crate::policy::HostPolicy;
-use crate::records::{self, Records};
+use crate::records::{self, Record, Records};
 use crate::tap::TAP;
 use containers::{Containers, Gate};
 use news::{Looks, next};
@@ -240,7 +241,7 @@ impl Keeper {
         Findings { firewall, guard_dropped, degraded, repairs: self.repairs }
     }
 
-    /// Bridge, its ports, and the host's addresses on it.
+    /// Bridge, its ports, the host's addresses on it, and the MTU of the host's ends of attachments.
     fn keep_interfaces(&mut self) -> Result<()> {
         let mut host = Netlink::open()?;
         let exposed = ExposedAddresses::open(&self.config.state_dir)?;
@@ -288,6 +289,8 @@ impl Keeper {
             }
         }
         *repairs += exposed.restore_addresses(&mut host, &bridge)? as u64;
+        // The lock that `exposed` holds is that of the attachments.
+        *repairs += keep_pairs(&mut host, &links, &records::read_all(&self.config.state_dir)?.0)?;
         Ok(())
     }
 
@@ -337,6 +340,20 @@ impl Keeper {
         };
         Ok(Some(Guard::dropped()?.unwrap_or_default()))
     }
+}
+
+/// Gives the host's ends of attachments the MTU they were attached with; how many had another.
+fn keep_pairs(host: &mut Netlink, links: &[Link], attached: &[Record]) -> Result<u64> {
+    let wanted: HashMap<String, u32> =
+        attached.iter().filter_map(|record| Some((record.host_interface(), record.mtu?))).collect();
+    let mut repairs = 0;
+    for pair in links.iter().filter(|link| link.kind == "veth") {
+        let Some(mtu) = wanted.get(&pair.name).copied().filter(|mtu| *mtu != pair.mtu) else { continue };
+        tracing::warn!(interface = pair.name, mtu, had = pair.mtu, "a pair had another MTU: put right");
+        host.set_mtu(pair, mtu)?;
+        repairs += 1;
+    }
+    Ok(repairs)
 }
 
 /// Puts rules in place of those that are there `now`, until they are as they were `before`, or the

@@ -13,8 +13,10 @@ use serde::{Deserialize, Serialize};
 use weave_wire::MacAddr;
 
 use crate::address::check_cidrs;
-use crate::attach::{self, AttachOptions, Attachment, Detached, attach, attached, detach, host_interface};
-use crate::bridge::random_mac;
+use crate::attach::{
+    self, AttachOptions, Attachment, Detached, attach, attached, choose_mtu, detach, host_interface,
+};
+use crate::bridge::{BRIDGE, random_mac};
 use crate::detached::{DetachedRun, DetachedRuns};
 use crate::error::{Error, Result};
 use crate::firewall::{Guard, GuardedPort};
@@ -42,6 +44,9 @@ pub struct Record {
     pub mac: MacAddr,
     /// Its addresses in the order of attachment.
     pub cidrs: Vec<IpNet>,
+    /// MTU of the host's end, bytes; `None`: it was attached by a program that did not remember it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mtu: Option<u32>,
     /// What it is called.
     #[serde(default, skip_serializing_if = "ContainerNames::is_empty")]
     pub names: ContainerNames,
@@ -218,15 +223,25 @@ impl Records {
                 namespace: id,
                 mac: present.mac,
                 cidrs: present.cidrs.clone(),
+                mtu: None,
                 names: ContainerNames::default(),
             },
             // Left over from another namespace of this number.
             (_, None) => {
                 let mac = options.mac.map_or_else(random_mac, Ok)?;
                 let names = ContainerNames::default();
-                Record { container: container.into(), namespace: id, mac, cidrs: Vec::new(), names }
+                Record {
+                    container: container.into(),
+                    namespace: id,
+                    mac,
+                    cidrs: Vec::new(),
+                    mtu: None,
+                    names,
+                }
             }
         };
+        let bridge_mtu = host.link(BRIDGE)?.map(|link| link.mtu);
+        record.mtu = Some(choose_mtu(options, present.as_ref().map(|present| present.mtu), bridge_mtu));
         for cidr in &cidrs {
             if !record.cidrs.contains(cidr) {
                 record.cidrs.push(*cidr);

@@ -10,7 +10,8 @@ use nix::unistd::Pid;
 use weave_api::keeper::{Keeper, KeeperRepairs, KeeperStatus};
 use weave_api::status::Degraded;
 use weave_host::Netlink;
-use weave_tests::world::{Ran, Spot, v4, weave};
+use weave_host::attach::host_interface;
+use weave_tests::world::{INTERFACE, Ran, Spot, v4, weave};
 use weave_tests::{Options, World, wait_until};
 
 /// A second, on a busy machine.
@@ -242,6 +243,41 @@ fn devices_that_others_change_are_put_right_within_a_second_and_counted() {
     let all = counted + changes.len() as u64;
     let what = || format!("counted {counted}, then {:?}", keeper(&world).repairs);
     wait_until(SEEN_WITHIN, what, || keeper(&world).repairs.devices >= all);
+}
+
+/// The MTU of the host's end is that of the attachment, which may have one of its own; a container's
+/// end is its owner's.
+#[test]
+fn the_hosts_end_of_a_pair_gets_its_mtu_again_and_it_is_counted() {
+    let world = World::new(Options::clear().bare(1).containers(2).not_attached());
+    let at = |number| world.container_at(Spot { host: 0, number });
+    world.weave(0, &["launch", "--no-dns"]).ok();
+    world.weave(0, &["attach", "10.32.8.1/24", at(0).spec()]).ok();
+    let mut attach = world.host(0).command(weave());
+    world.run(0, attach.env("WEAVE_MTU", "1300").args(["attach", "10.32.8.2/24", at(1).spec()])).ok();
+    let names = [0, 1].map(|number| host_interface(at(number).namespace().id()));
+    let mtus = || {
+        world.on_host(0, || {
+            let mut host = Netlink::open().unwrap();
+            names.each_ref().map(|name| host.expect_link(name).unwrap().mtu)
+        })
+    };
+    let network = devices(&world)[0].unwrap().0;
+    let right = [network, 1300];
+    assert_eq!(mtus(), right);
+    let mut inside = Netlink::in_namespace(at(0).namespace()).unwrap();
+    let end = inside.expect_link(INTERFACE).unwrap();
+    inside.set_mtu(&end, 1250).unwrap();
+    let changes = [(0, 1200), (1, 1200), (1, network), (0, 1300)];
+    for (number, mtu) in changes {
+        world.tool(0, &format!("ip link set {} mtu {mtu}", names[number]));
+        let what = || format!("{} of {mtu}: {:?} and not {right:?}", names[number], mtus());
+        wait_until(RIGHT_WITHIN, what, || mtus() == right);
+    }
+    let counted = || repairs(&world).devices;
+    wait_until(RIGHT_WITHIN, || format!("counted {}", counted()), || counted() >= changes.len() as u64);
+    assert_eq!(counted(), changes.len() as u64);
+    assert_eq!(inside.expect_link(INTERFACE).unwrap().mtu, 1250);
 }
 
 /// What a keeper says itself, without the router.

@@ -93,7 +93,7 @@ pub fn attach(
     let bridge = host.link(bridge::BRIDGE)?;
     let old_mtu = state.pair.as_ref().map(|pair| pair.inner.mtu);
     let bridge_mtu = bridge.as_ref().map(|link| link.mtu);
-    let mtu = options.mtu.or(old_mtu).or(bridge_mtu).unwrap_or(DEFAULT_MTU);
+    let mtu = choose_mtu(options, old_mtu, bridge_mtu);
     if wants_ipv6 && mtu < IPV6_MTU_MIN {
         return Err(Error::invalid(
             format!("MTU {mtu}"),
@@ -105,6 +105,11 @@ pub fn attach(
     let plan = Plan { namespace, bridge: &bridge, mtu, cidrs: &cidrs, new: &new, options };
     plan.carry_out(host, &mut inside, state.pair)
         .map_err(|error| if made_bridge { error.after_undo(bridge::remove(host)) } else { error })
+}
+
+/// MTU of both ends, bytes, of an attachment and a bridge that have these.
+pub(crate) fn choose_mtu(options: &AttachOptions, old: Option<u32>, bridge: Option<u32>) -> u32 {
+    options.mtu.or(old).or(bridge).unwrap_or(DEFAULT_MTU)
 }
 
 /// An attachment that has passed all checks that need no change.
@@ -119,7 +124,7 @@ struct Plan<'a> {
 
 impl Plan<'_> {
     fn carry_out(self, host: &mut Netlink, inside: &mut Netlink, pair: Option<Pair>) -> Result<Attachment> {
-        let is_new = pair.is_none();
+        let before = pair.as_ref().map(|pair| Mtus { outer: pair.outer.mtu, inner: pair.inner.mtu });
         let pair = match pair {
             Some(pair) => pair.repair(host, inside, self.bridge, self.mtu)?,
             None => pair::create(host, inside, self.namespace, self.bridge, self.options.mac, self.mtu)?,
@@ -130,9 +135,13 @@ impl Plan<'_> {
             .and_then(|()| announce::announce(self.namespace, &pair.inner, &addresses(self.cidrs)))
             .and_then(|()| pair.mac());
         match finished {
-            Ok(mac) => Ok(Attachment { mac, host_interface: pair.outer.name, is_new, added }),
-            Err(error) if is_new => Err(error.after_undo(host.delete_link(&pair.outer))),
-            Err(error) => Err(error.after_undo(take_back(inside, &pair, &added))),
+            Ok(mac) => {
+                Ok(Attachment { mac, host_interface: pair.outer.name, is_new: before.is_none(), added })
+            }
+            Err(error) => Err(error.after_undo(match before {
+                Some(before) => take_back(host, inside, &pair, &added, before),
+                None => host.delete_link(&pair.outer),
+            })),
         }
     }
 
@@ -156,11 +165,31 @@ impl Plan<'_> {
     }
 }
 
-fn take_back(inside: &mut Netlink, pair: &Pair, added: &[IpNet]) -> Result<()> {
+/// Leaves an attachment with the addresses and the MTU it had `before`.
+fn take_back(
+    host: &mut Netlink,
+    inside: &mut Netlink,
+    pair: &Pair,
+    added: &[IpNet],
+    before: Mtus,
+) -> Result<()> {
     for cidr in added.iter().rev() {
         inside.delete_address(pair.inner.index, *cidr)?;
     }
+    if pair.inner.mtu != before.inner {
+        inside.set_mtu(&pair.inner, before.inner)?;
+    }
+    if pair.outer.mtu != before.outer {
+        host.set_mtu(&pair.outer, before.outer)?;
+    }
     Ok(())
+}
+
+/// MTU of each end of a pair, bytes.
+#[derive(Debug, Clone, Copy)]
+struct Mtus {
+    outer: u32,
+    inner: u32,
 }
 
 fn addresses(cidrs: &[IpNet]) -> Vec<IpAddr> {

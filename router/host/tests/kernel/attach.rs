@@ -308,7 +308,8 @@ fn a_step_that_fails_late_takes_everything_back() {
         attach(host, &container, &cidrs(&["10.2.1.9/24"]), &defaults()).unwrap();
         let before = snapshot(host, &container);
         let list = cidrs(&["10.2.1.10/24", "10.2.1.1/24"]);
-        let error = attach(host, &container, &list, &asking).unwrap_err();
+        let smaller = AttachOptions { mtu: Some(MTU - 50), ..asking };
+        let error = attach(host, &container, &list, &smaller).unwrap_err();
         assert!(error.to_string().contains("10.2.1.1 is in use by station"), "{error}");
         assert_eq!(snapshot(host, &container), before);
     });

@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::common::{cidrs, container, in_host};
 use weave_host::attach::{AttachOptions, attached, detach_all};
 use weave_host::bridge::{self, BRIDGE};
+use weave_host::mtu::DEFAULT_MTU;
 use weave_host::names::is_here;
 use weave_host::netlink::VethEnd;
 use weave_host::records::{Record, Records, read_all};
@@ -37,6 +38,7 @@ fn attachments_are_remembered_in_order_until_they_are_detached() {
             namespace: c.id(),
             mac: made.mac,
             cidrs: first.clone(),
+            mtu: Some(DEFAULT_MTU),
             names: Default::default(),
         };
         assert_eq!(stored(state.path()), std::slice::from_ref(&expected));

@@ -34,6 +34,13 @@ pub fn ensure(netlink: &mut Netlink, mtu: u32) -> Result<Link> {
     finished
 }
 
+/// MTU of the network as its bridge has it, bytes. `None` where it says nothing: there is none, or
+/// one that is down, as a command leaves it that was killed while it made it.
+#[must_use]
+pub fn mtu_of(bridge: Option<&Link>) -> Option<u32> {
+    bridge.filter(|link| link.up).map(|link| link.mtu)
+}
+
 fn create(netlink: &mut Netlink, mtu: u32) -> Result<(Link, bool)> {
     // Another one than it gets: the kernel takes note that somebody has set it when it changes only.
     let is_new = match netlink.create_bridge(BRIDGE, random_mac()?, mtu - 1) {

@@ -171,7 +171,17 @@ impl Engine {
     }
 
     fn failed(&self, error: &ApiError) -> Error {
-        engine_error(&self.host, error)
+        // The client says that it could not connect; what it tells of why comes behind.
+        let mut words = error.to_string();
+        let mut source = std::error::Error::source(error);
+        while let Some(cause) = source {
+            let cause_words = cause.to_string();
+            if !words.contains(&cause_words) {
+                words = format!("{words}: {cause_words}");
+            }
+            source = cause.source();
+        }
+        engine_error(&self.host, &words)
     }
 
     fn nonsense(&self) -> Error {
@@ -257,7 +267,9 @@ mod tests {
     fn an_engine_that_is_not_there_is_named_with_its_address() {
         for host in ["unix:///nonexistent/docker.sock", "tcp://127.0.0.1:1", "ssh://elsewhere"] {
             let error = Engine::new(host).and_then(|engine| engine.find("web"));
-            assert!(error.is_err_and(|error| error.to_string().contains(host)), "{host}");
+            let error = error.unwrap_err().to_string();
+            let cause = ["No such file", "Connection refused", "not unix://"];
+            assert!(error.contains(host) && cause.iter().any(|cause| error.contains(cause)), "{error}");
         }
     }
 }

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::address::check_cidrs;
 use crate::attach::{PROBE_WAIT, announce_on, probe_on};
-use crate::bridge::{self, BRIDGE};
+use crate::bridge::{self, BRIDGE, mtu_of};
 use crate::error::{Error, Result};
 use crate::firewall::{Degraded, ExposedNet, Firewall, Policy};
 use crate::forwarding;
@@ -111,8 +111,15 @@ impl ExposedAddresses {
     ) -> Result<Vec<Degraded>> {
         let cidrs: Vec<IpNet> = new.iter().map(|exposed| exposed.cidr).collect();
         check_cidrs(&cidrs)?;
-        let made = host.link(BRIDGE)?.is_none();
-        let mtu = host.link(BRIDGE)?.map_or(DEFAULT_MTU, |link| link.mtu);
+        for cidr in &cidrs {
+            if let Some(exposed) = self.with_another_prefix(cidr) {
+                let reason = format!("is exposed as {exposed}: `weave hide {exposed}` first");
+                return Err(Error::invalid(cidr, reason));
+            }
+        }
+        let bridge = host.link(BRIDGE)?;
+        let made = bridge.is_none();
+        let mtu = mtu_of(bridge.as_ref()).unwrap_or(DEFAULT_MTU);
         let link = bridge::ensure(host, mtu)?;
         let present = addresses_of(host, &link)?;
         let added: Vec<IpNet> = cidrs.into_iter().filter(|cidr| !present.contains(cidr)).collect();
@@ -134,7 +141,7 @@ impl ExposedAddresses {
         policy: &HostPolicy,
     ) -> Result<Vec<Degraded>> {
         let addresses: Vec<IpAddr> = added.iter().map(IpNet::addr).collect();
-        self.refuse_taken(host, link, added)?;
+        host.refuse_own(&addresses, Some(link.index))?;
         if let Some(holder) = probe_on(BRIDGE, link, &addresses, PROBE_WAIT)?.first() {
             return Err(Error::AddressInUse { address: holder.address, holder: holder.mac.to_string() });
         }
@@ -159,20 +166,6 @@ impl ExposedAddresses {
             forwarding::switch_on(&self.state)
         } else {
             forwarding::put_back(self.state.path(), host)
-        }
-    }
-
-    /// An address of another interface of this host.
-    fn refuse_taken(&self, host: &mut Netlink, link: &Link, added: &[IpNet]) -> Result<()> {
-        let taken = host.addresses()?.into_iter().find(|held| {
-            held.index != link.index && added.iter().any(|cidr| cidr.addr() == held.cidr.addr())
-        });
-        match taken {
-            Some(held) => Err(Error::AddressInUse {
-                address: held.cidr.addr(),
-                holder: format!("interface {} of this host", held.index),
-            }),
-            None => Ok(()),
         }
     }
 
@@ -206,9 +199,7 @@ impl ExposedAddresses {
     /// What kernel or firewall refuse.
     pub fn hide(&mut self, host: &mut Netlink, cidrs: &[IpNet], policy: &HostPolicy) -> Result<()> {
         for cidr in cidrs {
-            let exposed = self.all.iter().map(|exposed| exposed.cidr);
-            if let Some(exposed) = exposed.into_iter().find(|held| held.addr() == cidr.addr() && held != cidr)
-            {
+            if let Some(exposed) = self.with_another_prefix(cidr) {
                 return Err(Error::invalid(cidr, format!("is exposed as {exposed}: hide that")));
             }
         }
@@ -224,6 +215,13 @@ impl ExposedAddresses {
         self.refuse_ipv6_if_unused(host)?;
         self.keep_forwarding(host)?;
         self.apply(policy).map(drop)
+    }
+
+    /// The same address as it is exposed, if only with another prefix.
+    fn with_another_prefix(&self, cidr: &IpNet) -> Option<IpNet> {
+        let mut same = self.all.iter().map(|exposed| exposed.cidr).filter(|held| held.addr() == cidr.addr());
+        let first = same.next()?;
+        (first != *cidr && same.all(|held| held != *cidr)).then_some(first)
     }
 
     /// Takes IPv6 from the bridge while no address of it is exposed.

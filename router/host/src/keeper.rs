@@ -255,7 +255,8 @@ impl Keeper {
         }
         let tap = ports.iter().find(|port| port.name == TAP);
         let wanted = tap.map(|tap| *known_mtu.get_or_insert(tap.mtu));
-        let found = bridge.or(ports.first().copied()).map_or(DEFAULT_MTU, |link| link.mtu);
+        let of_port = || ports.first().map(|port| port.mtu);
+        let found = bridge::mtu_of(bridge).or_else(of_port).unwrap_or(DEFAULT_MTU);
         let before = bridge.map(|bridge| (bridge.mtu, bridge.up));
         let mtu = wanted.unwrap_or(found);
         let bridge = bridge::ensure(&mut host, mtu)?;

@@ -6,6 +6,7 @@
 //! and never an interface that nobody knows of.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::path::Path;
 
 use ipnet::IpNet;
@@ -16,7 +17,7 @@ use crate::address::check_cidrs;
 use crate::attach::{
     self, AttachOptions, Attachment, Detached, attach, attached, choose_mtu, detach, host_interface,
 };
-use crate::bridge::{BRIDGE, random_mac};
+use crate::bridge::{BRIDGE, mtu_of, random_mac};
 use crate::detached::{DetachedRun, DetachedRuns};
 use crate::error::{Error, Result};
 use crate::firewall::{Guard, GuardedPort};
@@ -214,6 +215,12 @@ impl Records {
         let cidrs: Vec<IpNet> = remembered.iter().chain(&cidrs).copied().collect();
         let cidrs = check_cidrs(&cidrs)?;
         self.refuse_duplicates(container, id, &cidrs)?;
+        if options.probe.is_some() {
+            let held = present.as_ref().map_or(&[][..], |present| &present.cidrs);
+            let new: Vec<IpAddr> =
+                cidrs.iter().filter(|cidr| !held.contains(cidr)).map(IpNet::addr).collect();
+            host.refuse_own(&new, None)?;
+        }
         let mut record = match (&before, &present) {
             (Some(record), Some(_)) => Record { namespace: id, ..record.clone() },
             (Some(record), None) if record.is_of_engine() => Record { namespace: id, ..record.clone() },
@@ -240,7 +247,7 @@ impl Records {
                 }
             }
         };
-        let bridge_mtu = host.link(BRIDGE)?.map(|link| link.mtu);
+        let bridge_mtu = mtu_of(host.link(BRIDGE)?.as_ref());
         record.mtu = Some(choose_mtu(options, present.as_ref().map(|present| present.mtu), bridge_mtu));
         for cidr in &cidrs {
             if !record.cidrs.contains(cidr) {
@@ -317,17 +324,22 @@ impl Records {
         self.prune(host)?;
         let detached = detach(host, namespace, cidrs)?;
         let id = namespace.id();
-        match self.find(container, id).cloned() {
-            Some(_) if detached.remaining.is_empty() => {
-                // While the record is there nobody asks the label.
-                run.map_or(Ok(()), |run| self.detached.put(run.clone()))?;
-                self.forget(container, id)?;
-            }
-            Some(mut record) => {
-                record.cidrs.retain(|cidr| detached.remaining.contains(cidr));
+        // It may have been attached by another name, or share the namespace with others.
+        let name = file_name(container, id);
+        let is_there = |record: &&Record| {
+            record.file_name() == name || record.namespace == id && !self.has_ended(record)
+        };
+        for mut record in self.records.iter().filter(is_there).cloned().collect::<Vec<_>>() {
+            record.cidrs.retain(|cidr| detached.remaining.contains(cidr));
+            if !record.cidrs.is_empty() {
                 self.put(record)?;
+                continue;
             }
-            None => {}
+            if let Some(run) = run.filter(|_| record.container == container) {
+                // While the record is there nobody asks the label.
+                self.detached.put(run.clone())?;
+            }
+            self.forget(&record.container, id)?;
         }
         self.renew_guard()?;
         Ok(detached)

@@ -28,6 +28,8 @@ fn an_address_is_hidden_with_its_prefix_only_and_a_damaged_file_is_kept_aside() 
     line(&world, "expose 10.2.1.102/24");
     let ran = world.weave(0, &["hide", "10.2.1.102/16"]);
     assert!(ran.code == Some(1) && ran.stderr.contains("is exposed as 10.2.1.102/24"), "{ran:?}");
+    let ran = world.weave(0, &["expose", "10.2.1.102/25"]);
+    assert!(ran.code == Some(1) && ran.stderr.contains("`weave hide 10.2.1.102/24` first"), "{ran:?}");
     assert!(world.tool(0, "ip -o addr show dev weave").contains("10.2.1.102/24"));
     let exposed = world.host(0).state_dir().join("exposed");
     let damaged = |path: &std::path::Path| fs::write(path, "{\"kind\": \"exposed").unwrap();

@@ -92,7 +92,7 @@ pub fn attach(
 
     let bridge = host.link(bridge::BRIDGE)?;
     let old_mtu = state.pair.as_ref().map(|pair| pair.inner.mtu);
-    let bridge_mtu = bridge.as_ref().map(|link| link.mtu);
+    let bridge_mtu = bridge::mtu_of(bridge.as_ref());
     let mtu = choose_mtu(options, old_mtu, bridge_mtu);
     if wants_ipv6 && mtu < IPV6_MTU_MIN {
         return Err(Error::invalid(

@@ -9,7 +9,7 @@ use netlink_packet_route::address::{
 };
 
 use super::{Netlink, collect, is_absent, is_present};
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// An address as the kernel has it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,6 +33,23 @@ impl Netlink {
         let request = self.handle.address().get().execute();
         let messages = self.call("list", "addresses", collect(request))?;
         Ok(messages.iter().filter_map(InterfaceAddress::from_message).collect())
+    }
+
+    /// Refuses addresses that this host has itself, but on interface `except`.
+    ///
+    /// # Errors
+    /// [`Error::AddressInUse`]; when the kernel does not list them.
+    pub fn refuse_own(&mut self, addresses: &[IpAddr], except: Option<u32>) -> Result<()> {
+        if addresses.is_empty() {
+            return Ok(());
+        }
+        let is_taken =
+            |held: &InterfaceAddress| Some(held.index) != except && addresses.contains(&held.cidr.addr());
+        let Some(held) = self.addresses()?.into_iter().find(is_taken) else { return Ok(()) };
+        let interface = self.links()?.into_iter().find(|link| link.index == held.index);
+        let name = interface.map_or_else(|| held.index.to_string(), |link| link.name);
+        let holder = format!("interface {name} of this host");
+        Err(Error::AddressInUse { address: held.cidr.addr(), holder })
     }
 
     /// Adds an address; whether it was new. IPv6 addresses are usable at once:

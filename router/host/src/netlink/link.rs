@@ -118,7 +118,9 @@ impl Netlink {
     /// # Errors
     /// When the name is taken (`EEXIST`), or the kernel refuses otherwise.
     pub fn create_bridge(&mut self, name: &str, mac: MacAddr, mtu: u32) -> Result<()> {
+        // `new` would set it up.
         let message = LinkBridge::new(name)
+            .down()
             .address(mac.0.to_vec())
             .mtu(mtu)
             .stp_state(BridgeStpState::Disabled)

@@ -85,6 +85,61 @@ fn an_address_of_another_container_of_this_host_is_refused() {
 }
 
 #[test]
+fn an_address_of_the_host_itself_is_refused_unless_it_is_forced() {
+    let state = state();
+    in_host(|host| {
+        let c = container("c");
+        host.create_veth(VethEnd::new("under"), VethEnd::new("other"), DEFAULT_MTU).unwrap();
+        let under = host.expect_link("under").unwrap();
+        let own = cidrs(&["192.0.2.1/24"]);
+        host.add_address(under.index, own[0]).unwrap();
+        let asking = AttachOptions { probe: Some(Duration::from_millis(1)), ..AttachOptions::default() };
+        let mut records = Records::open(state.path()).unwrap();
+        let error = records.attach(host, "netns:c", &c, &own, &asking).unwrap_err().to_string();
+        assert!(error.contains("192.0.2.1 is in use by interface under of this host"), "{error}");
+        assert_eq!(stored(state.path()), []);
+        let forced = AttachOptions { probe: None, ..asking.clone() };
+        records.attach(host, "netns:c", &c, &own, &forced).unwrap();
+        // What it has already it may be given again.
+        records.attach(host, "netns:c", &c, &own, &asking).unwrap();
+    });
+}
+
+#[test]
+fn what_is_detached_by_another_name_is_not_remembered() {
+    let state = state();
+    in_host(|host| {
+        let c = container("c");
+        let [first, second] = [&["10.2.1.1/24"][..], &["10.2.1.2/24"]].map(cidrs);
+        let mut records = Records::open(state.path()).unwrap();
+        let options = AttachOptions::default();
+        records.attach(host, "pid:7", &c, &[first.clone(), second.clone()].concat(), &options).unwrap();
+        records.detach(host, "netns:c", &c, &first, None).unwrap();
+        assert_eq!(stored(state.path())[0].cidrs, second);
+        let other = container("d");
+        records.attach(host, "netns:d", &other, &first, &options).unwrap();
+        records.detach(host, "netns:c", &c, &second, None).unwrap();
+        let left: Vec<String> = stored(state.path()).into_iter().map(|record| record.container).collect();
+        assert_eq!(left, ["netns:d"]);
+    });
+}
+
+#[test]
+fn an_mtu_counts_that_a_bridge_has_which_is_up() {
+    let state = state();
+    in_host(|host| {
+        let c = container("c");
+        // As a command leaves it that was killed while it made it.
+        host.create_bridge(BRIDGE, bridge::random_mac().unwrap(), DEFAULT_MTU - 1).unwrap();
+        assert!(!host.expect_link(BRIDGE).unwrap().up, "it is not protected yet");
+        let mut records = Records::open(state.path()).unwrap();
+        records.attach(host, "netns:c", &c, &cidrs(&["10.2.1.1/24"]), &AttachOptions::default()).unwrap();
+        assert_eq!(host.expect_link(BRIDGE).unwrap().mtu, DEFAULT_MTU);
+        assert_eq!(stored(state.path())[0].mtu, Some(DEFAULT_MTU));
+    });
+}
+
+#[test]
 fn a_failed_attachment_restores_what_was_remembered() {
     let state = state();
     in_host(|host| {

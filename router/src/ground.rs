@@ -8,7 +8,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
-use weave_forward::{Features, Group, GroupConfig, Prepared, SocketSet, open_sockets, probe};
+use weave_forward::{Features, Group, GroupConfig, Prepared, SocketError, SocketSet, open_sockets, probe};
 use weave_host::keeper_socket::{Queues, Wanted};
 use weave_host::tap;
 use weave_wire::PeerName;
@@ -129,7 +129,10 @@ fn listen(config: &Config) -> Result<TcpListener, RunError> {
             other => other,
         },
     });
-    result.map_err(|cause| RunError::Listen { port: config.port, cause })
+    result.map_err(|cause| match config.host {
+        Some(ip) if cause.kind() == io::ErrorKind::AddrNotAvailable => SocketError::NotOurs(ip).into(),
+        _ => RunError::Listen { port: config.port, cause },
+    })
 }
 
 fn is_in_use(error: &io::Error) -> bool {

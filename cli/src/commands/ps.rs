@@ -73,7 +73,7 @@ pub fn full_name(name: &str, records: &[&Record], environment: &Environment) -> 
             let found = Engine::new(&host).and_then(|engine| engine.find(&name));
             found
                 .map(|container| container.id.to_string())
-                .map_err(|error| container::failure("list", &Container::Engine(name), &error))
+                .map_err(|error| container::failure("find", &Container::Engine(name), &error))
         }
         // A namespace that is not attached has no line.
         Ok(Container::Namespace(_)) => Ok(name.to_owned()),

@@ -29,11 +29,11 @@ pub fn run(keep_dns: bool, pid: Option<&str>, environment: &Environment) -> Resu
             return Ok(());
         }
     }
-    if !stop(&run_dir, Client::stop)? {
-        output::note(format_args!("no router runs here ({}): nothing to stop", run_dir.display()));
-    }
-    if !keep_dns {
-        dns::launch::end(None, environment)?;
+    let stopped = stop(&run_dir, Client::stop)?;
+    let ended = !keep_dns && dns::launch::end(None, environment)?;
+    if !stopped {
+        let rest = if ended { "its DNS was stopped" } else { "nothing to stop" };
+        output::note(format_args!("no router runs here ({}): {rest}", run_dir.display()));
     }
     keeper::end_if_idle(environment)
 }

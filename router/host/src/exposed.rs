@@ -217,6 +217,23 @@ impl ExposedAddresses {
         self.apply(policy).map(drop)
     }
 
+    /// Takes names from the exposed ones of `addresses`, or from all when none is given. What has no
+    /// such name is left as it is.
+    ///
+    /// # Errors
+    /// [`Error::State`].
+    pub fn remove_names(&mut self, names: &[String], addresses: &[IpAddr]) -> Result<()> {
+        let is_meant = |exposed: &&mut Exposed| {
+            (addresses.is_empty() || addresses.contains(&exposed.cidr.addr()))
+                && exposed.names.iter().any(|name| names.contains(name))
+        };
+        for exposed in self.all.iter_mut().filter(is_meant) {
+            exposed.names.retain(|name| !names.contains(name));
+            self.directory.write(&file_name(exposed.cidr), exposed)?;
+        }
+        Ok(())
+    }
+
     /// The same address as it is exposed, if only with another prefix.
     fn with_another_prefix(&self, cidr: &IpNet) -> Option<IpNet> {
         let mut same = self.all.iter().map(|exposed| exposed.cidr).filter(|held| held.addr() == cidr.addr());

@@ -87,6 +87,12 @@ fn names_are_given_and_taken_by_hand() {
     is("out", "192.0.2.2");
     hosts.ok(0, "weave expose 10.2.9.100/24 -h me.weave.local");
     is("me", "10.2.9.100");
+    hosts.ok(0, "weave dns-remove 10.2.9.9 -h me.weave.local");
+    is("me", "10.2.9.100");
+    hosts.ok(0, "weave dns-remove 10.2.9.100 -h me.weave.local");
+    is("me", "");
+    hosts.ok(0, "weave expose 10.2.9.100/24 -h me.weave.local");
+    is("me", "10.2.9.100");
     hosts.ok(0, "weave hide 10.2.9.100/24");
     is("me", "");
     for (line, why) in [

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use clap::Args;
 use ipnet::IpNet;
+use weave_host::exposed::ExposedAddresses;
 use weave_host::names::{ContainerNames, OutsideNames};
 use weave_host::records::{Record, Records};
 use weave_wire::HostName;
@@ -112,6 +113,12 @@ pub fn remove(arguments: &Arguments, environment: &Environment) -> Result<()> {
             for name in &arguments.names {
                 outside.remove(name, &meant.addresses).map_err(failed)?;
             }
+            drop(outside);
+            // And those of this host, by `weave expose -h`.
+            let names: Vec<String> = arguments.names.iter().map(ToString::to_string).collect();
+            ExposedAddresses::open(&environment.state_dir()?)
+                .and_then(|mut exposed| exposed.remove_names(&names, &meant.addresses))
+                .map_err(failed)?;
         }
         Some(container) => {
             let (mut records, record) = find("dns-remove", container, environment)?;

@@ -143,7 +143,8 @@ impl Core {
     fn on_link_established(&mut self, id: LinkId, now: Duration) {
         let Some(link) = self.links.get_mut(&id) else { return };
         link.since = now;
-        tracing::info!(peer = %link.peer.name, address = ?link.address, "link established");
+        let address = link.address.map(tracing::field::display);
+        tracing::info!(peer = %link.peer.name, address, "link established");
         let (number, peer) = (link.number, link.peer.name);
         for older in self.links.values_mut().filter(|link| link.peer.name == peer && link.number < number) {
             // Once: a peer that makes one link after another does not keep them all.

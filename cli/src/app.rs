@@ -66,6 +66,9 @@ enum Command {
         /// Have the container ask the DNS of the network
         #[arg(long)]
         with_dns: bool,
+        /// Take addresses although somebody else has them
+        #[arg(long)]
+        force: bool,
         /// Addresses with the length of their network, then what `docker run` takes
         #[arg(
             value_name = "CIDR… DOCKER-RUN-ARGUMENTS…",
@@ -77,13 +80,22 @@ enum Command {
     /// Start a stopped container with these addresses, or with those it had
     #[command(after_help = commands::attach::HELP)]
     Start {
+        /// Take addresses although somebody else has them
+        #[arg(long)]
+        force: bool,
         /// Addresses with the length of their network, and one container
         #[arg(value_name = "CIDR… CONTAINER", required = true)]
         arguments: Vec<OsString>,
     },
     /// Give a running container addresses on the network
     #[command(after_help = commands::attach::HELP)]
-    Attach(AddressArguments),
+    Attach {
+        #[command(flatten)]
+        addressed: AddressArguments,
+        /// Take addresses although somebody else has them
+        #[arg(long)]
+        force: bool,
+    },
     /// Take addresses from a container; the last one takes its interface too
     #[command(after_help = commands::attach::HELP)]
     Detach(AddressArguments),
@@ -98,6 +110,9 @@ enum Command {
         /// Let packets from elsewhere keep their source
         #[arg(long)]
         without_masquerade: bool,
+        /// Take addresses although somebody else has them
+        #[arg(long)]
+        force: bool,
     },
     /// Take this host off the network again
     Hide {
@@ -225,9 +240,6 @@ pub struct AddressArguments {
     /// Addresses with the length of their network, and one container
     #[arg(value_name = "CIDR… CONTAINER", required = true)]
     pub arguments: Vec<String>,
-    /// Attach although an address answers elsewhere
-    #[arg(long, hide = true)]
-    pub force: bool,
 }
 
 /// Whatever stands behind a command that is no more.
@@ -273,12 +285,15 @@ pub fn run(arguments: &[OsString]) -> Result<()> {
         Command::Router { options, launched } => commands::router::run(*options, &environment, launched),
         Command::Stop { keep_dns, pid } => commands::stop::run(keep_dns, pid.as_deref(), &environment),
         Command::StopRouter => commands::stop::run(true, None, &environment),
-        Command::Run { arguments, with_dns } => commands::run::run(&arguments, with_dns, &environment),
-        Command::Start { arguments } => commands::start::run(&arguments, &environment),
-        Command::Attach(arguments) => commands::attach::run(&arguments, &environment),
+        Command::Run { arguments, with_dns, force } => {
+            commands::run::run(&arguments, with_dns, force, &environment)
+        }
+        Command::Start { arguments, force } => commands::start::run(&arguments, force, &environment),
+        Command::Attach { addressed, force } => commands::attach::run(&addressed, force, &environment),
         Command::Detach(arguments) => commands::detach::run(&arguments, &environment),
-        Command::Expose { cidrs, names, without_masquerade } => {
-            commands::expose::expose(&cidrs, names, !without_masquerade, &environment)
+        Command::Expose { cidrs, names, without_masquerade, force } => {
+            let new = commands::expose::New { names, masquerade: !without_masquerade, force };
+            commands::expose::expose(&cidrs, new, &environment)
         }
         Command::Hide { cidrs } => commands::expose::hide(&cidrs, &environment),
         Command::Connect { replace, peers } => commands::connect::run(peers, replace, &environment),

@@ -28,13 +28,13 @@ pub const HELP: &str = "CONTAINER is the id, the beginning of the id or the name
 const NOTE_WITHIN: Duration = Duration::from_secs(1);
 
 /// Attaches and prints the addresses.
-pub fn run(arguments: &AddressArguments, environment: &Environment) -> Result<()> {
+pub fn run(arguments: &AddressArguments, force: bool, environment: &Environment) -> Result<()> {
     let addressed = container::parse("attach", &arguments.arguments)?;
     let mtu = environment.mtu_if_set()?.map(u32::from);
     root::require("attach")?;
     let failed = |error: weave_host::Error| addressed.failure("attach", &error);
     let opened = addressed.open("attach", environment)?;
-    let options = AttachOptions { mac: None, mtu, probe: (!arguments.force).then_some(PROBE_WAIT) };
+    let options = AttachOptions { mac: None, mtu, probe: (!force).then_some(PROBE_WAIT) };
     attach(&opened, &addressed.cidrs, &options, environment)?.map_err(failed)?;
     print_addresses(&addressed.cidrs)
 }

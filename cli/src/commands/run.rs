@@ -22,7 +22,7 @@ pub const HELP: &str = "What follows the addresses goes to `docker run -d` uncha
     CIDR is an address with the length of its network: 10.2.1.1/24, ip:10.2.1.1/24, fd00:2::1/64.";
 
 /// Runs, attaches, prints the id.
-pub fn run(arguments: &[OsString], with_dns: bool, environment: &Environment) -> Result<()> {
+pub fn run(arguments: &[OsString], with_dns: bool, force: bool, environment: &Environment) -> Result<()> {
     let (cidrs, rest) = split(arguments)?;
     let mtu = environment.mtu_if_set()?.map(u32::from);
     root::require("run")?;
@@ -34,7 +34,7 @@ pub fn run(arguments: &[OsString], with_dns: bool, environment: &Environment) ->
     let ours = ["run", "-d"].map(OsStr::new).into_iter().chain(dns.iter().map(OsString::as_os_str));
     let id = start(docker(ours.chain(rest.iter().map(OsString::as_os_str)))?)?;
     let container = Container::Engine(id.to_string());
-    let options = AttachOptions { mac: None, mtu, probe: Some(PROBE_WAIT) };
+    let options = AttachOptions { mac: None, mtu, probe: (!force).then_some(PROBE_WAIT) };
     let early = |error| if has_ended(&host, &id) { Ended::Early(error) } else { Ended::Kernel(error) };
     let attached = container.open(&host).map_err(early).and_then(|opened| {
         attach(&opened, &cidrs, &options, environment).map_err(Ended::Failed)?.map_err(Ended::Kernel)

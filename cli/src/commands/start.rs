@@ -22,7 +22,7 @@ const STOPPED_WITHIN: &str = "1";
 
 /// Starts, attaches with exactly these addresses, or with the remembered ones, and prints what
 /// was started.
-pub fn run(arguments: &[OsString], environment: &Environment) -> Result<()> {
+pub fn run(arguments: &[OsString], force: bool, environment: &Environment) -> Result<()> {
     let (texts, names): (Vec<_>, Vec<_>) =
         arguments.iter().cloned().partition(|argument| argument.to_str().is_some_and(cidr::is_meant));
     let [name] = names.as_slice() else {
@@ -44,7 +44,9 @@ pub fn run(arguments: &[OsString], environment: &Environment) -> Result<()> {
         if given.is_empty() { remembered(known.id.as_str(), &container, environment)? } else { given };
     refuse_exposed(&cidrs, environment)?;
     // Before the keeper sees it start, and attaches what is remembered.
-    elsewhere::refuse_attached(&cidrs, environment)?.map_err(failed)?;
+    if !force {
+        elsewhere::refuse_attached(&cidrs, environment)?.map_err(failed)?;
+    }
     // The keeper may be the first to attach it.
     let before = remember(known.id.as_str(), &cidrs, environment)?.map_err(failed)?;
     let undo = Undo { name: &name, known: &known, before, environment };
@@ -55,7 +57,7 @@ pub fn run(arguments: &[OsString], environment: &Environment) -> Result<()> {
         return Err(undo.after(refused));
     }
     let attached = container.open(&host).map_err(failed).and_then(|opened| {
-        let options = AttachOptions { mac: None, mtu, probe: Some(PROBE_WAIT) };
+        let options = AttachOptions { mac: None, mtu, probe: (!force).then_some(PROBE_WAIT) };
         attach(&opened, &cidrs, &options, environment)?.map_err(failed)?;
         Ok(opened)
     });

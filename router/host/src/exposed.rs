@@ -3,12 +3,13 @@
 
 use std::net::IpAddr;
 use std::path::Path;
+use std::time::Duration;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::address::check_cidrs;
-use crate::attach::{PROBE_WAIT, announce_on, probe_on};
+use crate::attach::{announce_on, probe_on};
 use crate::bridge::{self, BRIDGE, mtu_of};
 use crate::error::{Error, Result};
 use crate::firewall::{Degraded, ExposedNet, Firewall, Policy};
@@ -96,7 +97,8 @@ impl ExposedAddresses {
         &self.all
     }
 
-    /// Gives the host these addresses on the network. What is there already keeps its names, with
+    /// Gives the host these addresses on the network; waits for `probe` whether somebody else answers
+    /// to them, if at all. What is there already keeps its names, with
     /// those given now, and takes the masquerading asked for. When a step fails, what was made
     /// before it is taken back.
     ///
@@ -108,6 +110,7 @@ impl ExposedAddresses {
         host: &mut Netlink,
         new: &[Exposed],
         policy: &HostPolicy,
+        probe: Option<Duration>,
     ) -> Result<Vec<Degraded>> {
         let cidrs: Vec<IpNet> = new.iter().map(|exposed| exposed.cidr).collect();
         check_cidrs(&cidrs)?;
@@ -124,7 +127,7 @@ impl ExposedAddresses {
         let present = addresses_of(host, &link)?;
         let added: Vec<IpNet> = cidrs.into_iter().filter(|cidr| !present.contains(cidr)).collect();
         let before = self.all.clone();
-        let result = self.carry_out(host, &link, new, &added, policy);
+        let result = self.carry_out(host, &link, new, &added, policy, probe);
         result.map_err(|error| {
             let undone = self.take_back(host, &link, &before, &added, policy);
             let undone = if made { undone.and(bridge::remove(host)) } else { undone };
@@ -139,10 +142,13 @@ impl ExposedAddresses {
         new: &[Exposed],
         added: &[IpNet],
         policy: &HostPolicy,
+        probe: Option<Duration>,
     ) -> Result<Vec<Degraded>> {
         let addresses: Vec<IpAddr> = added.iter().map(IpNet::addr).collect();
         host.refuse_own(&addresses, Some(link.index))?;
-        if let Some(holder) = probe_on(BRIDGE, link, &addresses, PROBE_WAIT)?.first() {
+        if let Some(wait) = probe
+            && let Some(holder) = probe_on(BRIDGE, link, &addresses, wait)?.first()
+        {
             return Err(Error::AddressInUse { address: holder.address, holder: holder.mac.to_string() });
         }
         for exposed in new {

@@ -48,7 +48,10 @@ fn wrong_lines_about_containers_say_why_and_change_nothing() {
         ("weave attach 10.2.1.1/16 web".to_owned(), "10.2.1.1/24"),
         ("weave detach 10.2.1.1/16 web".to_owned(), "10.2.1.1/24"),
         ("weave expose 10.2.1.1/24".to_owned(), "10.2.1.1"),
-        ("weave expose 172.17.0.1/16".to_owned(), "in use"),
+        ("weave expose 172.17.0.1/16".to_owned(), "in use by interface docker0"),
+        ("weave attach 172.17.0.1/16 other".to_owned(), "in use by interface docker0"),
+        ("weave run 172.17.0.1/16 -t ubuntu".to_owned(), "in use by interface docker0"),
+        ("weave expose 10.2.1.101/16".to_owned(), "`weave hide 10.2.1.101/24` first"),
         ("weave expose 10.2.3.1/24 10.2.1.1/24".to_owned(), "10.2.1.1"),
         // What the engine refuses, in its own words.
         ("weave run 10.2.1.9/24 no-such-image:none".to_owned(), "no-such-image"),
@@ -106,6 +109,9 @@ fn a_start_with_an_address_in_use_leaves_container_and_record_as_they_were() {
         assert!(ran.stderr.contains(said), "{line}: {ran:?}");
         assert_eq!(observed(), before, "{line}");
     }
-    hosts.ok(0, "weave start kept");
-    hosts.wait_attached(&kept, &["10.2.1.2/24"]);
+    hosts.ok(0, "weave start --force 10.2.1.7/24 kept");
+    hosts.wait_attached(&kept, &["10.2.1.7/24"]);
+    hosts.ok(0, "ip addr add 10.2.1.8/24 dev weave");
+    assert_eq!(hosts.sh(0, "weave run 10.2.1.8/24 -t ubuntu").code, Some(1));
+    hosts.ok(0, "weave run --force 10.2.1.8/24 -t ubuntu");
 }

@@ -120,6 +120,8 @@ fn an_address_of_a_silent_container_of_another_host_is_refused_until_it_is_free(
         assert_eq!(refused.code, Some(1), "{refused:?}");
         assert!(refused.stderr.contains("in use") && refused.stderr.contains(&nickname), "{refused:?}");
     }
+    world.weave(1, &["expose", "--force", &cidr]).ok();
+    world.weave(1, &["hide", &cidr]).ok();
     world.weave(1, &["attach", "--force", &cidr, other.spec()]).ok();
     // What is attached is attached, whoever else has the address.
     world.weave(1, &["attach", &cidr, other.spec()]).ok();

@@ -268,7 +268,7 @@ mod tests {
         for host in ["unix:///nonexistent/docker.sock", "tcp://127.0.0.1:1", "ssh://elsewhere"] {
             let error = Engine::new(host).and_then(|engine| engine.find("web"));
             let error = error.unwrap_err().to_string();
-            let cause = ["No such file", "Connection refused", "not unix://"];
+            let cause = ["Socket not found", "Connection refused", "not unix://"];
             assert!(error.contains(host) && cause.iter().any(|cause| error.contains(cause)), "{error}");
         }
     }

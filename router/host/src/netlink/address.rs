@@ -65,7 +65,12 @@ impl Netlink {
             message.attributes.push(AddressAttribute::Flags(AddressFlags::Nodad));
         }
         match self.call("add address", cidr, request.execute()) {
-            Ok(()) => Ok(true),
+            Ok(()) => {
+                if let IpAddr::V6(address) = cidr.addr() {
+                    self.await_local(address);
+                }
+                Ok(true)
+            }
             Err(error) if is_present(&error) => Ok(false),
             Err(error) => Err(error),
         }

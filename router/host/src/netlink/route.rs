@@ -1,13 +1,20 @@
 //! Routes through an interface.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
+use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 use netlink_packet_route::route::{RouteMessage, RouteProtocol, RouteScope, RouteType};
 use rtnetlink::RouteMessageBuilder;
 
-use super::{Netlink, is_present};
+use super::{Netlink, collect, is_present};
 use crate::error::Result;
+
+/// How long a new address may take to be in use; it is a matter of microseconds where the kernel's
+/// workers are not busy.
+const LOCAL_WITHIN: Duration = Duration::from_millis(500);
+/// How often that is looked at: the kernel tells nobody.
+const LOCAL_AGAIN: Duration = Duration::from_millis(1);
 
 /// A route through an interface, without a gateway.
 #[derive(Debug, Clone, Copy)]
@@ -29,6 +36,25 @@ impl Netlink {
             Ok(()) => Ok(true),
             Err(error) if is_present(&error) => Ok(false),
             Err(error) => Err(error),
+        }
+    }
+
+    /// Waits until the kernel takes what is sent to a new address of this host, [`LOCAL_WITHIN`] at
+    /// most, as where its interface is down. It joins the group of the address and makes the local
+    /// route some time after it has added it (`addrconf_dad_work`, net/ipv6/addrconf.c): a question
+    /// for it, or an answer to its announcement, would be lost.
+    pub(super) fn await_local(&mut self, address: Ipv6Addr) {
+        let deadline = Instant::now() + LOCAL_WITHIN;
+        loop {
+            let message = RouteMessageBuilder::<Ipv6Addr>::new().destination_prefix(address, 128).build();
+            let request = collect(self.handle.route().get(message).execute());
+            let is_local = self.call("look up", address, request).is_ok_and(|routes| {
+                routes.first().is_some_and(|route| route.header.kind == RouteType::Local)
+            });
+            if is_local || Instant::now() >= deadline {
+                return;
+            }
+            std::thread::sleep(LOCAL_AGAIN);
         }
     }
 

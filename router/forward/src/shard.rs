@@ -186,7 +186,7 @@ impl Shard {
             if !self.completions.is_empty() {
                 // Taken while room was made: what is armed may hang on them.
                 self.ring.submit()?;
-            } else if self.moderation.gathers() {
+            } else if self.moderation.gathers() && self.ring.can_gather() {
                 self.counters.gathering_waits.add(1);
                 self.ring.gather(GATHERING)?;
             } else {

@@ -309,18 +309,21 @@ impl Ring {
     }
 
     /// Submits, then waits so long for [`GATHERED`] completions and takes what came by then,
-    /// which may be nothing (`min_wait_usec` of `io_uring_enter`(2), Linux 6.12). As
-    /// [`wait`](Self::wait) where the kernel cannot.
+    /// which may be nothing (`min_wait_usec` of `io_uring_enter`(2)). Only where
+    /// [`can_gather`](Self::can_gather) says so.
     ///
     /// # Errors
     /// As [`submit`](Self::submit).
     pub fn gather(&mut self, time: Duration) -> io::Result<()> {
-        if !self.features.gathering {
-            return self.wait();
-        }
         let micros = u32::try_from(time.as_micros()).unwrap_or(u32::MAX);
         let args = types::SubmitArgs::new().min_wait_usec(micros);
         complete_first(self.ring.submitter().submit_with_args(GATHERED, &args))
+    }
+
+    /// Whether the kernel knows waits that end early (Linux 6.12).
+    #[must_use]
+    pub const fn can_gather(&self) -> bool {
+        self.features.gathering
     }
 
     fn enter(&mut self, want: usize) -> io::Result<()> {
@@ -414,19 +417,6 @@ mod tests {
         ring.gather(Duration::from_millis(2)).unwrap();
         assert_eq!(ring.completions().count(), 1);
         assert!(began.elapsed() >= Duration::from_millis(2), "others may still come");
-    }
-
-    #[test]
-    fn where_the_kernel_cannot_gather_the_first_completion_ends_the_wait() {
-        let mut ring = Ring::new(64, probe(&["min-wait"]).unwrap()).unwrap();
-        let wake = EventFd::new().unwrap();
-        let file = wake.as_fd();
-        ring.register(file, file, file, file).unwrap();
-        ring.enable().unwrap();
-        ring.arm_wake().unwrap();
-        wake.write(1).unwrap();
-        ring.gather(Duration::from_secs(3600)).unwrap();
-        assert_eq!(ring.completions().count(), 1);
     }
 
     #[test]

@@ -211,6 +211,24 @@ fn a_completion_queue_that_overflows_loses_nothing() {
     rig.works();
 }
 
+fn gathering_waits(rig: &Rig) -> u64 {
+    rig.a.counter("gathering_waits") + rig.b.counter("gathering_waits")
+}
+
+#[test]
+fn small_frames_that_come_one_by_one_are_gathered() {
+    let mut rig = Rig::usual();
+    wait(
+        || rig.a.state() + &rig.b.state(),
+        || {
+            flood(&rig, 200, 100);
+            take(&rig, 200);
+            gathering_waits(&rig) > 0
+        },
+    );
+    rig.works();
+}
+
 #[test]
 fn every_fall_back_of_the_kernels_features_carries_frames() {
     for absent in [
@@ -224,6 +242,7 @@ fn every_fall_back_of_the_kernels_features_carries_frames() {
         let mut rig = Rig::new(Options { features, ..Options::default() });
         flood(&rig, 2000, 700);
         take(&rig, 2000);
+        assert!(features.gathering || gathering_waits(&rig) == 0, "{absent:?}");
         rig.works();
     }
 }

@@ -9,7 +9,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use crate::error::Result;
-use crate::store::{Aside, StateDir, StateFile, Stored};
+use crate::store::{Aside, StateDir, StateFile};
 
 /// Directory of these files in the state directory.
 pub const DIRECTORY: &str = "detached";
@@ -35,14 +35,7 @@ impl StateFile for DetachedRun {
 /// [`Error::State`](crate::Error::State) when the directory cannot be read or a file was written by a
 /// newer version.
 pub fn read_all(state_dir: &Path) -> Result<Vec<DetachedRun>> {
-    let directory = StateDir::existing(state_dir.join(DIRECTORY));
-    let mut all = Vec::new();
-    for name in directory.names()? {
-        if let Stored::Content(run) = directory.read(&name)? {
-            all.push(run);
-        }
-    }
-    Ok(all)
+    StateDir::existing(state_dir.join(DIRECTORY)).read_all()
 }
 
 /// Those of this host, for who holds the lock of the state directory.
@@ -56,12 +49,7 @@ impl DetachedRuns {
     /// Damaged files are set aside and come second.
     pub(crate) fn read_own(state_dir: &Path) -> Result<(Self, Vec<Aside>)> {
         let directory = StateDir::existing(state_dir.join(DIRECTORY));
-        let (mut all, mut aside) = (Vec::new(), Vec::new());
-        for name in directory.names()? {
-            let (run, damaged) = directory.read_own(&name)?;
-            all.extend(run);
-            aside.extend(damaged);
-        }
+        let (all, aside) = directory.read_all_own()?;
         Ok((Self { directory, all }, aside))
     }
 

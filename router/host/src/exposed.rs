@@ -18,7 +18,7 @@ use crate::mtu::DEFAULT_MTU;
 use crate::netlink::{Link, Netlink};
 use crate::policy::HostPolicy;
 use crate::protect;
-use crate::store::{Aside, StateDir, StateFile, StateLock, Stored};
+use crate::store::{Aside, StateDir, StateFile, StateLock};
 
 /// Directory of these files in the state directory.
 pub const DIRECTORY: &str = "exposed";
@@ -45,14 +45,7 @@ impl StateFile for Exposed {
 /// # Errors
 /// When the directory cannot be read or a file was written by a newer version.
 pub fn read_all(state_dir: &Path) -> Result<Vec<Exposed>> {
-    let directory = StateDir::existing(state_dir.join(DIRECTORY));
-    let mut all = Vec::new();
-    for name in directory.names()? {
-        if let Stored::Content(exposed) = directory.read::<Exposed>(&name)? {
-            all.push(exposed);
-        }
-    }
-    Ok(all)
+    StateDir::existing(state_dir.join(DIRECTORY)).read_all()
 }
 
 /// The exposed addresses of this host, locked against other commands.
@@ -75,12 +68,7 @@ impl ExposedAddresses {
         let lock = state.lock()?;
         // Made with the first file: who only looks changes nothing.
         let directory = StateDir::existing(state_dir.join(DIRECTORY));
-        let (mut all, mut aside) = (Vec::new(), Vec::new());
-        for name in directory.names()? {
-            let (exposed, damaged) = directory.read_own::<Exposed>(&name)?;
-            all.extend(exposed);
-            aside.extend(damaged);
-        }
+        let (all, aside) = directory.read_all_own()?;
         aside.iter().for_each(Aside::warn);
         Ok(Self { state, directory, _lock: lock, all, aside })
     }

@@ -129,14 +129,9 @@ impl Records {
         let lock = state.lock()?;
         // Made with the first file: who only looks changes nothing.
         let directory = StateDir::existing(state_dir.join(DIRECTORY));
-        let mut records = Vec::new();
         let (policy, damaged) = HostPolicy::read_own(&state)?;
-        let mut aside: Vec<Aside> = damaged.into_iter().collect();
-        for name in directory.names()? {
-            let (record, damaged) = directory.read_own::<Record>(&name)?;
-            records.extend(record);
-            aside.extend(damaged);
-        }
+        let (records, mut aside) = directory.read_all_own::<Record>()?;
+        aside.extend(damaged);
         let (detached, damaged) = DetachedRuns::read_own(state_dir)?;
         aside.extend(damaged);
         // The keeper has no user to tell.
@@ -256,7 +251,7 @@ impl Records {
         }
         self.put(record.clone())?;
         let was_ended = self.ended.remove(container);
-        let options = AttachOptions { mac: Some(record.mac), ..options.clone() };
+        let options = AttachOptions { mac: Some(record.mac), mtu: record.mtu, ..options.clone() };
         // Rules come before the interface: it never sends without them.
         match self.renew_guard().and_then(|()| attach(host, namespace, &cidrs, &options)) {
             Ok(attachment) => {

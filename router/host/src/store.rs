@@ -181,6 +181,35 @@ impl StateDir {
         }
     }
 
+    /// The content of every file, for who only looks: damaged ones are left out.
+    ///
+    /// # Errors
+    /// As [`StateDir::names`] and [`StateDir::read`].
+    pub fn read_all<T: StateFile>(&self) -> Result<Vec<T>> {
+        let mut all = Vec::new();
+        for name in self.names()? {
+            if let Stored::Content(content) = self.read(&name)? {
+                all.push(content);
+            }
+        }
+        Ok(all)
+    }
+
+    /// The content of every file, as [`StateDir::read_own`]: damaged ones are set aside and come
+    /// second.
+    ///
+    /// # Errors
+    /// As [`StateDir::names`] and [`StateDir::read_own`].
+    pub fn read_all_own<T: StateFile>(&self) -> Result<(Vec<T>, Vec<Aside>)> {
+        let (mut all, mut aside) = (Vec::new(), Vec::new());
+        for name in self.names()? {
+            let (content, damaged) = self.read_own(&name)?;
+            all.extend(content);
+            aside.extend(damaged);
+        }
+        Ok((all, aside))
+    }
+
     /// Renames a damaged file to `NAME.bad`, in place of an earlier one; says where it is.
     ///
     /// # Errors

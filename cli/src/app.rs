@@ -2,10 +2,12 @@
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::error::ErrorKind;
 use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use weave_api::Target;
+use weave_host::attach::PROBE_WAIT;
 use weave_router::config::LogLevel;
 use weave_wire::{HostName, PeerName};
 
@@ -66,9 +68,8 @@ enum Command {
         /// Have the container ask the DNS of the network
         #[arg(long)]
         with_dns: bool,
-        /// Take addresses although somebody else has them
-        #[arg(long)]
-        force: bool,
+        #[command(flatten)]
+        force: Force,
         /// Addresses with the length of their network, then what `docker run` takes
         #[arg(
             value_name = "CIDR… DOCKER-RUN-ARGUMENTS…",
@@ -80,9 +81,8 @@ enum Command {
     /// Start a stopped container with these addresses, or with those it had
     #[command(after_help = commands::attach::HELP)]
     Start {
-        /// Take addresses although somebody else has them
-        #[arg(long)]
-        force: bool,
+        #[command(flatten)]
+        force: Force,
         /// Addresses with the length of their network, and one container
         #[arg(value_name = "CIDR… CONTAINER", required = true)]
         arguments: Vec<OsString>,
@@ -92,9 +92,8 @@ enum Command {
     Attach {
         #[command(flatten)]
         addressed: AddressArguments,
-        /// Take addresses although somebody else has them
-        #[arg(long)]
-        force: bool,
+        #[command(flatten)]
+        force: Force,
     },
     /// Take addresses from a container; the last one takes its interface too
     #[command(after_help = commands::attach::HELP)]
@@ -110,9 +109,8 @@ enum Command {
         /// Let packets from elsewhere keep their source
         #[arg(long)]
         without_masquerade: bool,
-        /// Take addresses although somebody else has them
-        #[arg(long)]
-        force: bool,
+        #[command(flatten)]
+        force: Force,
     },
     /// Take this host off the network again
     Hide {
@@ -242,6 +240,21 @@ pub struct AddressArguments {
     pub arguments: Vec<String>,
 }
 
+/// Whether somebody else may have an address.
+#[derive(Debug, Clone, Copy, Args)]
+pub struct Force {
+    /// Take addresses although somebody else has them
+    #[arg(long)]
+    pub force: bool,
+}
+
+impl Force {
+    /// How long it is asked who has an address, if at all.
+    pub fn probe(self) -> Option<Duration> {
+        (!self.force).then_some(PROBE_WAIT)
+    }
+}
+
 /// Whatever stands behind a command that is no more.
 #[derive(Debug, Args)]
 struct Anything {
@@ -292,8 +305,7 @@ pub fn run(arguments: &[OsString]) -> Result<()> {
         Command::Attach { addressed, force } => commands::attach::run(&addressed, force, &environment),
         Command::Detach(arguments) => commands::detach::run(&arguments, &environment),
         Command::Expose { cidrs, names, without_masquerade, force } => {
-            let new = commands::expose::New { names, masquerade: !without_masquerade, force };
-            commands::expose::expose(&cidrs, new, &environment)
+            commands::expose::expose(&cidrs, names, !without_masquerade, force, &environment)
         }
         Command::Hide { cidrs } => commands::expose::hide(&cidrs, &environment),
         Command::Connect { replace, peers } => commands::connect::run(peers, replace, &environment),

@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use weave_api::{Client, ClientError};
-use weave_host::attach::{AttachOptions, Attachment, PROBE_WAIT};
+use weave_host::attach::{AttachOptions, Attachment};
 use weave_host::records::Records;
 use weave_host::{Netlink, failpoint};
 
 use super::container::{self, Opened};
 use super::dns::publish;
 use super::{elsewhere, keeper};
-use crate::app::AddressArguments;
+use crate::app::{AddressArguments, Force};
 use crate::environment::Environment;
 use crate::failure::{Failure, Result};
 use crate::output;
@@ -28,13 +28,13 @@ pub const HELP: &str = "CONTAINER is the id, the beginning of the id or the name
 const NOTE_WITHIN: Duration = Duration::from_secs(1);
 
 /// Attaches and prints the addresses.
-pub fn run(arguments: &AddressArguments, force: bool, environment: &Environment) -> Result<()> {
+pub fn run(arguments: &AddressArguments, force: Force, environment: &Environment) -> Result<()> {
     let addressed = container::parse("attach", &arguments.arguments)?;
     let mtu = environment.mtu_if_set()?.map(u32::from);
     root::require("attach")?;
     let failed = |error: weave_host::Error| addressed.failure("attach", &error);
     let opened = addressed.open("attach", environment)?;
-    let options = AttachOptions { mac: None, mtu, probe: (!force).then_some(PROBE_WAIT) };
+    let options = AttachOptions { mac: None, mtu, probe: force.probe() };
     attach(&opened, &addressed.cidrs, &options, environment)?.map_err(failed)?;
     print_addresses(&addressed.cidrs)
 }

@@ -3,7 +3,6 @@
 use std::ffi::OsString;
 
 use ipnet::IpNet;
-use weave_host::attach::PROBE_WAIT;
 use weave_host::exposed::{self, Exposed, ExposedAddresses};
 use weave_host::policy::HostPolicy;
 use weave_host::{Netlink, failpoint};
@@ -13,23 +12,19 @@ use super::attach::print_addresses;
 use super::dns::publish;
 use super::run::parse;
 use super::{elsewhere, keeper};
+use crate::app::Force;
 use crate::environment::Environment;
 use crate::failure::{Failure, Result};
 use crate::{output, root};
 
-/// How addresses are exposed.
-pub struct New {
-    /// Names they go by.
-    pub names: Vec<HostName>,
-    /// What crosses between their networks and others is given the host's address.
-    pub masquerade: bool,
-    /// Others may have them.
-    pub force: bool,
-}
-
 /// Gives the host addresses on the network and prints them.
-pub fn expose(texts: &[OsString], new: New, environment: &Environment) -> Result<()> {
-    let New { names, masquerade, force } = new;
+pub fn expose(
+    texts: &[OsString],
+    names: Vec<HostName>,
+    masquerade: bool,
+    force: Force,
+    environment: &Environment,
+) -> Result<()> {
     let cidrs = parse(texts)?;
     let policy = known_policy(environment)?;
     root::require_network("expose")?;
@@ -42,13 +37,13 @@ pub fn expose(texts: &[OsString], new: New, environment: &Environment) -> Result
     let known = exposed::read_all(&state_dir).map_err(failed)?;
     let is_new = |cidr: &&IpNet| known.iter().all(|held| held.cidr != **cidr);
     let added: Vec<IpNet> = cidrs.iter().filter(is_new).copied().collect();
-    if !force {
+    if !force.force {
         elsewhere::refuse_attached(&added, environment)?.map_err(failed)?;
     }
-    let probe = (!force).then_some(PROBE_WAIT);
     let mut exposed = ExposedAddresses::open(&state_dir).map_err(failed)?;
     exposed.set_aside().iter().for_each(output::warn);
-    let degraded = exposed.expose(&mut host, &new.collect::<Vec<_>>(), &policy, probe).map_err(failed)?;
+    let degraded =
+        exposed.expose(&mut host, &new.collect::<Vec<_>>(), &policy, force.probe()).map_err(failed)?;
     degraded.iter().for_each(output::warn);
     drop(exposed);
     failpoint("have it kept");

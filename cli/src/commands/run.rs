@@ -5,12 +5,13 @@ use std::process::{Command, Output, Stdio};
 
 use ipnet::IpNet;
 use weave_host::address::check_cidrs;
-use weave_host::attach::{AttachOptions, PROBE_WAIT};
+use weave_host::attach::AttachOptions;
 use weave_host::engine::{ContainerId, Engine};
 
 use super::attach::attach;
 use super::container::{self, Container};
 use super::dns;
+use crate::app::Force;
 use crate::cidr;
 use crate::environment::Environment;
 use crate::failure::{Failure, Result};
@@ -22,7 +23,7 @@ pub const HELP: &str = "What follows the addresses goes to `docker run -d` uncha
     CIDR is an address with the length of its network: 10.2.1.1/24, ip:10.2.1.1/24, fd00:2::1/64.";
 
 /// Runs, attaches, prints the id.
-pub fn run(arguments: &[OsString], with_dns: bool, force: bool, environment: &Environment) -> Result<()> {
+pub fn run(arguments: &[OsString], with_dns: bool, force: Force, environment: &Environment) -> Result<()> {
     let (cidrs, rest) = split(arguments)?;
     let mtu = environment.mtu_if_set()?.map(u32::from);
     root::require("run")?;
@@ -34,7 +35,7 @@ pub fn run(arguments: &[OsString], with_dns: bool, force: bool, environment: &En
     let ours = ["run", "-d"].map(OsStr::new).into_iter().chain(dns.iter().map(OsString::as_os_str));
     let id = start(docker(ours.chain(rest.iter().map(OsString::as_os_str)))?)?;
     let container = Container::Engine(id.to_string());
-    let options = AttachOptions { mac: None, mtu, probe: (!force).then_some(PROBE_WAIT) };
+    let options = AttachOptions { mac: None, mtu, probe: force.probe() };
     let early = |error| if has_ended(&host, &id) { Ended::Early(error) } else { Ended::Kernel(error) };
     let attached = container.open(&host).map_err(early).and_then(|opened| {
         attach(&opened, &cidrs, &options, environment).map_err(Ended::Failed)?.map_err(Ended::Kernel)

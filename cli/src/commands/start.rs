@@ -3,7 +3,7 @@
 use std::ffi::{OsStr, OsString};
 
 use ipnet::IpNet;
-use weave_host::attach::{AttachOptions, PROBE_WAIT};
+use weave_host::attach::AttachOptions;
 use weave_host::engine::{Engine, EngineContainer};
 use weave_host::exposed;
 
@@ -11,6 +11,7 @@ use super::attach::{attach, open_records};
 use super::container::{self, Container, Opened};
 use super::elsewhere;
 use super::run::{docker, parse};
+use crate::app::Force;
 use crate::cidr;
 use crate::environment::Environment;
 use crate::failure::{Failure, Result};
@@ -22,7 +23,7 @@ const STOPPED_WITHIN: &str = "1";
 
 /// Starts, attaches with exactly these addresses, or with the remembered ones, and prints what
 /// was started.
-pub fn run(arguments: &[OsString], force: bool, environment: &Environment) -> Result<()> {
+pub fn run(arguments: &[OsString], force: Force, environment: &Environment) -> Result<()> {
     let (texts, names): (Vec<_>, Vec<_>) =
         arguments.iter().cloned().partition(|argument| argument.to_str().is_some_and(cidr::is_meant));
     let [name] = names.as_slice() else {
@@ -44,7 +45,7 @@ pub fn run(arguments: &[OsString], force: bool, environment: &Environment) -> Re
         if given.is_empty() { remembered(known.id.as_str(), &container, environment)? } else { given };
     refuse_exposed(&cidrs, environment)?;
     // Before the keeper sees it start, and attaches what is remembered.
-    if !force {
+    if !force.force {
         elsewhere::refuse_attached(&cidrs, environment)?.map_err(failed)?;
     }
     // The keeper may be the first to attach it.
@@ -57,7 +58,7 @@ pub fn run(arguments: &[OsString], force: bool, environment: &Environment) -> Re
         return Err(undo.after(refused));
     }
     let attached = container.open(&host).map_err(failed).and_then(|opened| {
-        let options = AttachOptions { mac: None, mtu, probe: (!force).then_some(PROBE_WAIT) };
+        let options = AttachOptions { mac: None, mtu, probe: force.probe() };
         attach(&opened, &cidrs, &options, environment)?.map_err(failed)?;
         Ok(opened)
     });

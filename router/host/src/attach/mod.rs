@@ -47,7 +47,8 @@ pub struct AttachOptions {
     /// one takes that of the bridge, a new bridge [`DEFAULT_MTU`].
     pub mtu: Option<u32>,
     /// Ask the network for each new address and wait this long for a holder
-    /// to object, usually [`PROBE_WAIT`]. Not asked if none.
+    /// to object, usually [`PROBE_WAIT`]. Not asked if none; one of the host's own interfaces may
+    /// have it then, too.
     pub probe: Option<Duration>,
 }
 

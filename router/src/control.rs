@@ -13,6 +13,7 @@ mod names;
 mod ports;
 mod server;
 mod status;
+mod tap;
 mod watchdog;
 
 use crate::rt;
@@ -28,6 +29,7 @@ use weave_wire::Nickname;
 
 pub(crate) use core::End;
 pub(crate) use greeting::{entropy, random_u64};
+pub(crate) use tap::Tap;
 
 /// What the control core is started with.
 pub(crate) struct Setup {
@@ -38,6 +40,7 @@ pub(crate) struct Setup {
     pub(crate) targets: Vec<Target>,
     pub(crate) recent: Vec<Target>,
     pub(crate) group: Group,
+    pub(crate) tap: Arc<Tap>,
     pub(crate) sockets: ControlSockets,
     pub(crate) listener: std::net::TcpListener,
     pub(crate) http: Option<std::net::TcpListener>,
@@ -86,6 +89,7 @@ pub(crate) fn run(setup: Setup, ready: impl FnOnce() + 'static) -> Result<End, S
                 run: setup.run,
                 config: setup.config,
                 group: setup.group,
+                tap: setup.tap,
                 heartbeats: sockets.send,
                 mesh_port_socket,
                 saver: setup.saver,

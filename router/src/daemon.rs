@@ -190,6 +190,7 @@ fn start(
     let listener = ground.listener.try_clone().map_err(process("sharing the listening socket"))?;
     let http = ground.http.as_ref().map(std::net::TcpListener::try_clone).transpose();
     let http = http.map_err(process("sharing the listening socket"))?;
+    let tap = ground.tap(config).map_err(process("sharing the queues of the tap"))?;
     let (group, sockets) = group.start()?;
     let (saver, saver_thread) =
         Saver::start(&config.state_dir).map_err(process("starting the thread for the state"))?;
@@ -222,6 +223,7 @@ fn start(
         targets: state.targets,
         recent: state.recent,
         group,
+        tap: Arc::new(tap),
         sockets,
         listener,
         http,

@@ -2,6 +2,7 @@
 //! name it goes by: ports below 1024, large buffers and the tap are not given to it later.
 
 use crate::config::{Config, Feature};
+use crate::control::Tap;
 use crate::daemon::RunError;
 use nix::sys::socket::{setsockopt, sockopt};
 use std::io;
@@ -31,6 +32,7 @@ pub(crate) struct Ground {
     pub(crate) http: Option<TcpListener>,
     sockets: SocketSet,
     queues: Queues,
+    wanted: Wanted,
     pub(crate) degraded: Vec<(&'static str, String)>,
 }
 
@@ -80,7 +82,7 @@ impl Ground {
         let no_tso = "this kernel gives no TCP super-frames over a tap";
         missing("no_tso", given.tso, !config.offload.tso, no_tso);
         missing("no_uso", given.uso, !config.offload.uso, "UDP super-frames over a tap need Linux 6.2");
-        Ok(Self { features, listener, http, sockets, queues, degraded })
+        Ok(Self { features, listener, http, sockets, queues, wanted, degraded })
     }
 
     /// The rings and buffers of shards that go by `name`.
@@ -91,12 +93,11 @@ impl Ground {
         encrypted: bool,
     ) -> Result<Prepared, RunError> {
         let again = |cause| RunError::Process { step: "sharing the sockets with the shards", cause };
-        let taps = self.queues.fds.iter().map(OwnedFd::try_clone).collect::<io::Result<_>>();
         Ok(Group::prepare(GroupConfig {
             own_name: name,
             mtu: config.mtu.into(),
             sockets: self.sockets.try_clone().map_err(again)?,
-            taps: taps.map_err(again)?,
+            taps: self.taps().map_err(again)?,
             features: self.features,
             join_tcp: self.queues.features.tso,
             join_udp: self.queues.features.uso,
@@ -104,6 +105,16 @@ impl Ground {
             cores: config.cores.as_ref().map(|cores| cores.as_slice().to_vec()).unwrap_or_default(),
             completions: None,
         })?)
+    }
+
+    fn taps(&self) -> io::Result<Vec<OwnedFd>> {
+        self.queues.fds.iter().map(OwnedFd::try_clone).collect()
+    }
+
+    /// The queues for the control core, to have the tap made again.
+    pub(crate) fn tap(&self, config: &Config) -> io::Result<Tap> {
+        let directory = weave_api::socket::directory(&config.run_dir);
+        Ok(Tap { queues: self.taps()?, wanted: self.wanted, directory })
     }
 }
 

@@ -13,7 +13,7 @@ use weave_api::Software;
 use weave_api::keeper::{GuardStatus, KeeperDegraded, KeeperRepairs, KeeperStatus};
 use weave_host::firewall::{Degraded, Guard};
 use weave_host::keeper::{
-    Findings, KeeperConfig, NetworkMtu, News, has_work, news, run as keep, serve_routers, watch,
+    Devices, Findings, KeeperConfig, News, has_work, news, run as keep, serve_routers, watch,
 };
 use weave_host::keeper_socket::{KeeperClient, KeeperError, KeeperListener, Queues, Wanted};
 use weave_host::policy::HostPolicy;
@@ -78,8 +78,8 @@ pub fn run(environment: &Environment, for_router: bool) -> Result<()> {
         })
         .map_err(failed)?;
     watch(config.engine_host.clone(), &sender).map_err(refused)?;
-    let mtu = NetworkMtu::default();
-    serve_routers(listener, config.state_dir.clone(), mtu.clone(), sender).map_err(refused)?;
+    let devices = Devices::default();
+    serve_routers(listener, config.state_dir.clone(), devices.clone(), sender).map_err(refused)?;
     dns::guard::watch(run_dir.clone(), config.state_dir.clone()).map_err(failed)?;
     close_stdout().map_err(failed)?;
     let (state_dir, of_names) = (config.state_dir.clone(), run_dir.clone());
@@ -87,7 +87,7 @@ pub fn run(environment: &Environment, for_router: bool) -> Result<()> {
         dns::publish::write(&of_names, &state_dir);
         tell_router(&of_names);
     };
-    keep(config, mtu, news, names_changed, |found| tell(&run_dir, &standing(&own, found)))
+    keep(config, devices, news, names_changed, |found| tell(&run_dir, &standing(&own, found)))
         .map_err(refused)?;
     let _ = std::fs::remove_file(weave_api::keeper::file(&run_dir));
     Ok(())

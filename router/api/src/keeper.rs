@@ -46,7 +46,7 @@ pub struct KeeperStatus {
 /// What a keeper put right that others took or changed, since it started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct KeeperRepairs {
-    /// Times bridge, ports, their state or MTU, or an address of the host.
+    /// Times bridge, tap, ports, their state or MTU, or an address of the host.
     pub devices: u64,
     /// Times rules of the firewall or the guard.
     pub rules: u64,

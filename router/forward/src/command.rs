@@ -196,6 +196,8 @@ pub enum Command {
         /// only: to learn whether it passes by now.
         own_port: bool,
     },
+    /// The queue belongs to a tap again: it is read once more.
+    ReadTap,
 }
 
 /// From a shard to the control core.
@@ -265,6 +267,8 @@ pub enum Report {
         /// Where it came from.
         source: SocketAddr,
     },
+    /// The tap was deleted; nothing is read until [`Command::ReadTap`].
+    TapGone,
     /// The shard has ended.
     Ended {
         /// The shard.

@@ -119,6 +119,8 @@ pub(crate) struct Shard {
     scratch: Vec<u8>,
     receive_armed: bool,
     read_armed: bool,
+    /// The tap was deleted.
+    tap_gone: bool,
     wake_armed: bool,
     /// The inbox holds more than there was room for.
     inbox_waits: bool,
@@ -164,6 +166,7 @@ impl Shard {
             scratch: Vec::new(),
             receive_armed: false,
             read_armed: false,
+            tap_gone: false,
             wake_armed: false,
             inbox_waits: false,
             socket_drops: 0,
@@ -178,7 +181,7 @@ impl Shard {
     /// Runs until told to stop.
     ///
     /// # Errors
-    /// What the shard cannot go on after: the ring failed, or the tap is gone.
+    /// What the shard cannot go on after: the ring failed, or the tap cannot be read.
     pub(crate) fn run(mut self) -> io::Result<()> {
         self.ring.enable()?;
         while !self.is_stopping() {
@@ -219,7 +222,7 @@ impl Shard {
             self.ring.arm_receive(RECEIVE_GROUP)?;
             self.receive_armed = true;
         }
-        if !self.read_armed && self.read.any_with_kernel() {
+        if !self.read_armed && !self.tap_gone && self.read.any_with_kernel() {
             #[expect(clippy::cast_possible_truncation, reason = "64 KiB and a little")]
             let len = self.read.size() as u32;
             self.ring.arm_read(READ_GROUP, len)?;
@@ -318,6 +321,7 @@ impl Shard {
             Command::SetLocalMacs(macs) => self.tables.set_local_macs(&macs),
             Command::KeepAlive { link, own_port } => self.keep_alive(link, own_port)?,
             Command::Seal(link) => self.tables.seal(link),
+            Command::ReadTap => self.tap_gone = false,
             Command::SetOnePort { link, one_port } => {
                 self.flush()?;
                 self.tables.set_one_port(link, one_port);
@@ -333,6 +337,7 @@ impl Shard {
             match lost.into_inner() {
                 // Said once only, and few: kept until there is room.
                 once @ (Report::ReceiveInstalled { .. }
+                | Report::TapGone
                 | Report::KeyWearsOut(_)
                 | Report::SegmentationRefused(_)
                 | Report::SegmentationRetried(_)) => self.tables.reports.push(once),

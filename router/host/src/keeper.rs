@@ -5,7 +5,8 @@
 //! One thread does what concerns the host, one thing after the other, and one what concerns
 //! containers, so that nothing of the host waits for an engine; three others only wait for news. What
 //! news there is does not matter: each time the whole state is looked at, and once in
-//! [`EVERYTHING_EVERY`] without any. A sixth thread gives routers that start the queues of the tap.
+//! [`EVERYTHING_EVERY`] without any. A sixth thread gives routers that start the queues of the tap, and
+//! makes a tap that was deleted again of those of a router that runs.
 
 mod containers;
 mod news;
@@ -34,7 +35,7 @@ use crate::tap::TAP;
 use containers::{Containers, Gate};
 use news::{Looks, next};
 pub use news::{News, NewsReceiver, NewsSender, news};
-pub use routers::{NetworkMtu, serve_routers};
+pub use routers::{Devices, serve_routers};
 pub use watch::watch;
 
 /// How often everything is looked at without any news.
@@ -60,7 +61,7 @@ pub struct KeeperConfig {
 /// What was put right since the keeper started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Repairs {
-    /// Times the bridge, a port, their state or MTU, or an address of the host was put back.
+    /// Times the bridge, tap, a port, their state or MTU, or an address of the host was put back.
     pub devices: u64,
     /// Times rules of the firewall or the guard were put back.
     pub rules: u64,
@@ -100,7 +101,7 @@ pub fn has_work(state_dir: &Path) -> bool {
 /// When the thread for containers cannot be made.
 pub fn run(
     config: KeeperConfig,
-    mtu: NetworkMtu,
+    devices: Devices,
     news: NewsReceiver,
     attachments_changed: impl Fn() + Send + Sync + 'static,
     found: impl Fn(&Findings),
@@ -120,7 +121,7 @@ pub fn run(
     containers.keep_on(of_containers, move |changed| told.tell(changed))?;
     let mut keeper = Keeper {
         config,
-        mtu,
+        devices,
         rules: None,
         found: Findings::default(),
         guard: None,
@@ -137,6 +138,7 @@ pub fn run(
             now = keeper.keep_firewall();
         }
         now.repairs = keeper.repairs;
+        now.repairs.devices += keeper.devices.taps_restored();
         if keeper.found != now {
             found(&now);
             keeper.found = now;
@@ -159,7 +161,7 @@ fn await_router(state_dir: &Path, news: &Receiver<News>) -> bool {
     let deadline = Instant::now() + ROUTER_WITHIN;
     loop {
         match news.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
-            Ok(News::Router) => return true,
+            Ok(News::Router | News::Tap) => return true,
             Ok(News::Stop) | Err(RecvTimeoutError::Disconnected) => return false,
             Ok(News::NoRouter) | Err(RecvTimeoutError::Timeout) => return has_work(state_dir),
             Ok(News::Engine | News::Links | News::Firewall) => {}
@@ -199,8 +201,7 @@ impl<F: Fn()> Telling<F> {
 
 struct Keeper {
     config: KeeperConfig,
-    /// That of bridge and tap.
-    mtu: NetworkMtu,
+    devices: Devices,
     /// The rules as they were when they were put in place last, and what they lack.
     rules: Option<(String, Vec<Degraded>)>,
     /// How the host stood the last time.
@@ -245,7 +246,7 @@ impl Keeper {
     fn keep_interfaces(&mut self) -> Result<()> {
         let mut host = Netlink::open()?;
         let exposed = ExposedAddresses::open(&self.config.state_dir)?;
-        let mut known_mtu = self.mtu.lock();
+        let mut known_mtu = self.devices.mtu();
         let links = host.links()?;
         let ports: Vec<&Link> =
             links.iter().filter(|link| link.name == TAP || is_host_interface(&link.name)).collect();

@@ -2,8 +2,9 @@
 //!
 //! The keeper opens the tap and hands its queues over, so that the router needs no privilege for
 //! them. One connection for each start: the router asks for queues, and says then that it runs
-//! or that it does not; a connection that ends without a word means the latter. Each message is
-//! one packet (`SOCK_SEQPACKET`) of JSON; descriptors travel with the answer.
+//! or that it does not; a connection that ends without a word means the latter. One connection,
+//! too, for a tap that was deleted under a router: it shows its queues, and the keeper makes a tap
+//! of them again. Each message is one packet (`SOCK_SEQPACKET`) of JSON; descriptors travel with it.
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -26,7 +27,7 @@ use crate::tap::{Offloads, QUEUES_MAX, TapFeatures};
 /// Name of the socket, in the directory of the control socket.
 pub const SOCKET: &str = "keeper.sock";
 /// Version of the messages: a keeper of another one is replaced.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 /// Longest message, bytes.
 const MESSAGE_MAX: usize = 4096;
 /// Routers that wait to be heard.
@@ -54,6 +55,8 @@ pub(crate) enum Request {
     Runs(HostPolicy),
     /// It could not start: what was made for it is to be taken back.
     Failed,
+    /// The first message: it runs, and its tap was deleted. The queues come with this.
+    Restore { version: u32, wanted: Wanted },
 }
 
 /// What the keeper says.
@@ -127,7 +130,8 @@ impl KeeperClient {
     /// # Errors
     /// [`KeeperError`]; then nothing was changed, or it is taken back.
     pub fn queues(&self, wanted: Wanted, limit: Duration) -> Result<Queues, KeeperError> {
-        let (answer, fds) = self.ask(&Request::Queues { version: VERSION, wanted }, limit)?;
+        send(self.0.as_fd(), &Request::Queues { version: VERSION, wanted }, &[])?;
+        let (answer, fds) = self.answer(limit)?;
         match answer {
             Answer::Queues(features) if fds.len() == wanted.queues => Ok(Queues { fds, features }),
             Answer::Queues(_) | Answer::Done => Err(unexpected().into()),
@@ -152,16 +156,36 @@ impl KeeperClient {
         self.end(&Request::Failed, limit)
     }
 
+    /// Has a tap made again that was deleted under a router that runs.
+    ///
+    /// # Errors
+    /// [`KeeperError`]; then it is asked again.
+    pub fn restore(
+        self,
+        wanted: Wanted,
+        queues: &[BorrowedFd<'_>],
+        limit: Duration,
+    ) -> Result<(), KeeperError> {
+        send(self.0.as_fd(), &Request::Restore { version: VERSION, wanted }, queues)?;
+        self.ended(limit)
+    }
+
     fn end(self, request: &Request, limit: Duration) -> Result<(), KeeperError> {
-        match self.ask(request, limit)?.0 {
+        send(self.0.as_fd(), request, &[])?;
+        self.ended(limit)
+    }
+
+    /// The last answer.
+    fn ended(self, limit: Duration) -> Result<(), KeeperError> {
+        match self.answer(limit)?.0 {
             Answer::Done => Ok(()),
             Answer::Refused(why) => Err(KeeperError::Refused(why)),
-            Answer::Queues(_) | Answer::Version(_) => Err(unexpected().into()),
+            Answer::Version(version) => Err(KeeperError::Version(version)),
+            Answer::Queues(_) => Err(unexpected().into()),
         }
     }
 
-    fn ask(&self, request: &Request, limit: Duration) -> Result<(Answer, Vec<OwnedFd>), KeeperError> {
-        send(self.0.as_fd(), request, &[])?;
+    fn answer(&self, limit: Duration) -> Result<(Answer, Vec<OwnedFd>), KeeperError> {
         match receive(self.0.as_fd(), limit) {
             Ok(Some(answer)) => Ok(answer),
             Ok(None) => Err(io::Error::from(io::ErrorKind::ConnectionReset).into()),

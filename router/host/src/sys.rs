@@ -172,9 +172,23 @@ nix::ioctl_read! {
     /// `TUNGETVNETHDRSZ`: length of the virtio-net header before each frame.
     tun_get_vnet_hdr_len, b'T', 215, libc::c_int
 }
+nix::ioctl_read_bad! {
+    /// `TUNGETIFF`: which device a queue belongs to; `EBADFD` for none. The kernel's number is for an
+    /// `unsigned int`, what it writes is an `ifreq`.
+    tun_get_iff, nix::request_code_read!(b'T', 210, mem::size_of::<libc::c_uint>()), libc::ifreq
+}
+nix::ioctl_readwrite_bad! {
+    /// `TUNSETIFF`: makes a queue one of a device, which is made if need be. The kernel's number is
+    /// for an `int`, what it reads and writes is an `ifreq`.
+    tun_set_iff, nix::request_code_write!(b'T', 202, mem::size_of::<libc::c_int>()), libc::ifreq
+}
 nix::ioctl_write_ptr! {
     /// `TUNSETVNETHDRSZ`.
     tun_set_vnet_hdr_len, b'T', 216, libc::c_int
+}
+nix::ioctl_write_int! {
+    /// `TUNSETPERSIST`: whether the device stays when its last queue is closed.
+    tun_set_persist, b'T', 203
 }
 nix::ioctl_write_int! {
     /// `TUNSETOFFLOAD`: what the reader of the device can take; the mask is device-wide.

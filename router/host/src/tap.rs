@@ -145,6 +145,86 @@ pub fn open_queues(
     }
 }
 
+/// Makes a tap again that was deleted, of queues that were those of the one before and belong to
+/// nothing now; whether any did. Queues that are of the tap `name` stay so.
+///
+/// # Errors
+/// [`Error::Invalid`] for a descriptor that is no queue or one of another device, and for an MTU out of
+/// range; otherwise what the kernel refuses. A queue that was given to the tap stays with it: what
+/// was refused is tried again.
+pub fn restore_queues(
+    netlink: &mut Netlink,
+    name: &str,
+    queues: &[OwnedFd],
+    mtu: u32,
+    offloads: Offloads,
+) -> Result<bool> {
+    check_mtu(mtu)?;
+    let Some(first) = queues.first() else {
+        return Err(Error::invalid("0 queues", format!("give 1 to {QUEUES_MAX}")));
+    };
+    let bridge = netlink.expect_link(BRIDGE)?;
+    let mut was_gone = false;
+    for queue in queues {
+        match device_of(queue.as_fd()) {
+            Ok(device) if device == name => {}
+            Ok(device) => {
+                return Err(Error::invalid("a descriptor", format!("it is a queue of {device}, not {name}")));
+            }
+            Err(nix::errno::Errno::EBADFD) => {
+                give_to(queue.as_fd(), name)?;
+                was_gone = true;
+            }
+            Err(error) => return Err(Error::invalid("a descriptor", format!("it is no queue: {error}"))),
+        }
+    }
+    let link = netlink.expect_link(name)?;
+    if was_gone && !link.up {
+        // One that the kernel chose is replaced by some service managers.
+        netlink.set_mac(&link, random_mac()?)?;
+    }
+    persist(first.as_fd(), name)?;
+    set_header_length(first.as_fd(), name)?;
+    set_offloads(first.as_fd(), name, offloads)?;
+    finish(netlink, name, queues.len(), mtu, &bridge)?;
+    Ok(was_gone)
+}
+
+/// Name of the device that a queue belongs to; `EBADFD`: none.
+fn device_of(queue: BorrowedFd<'_>) -> nix::Result<String> {
+    // SAFETY: all-zero is a valid ifreq.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    // SAFETY: TUNGETIFF writes one ifreq through the pointer, which is to one of ours; any other
+    // driver refuses the number, and the descriptor is open.
+    unsafe { sys::tun_get_iff(queue.as_raw_fd(), &raw mut request)? };
+    let name = request.ifr_name.iter().take_while(|byte| **byte != 0).map(|byte| byte.cast_unsigned());
+    Ok(String::from_utf8_lossy(&name.collect::<Vec<_>>()).into_owned())
+}
+
+/// Makes a queue that belongs to nothing one of the tap `name`, as [`open`] does with new ones.
+fn give_to(queue: BorrowedFd<'_>, name: &str) -> Result<()> {
+    // SAFETY: all-zero is a valid ifreq.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    // One byte stays zero: the name ends there.
+    for (place, byte) in request.ifr_name.iter_mut().take(INTERFACE_NAME_MAX).zip(name.bytes()) {
+        *place = byte.cast_signed();
+    }
+    let flags = libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR | libc::IFF_MULTI_QUEUE;
+    request.ifr_ifru.ifru_flags = flags as libc::c_short;
+    // SAFETY: TUNSETIFF reads and writes one ifreq through the pointer, which is to one of ours, and
+    // the descriptor is open.
+    unsafe { sys::tun_set_iff(queue.as_raw_fd(), &raw mut request) }
+        .map(drop)
+        .map_err(|error| open_error(name, error.into()))
+}
+
+fn persist(queue: BorrowedFd<'_>, name: &str) -> Result<()> {
+    // SAFETY: TUNSETPERSIST takes its argument by value, and the descriptor is open.
+    unsafe { sys::tun_set_persist(queue.as_raw_fd(), 1) }
+        .map(drop)
+        .map_err(|error| Error::kernel("make persistent", name, error))
+}
+
 /// Removes the tap; one that is not there is no error.
 ///
 /// # Errors

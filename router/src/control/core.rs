@@ -22,6 +22,7 @@ use super::metrics::{Asked, RoundTrips};
 use super::names::{Names, Readers};
 use super::server::Answer;
 use super::status::Refusals;
+use super::tap::{self, Tap};
 use super::{Signal, beside, status};
 use crate::config::{Config, LogLevel};
 use crate::logging;
@@ -89,6 +90,8 @@ pub(super) enum Event {
     Datagram(Vec<u8>, SocketAddr),
     /// A shard reports.
     Report(Report),
+    /// The keeper made a deleted tap again, or says why not.
+    TapRestored(Result<(), String>),
     /// A client asks.
     Asked(Request, Answer),
     /// Somebody looks at the core, and changes nothing.
@@ -121,6 +124,7 @@ pub(super) struct Parts {
     pub(super) run: u32,
     pub(super) config: Arc<Config>,
     pub(super) group: Group,
+    pub(super) tap: Arc<Tap>,
     pub(super) heartbeats: UdpSocket,
     pub(super) mesh_port_socket: UdpSocket,
     pub(super) saver: Saver,
@@ -160,6 +164,8 @@ pub(super) struct Core {
     pub(super) nickname: Nickname,
     pub(super) config: Arc<Config>,
     pub(super) group: Group,
+    tap: Arc<Tap>,
+    pub(super) tap_gone: Option<tap::Gone>,
     /// Sends the control lane from a port of its own.
     heartbeats: UdpSocket,
     /// Sends it from the mesh port.
@@ -230,6 +236,8 @@ impl Core {
             nickname: parts.nickname,
             config: parts.config,
             group: parts.group,
+            tap: parts.tap,
+            tap_gone: None,
             heartbeats: parts.heartbeats,
             mesh_port_socket: parts.mesh_port_socket,
             saver: parts.saver,
@@ -344,6 +352,7 @@ impl Core {
             Event::Drained(connection) => self.on_drained(connection),
             Event::Datagram(datagram, source) => self.on_datagram(datagram, source),
             Event::Report(report) => self.on_report(report),
+            Event::TapRestored(done) => self.on_tap_restored(done),
             Event::Asked(request, answer) => self.on_asked(request, answer),
             Event::Look(look) => look(self),
             Event::Beside(seen) => self.beside.take(*seen, self.now()),
@@ -382,6 +391,8 @@ impl Core {
             Some("the router stops")
         } else if self.is_superseded {
             Some("another host runs on a copy of this host's state and goes on in its place")
+        } else if self.tap_gone.is_some() {
+            Some("the tap was deleted and is not there again")
         } else {
             None
         }

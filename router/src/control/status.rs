@@ -119,7 +119,12 @@ pub(super) fn degraded_states(core: &Core, now: Duration) -> Vec<Degraded> {
         reason: reason.clone(),
         since_s: now.as_secs(),
     });
-    states.chain(core.beside.degraded(now)).collect()
+    let no_tap = core.tap_gone.as_ref().map(|gone| Degraded {
+        name: "no_tap".into(),
+        reason: gone.reason.clone(),
+        since_s: now.saturating_sub(gone.since).as_secs(),
+    });
+    states.chain(no_tap).chain(core.beside.degraded(now)).collect()
 }
 
 /// What the router is told to dial.

@@ -11,7 +11,7 @@ use weave_api::keeper::{Keeper, KeeperRepairs, KeeperStatus};
 use weave_api::status::Degraded;
 use weave_host::Netlink;
 use weave_host::attach::host_interface;
-use weave_tests::world::{INTERFACE, Ran, Spot, v4, weave};
+use weave_tests::world::{INTERFACE, Ran, Spot, addresses, v4, weave};
 use weave_tests::{Options, World, wait_until};
 
 /// A second, on a busy machine.
@@ -243,6 +243,57 @@ fn devices_that_others_change_are_put_right_within_a_second_and_counted() {
     let all = counted + changes.len() as u64;
     let what = || format!("counted {counted}, then {:?}", keeper(&world).repairs);
     wait_until(SEEN_WITHIN, what, || keeper(&world).repairs.devices >= all);
+}
+
+/// By IPv4 and IPv6, in both directions: every queue carries again.
+fn all_pass(world: &World) {
+    for (from, to) in [(0, 1), (1, 0)] {
+        addresses(to).iter().for_each(|address| world.wait_ping(from, *address, RIGHT_WITHIN));
+    }
+}
+
+#[test]
+fn a_tap_that_is_deleted_is_made_again_and_the_router_goes_on() {
+    let world = World::new(Options::encrypted());
+    let router = world.router(0);
+    let (counted, right) = (keeper(&world).repairs.devices, devices(&world));
+    let times = 3;
+    for _ in 0..times {
+        world.tool(0, "ip link del weave-tap");
+        wait_until(RIGHT_WITHIN, || format!("{:?}", devices(&world)), || devices(&world) == right);
+        all_pass(&world);
+    }
+    wait_until(
+        RIGHT_WITHIN,
+        || format!("{:?}", repairs(&world)),
+        || repairs(&world).devices == counted + times,
+    );
+    assert!(router.is_alive(), "{}", world.log(0));
+    assert_eq!(state(&world, "no_tap"), None);
+    // It is one that outlives the router, as the one before.
+    world.stop(0);
+    assert!(devices(&world)[1].is_some());
+    world.launch(0, &[]);
+    world.wait_established();
+    all_pass(&world);
+}
+
+#[test]
+fn without_a_keeper_a_deleted_tap_is_named_until_one_runs_again() {
+    let world = World::new(Options::clear());
+    let router = world.router(0);
+    let pid = Pid::from_raw(keeper(&world).pid.cast_signed());
+    kill(pid, Signal::SIGKILL).unwrap();
+    let absent = || state(&world, "no_keeper").is_some();
+    wait_until(SEEN_WITHIN, || format!("{:?}", world.status(0).degraded), absent);
+    world.tool(0, "ip link del weave-tap");
+    let said = || state(&world, "no_tap").is_some_and(|state| state.reason.contains("no keeper runs"));
+    wait_until(SEEN_WITHIN, || format!("{:?}", world.status(0).degraded), said);
+    assert!(world.is_established(0, 1), "links are no matter of the tap");
+    world.weave(0, &["keeper", "--renew"]).ok();
+    wait_until(SEEN_WITHIN, || world.log(0), || state(&world, "no_tap").is_none());
+    all_pass(&world);
+    assert!(router.is_alive(), "{}", world.log(0));
 }
 
 /// The MTU of the host's end is that of the attachment, which may have one of its own; a container's

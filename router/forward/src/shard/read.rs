@@ -1,6 +1,7 @@
 //! What the tap delivers, and where it goes.
 
 use super::{ERRORS_IN_A_ROW, SLOTS_FOR_A_FRAME, Shard};
+use crate::command::Report;
 use crate::counters::DropReason;
 use crate::io::ring::Completion;
 use crate::io::sends::Origin;
@@ -43,16 +44,24 @@ impl Shard {
         Ok(())
     }
 
-    /// A frame the tap could not express is an error of that frame; a tap that
-    /// is gone, or many errors in a row, end the router.
+    /// A frame the tap could not express is an error of that frame; many in a row end the router.
+    /// A queue whose tap was deleted can become one of another tap.
     fn on_read_error(&mut self, errno: i32) -> io::Result<()> {
-        if matches!(errno, libc::EAGAIN | libc::EINTR) {
-            return Ok(());
+        match errno {
+            libc::EAGAIN | libc::EINTR => return Ok(()),
+            // `tun_chr_read_iter`, drivers/net/tun.c: the queue belongs to no device.
+            libc::EBADFD => {
+                if !std::mem::replace(&mut self.tap_gone, true) {
+                    self.tables.reports.push(Report::TapGone);
+                }
+                return Ok(());
+            }
+            _ => {}
         }
         self.counters.dropped(DropReason::TapError);
         self.read_errors += 1;
-        let gone = matches!(errno, libc::EBADFD | libc::EBADF | libc::ENODEV | libc::EFAULT);
-        if gone || self.read_errors >= ERRORS_IN_A_ROW { Err(tap_gone(errno)) } else { Ok(()) }
+        let broken = matches!(errno, libc::EBADF | libc::ENODEV | libc::EFAULT);
+        if broken || self.read_errors >= ERRORS_IN_A_ROW { Err(unreadable(errno)) } else { Ok(()) }
     }
 
     /// Frames left over from a time without slots.
@@ -140,7 +149,7 @@ impl Shard {
     }
 }
 
-fn tap_gone(errno: i32) -> io::Error {
+fn unreadable(errno: i32) -> io::Error {
     let cause = io::Error::from_raw_os_error(errno);
-    io::Error::new(cause.kind(), format!("the tap is gone (reading it: {cause}): launch the router again"))
+    io::Error::new(cause.kind(), format!("the tap cannot be read ({cause}): launch the router again"))
 }

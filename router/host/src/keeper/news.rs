@@ -27,6 +27,8 @@ pub enum News {
     Router,
     /// One did not start.
     NoRouter,
+    /// The tap of a router that runs was deleted and made again.
+    Tap,
     /// The keeper is to end.
     Stop,
 }
@@ -63,7 +65,7 @@ impl NewsSender {
         match what {
             News::Engine => {}
             News::Links | News::Firewall => drop(self.host.try_send(what)),
-            News::Router | News::NoRouter | News::Stop => drop(self.host.send(what)),
+            News::Router | News::NoRouter | News::Tap | News::Stop => drop(self.host.send(what)),
         }
     }
 }

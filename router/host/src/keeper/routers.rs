@@ -4,6 +4,7 @@
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
@@ -25,15 +26,24 @@ const STARTS_WITHIN: Duration = Duration::from_secs(120);
 /// Wait after a connection that could not be accepted.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 
-/// The MTU of the network, bytes: of bridge and tap; `None` while it is not known. What a router
-/// that starts wants replaces it. Whoever changes the two devices holds it locked: what is half done
-/// is not put right by another thread.
+/// What the keeper's threads know together of bridge and tap.
 #[derive(Debug, Clone, Default)]
-pub struct NetworkMtu(Arc<Mutex<Option<u32>>>);
+pub struct Devices {
+    mtu: Arc<Mutex<Option<u32>>>,
+    taps_restored: Arc<AtomicU64>,
+}
 
-impl NetworkMtu {
-    pub(super) fn lock(&self) -> MutexGuard<'_, Option<u32>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+impl Devices {
+    /// The MTU of both, bytes; `None` while it is not known. What a router that starts wants
+    /// replaces it. Whoever changes the two devices holds it locked: what is half done is not put
+    /// right by another thread.
+    pub(super) fn mtu(&self) -> MutexGuard<'_, Option<u32>> {
+        self.mtu.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Times a deleted tap was made again.
+    pub(super) fn taps_restored(&self) -> u64 {
+        self.taps_restored.load(Ordering::Relaxed)
     }
 }
 
@@ -44,7 +54,7 @@ impl NetworkMtu {
 pub fn serve_routers(
     listener: KeeperListener,
     state_dir: PathBuf,
-    mtu: NetworkMtu,
+    devices: Devices,
     news: NewsSender,
 ) -> Result<()> {
     const NAME: &str = "keeper-routers";
@@ -52,11 +62,11 @@ pub fn serve_routers(
         loop {
             match listener.accept() {
                 Ok(router) => {
-                    let runs = serve(&router, &state_dir, &mtu).unwrap_or_else(|error| {
+                    let found = serve(&router, &state_dir, &devices).unwrap_or_else(|error| {
                         tracing::debug!("a router: {error}");
-                        false
+                        News::NoRouter
                     });
-                    news.tell(if runs { News::Router } else { News::NoRouter });
+                    news.tell(found);
                 }
                 Err(error) => {
                     tracing::debug!("accepting a router: {error}");
@@ -69,39 +79,71 @@ pub fn serve_routers(
     thread.map(drop).map_err(|error| Error::kernel("start thread", NAME, error))
 }
 
-/// From the first word of a router to the last; true if it runs.
-fn serve(router: &OwnedFd, state_dir: &Path, mtu: &NetworkMtu) -> io::Result<bool> {
+/// From the first word of a router to the last: what that is news of.
+fn serve(router: &OwnedFd, state_dir: &Path, devices: &Devices) -> io::Result<News> {
     let answer = |answer: Answer| send(router.as_fd(), &answer, &[]);
-    let Some((request, _)) = receive(router.as_fd(), ASKS_WITHIN)? else { return Ok(false) };
-    let wanted = match request {
-        Request::Queues { version: VERSION, wanted } => wanted,
-        Request::Queues { .. } => return answer(Answer::Version(VERSION)).map(|()| false),
-        Request::Runs(_) | Request::Failed => return Err(io::ErrorKind::InvalidData.into()),
-    };
-    let before = match hand_over(router, wanted, mtu) {
-        Ok(before) => before,
-        Err(error) => return answer(Answer::Refused(error.to_string())).map(|()| false),
-    };
-    let (runs, done) = match receive(router.as_fd(), STARTS_WITHIN) {
-        Ok(Some((Request::Runs(policy), _))) => (true, set_up(wanted.mtu, state_dir, &policy)),
-        // It may live, and will not be told from one that runs.
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(true),
-        Ok(Some((Request::Failed | Request::Queues { .. }, _)) | None) | Err(_) => {
-            (false, before.restore(&mut mtu.lock()))
+    let Some((request, queues)) = receive(router.as_fd(), ASKS_WITHIN)? else { return Ok(News::NoRouter) };
+    match request {
+        Request::Queues { version: VERSION, wanted } => start(router, wanted, state_dir, devices),
+        Request::Restore { version: VERSION, wanted } => {
+            let restored = restore(wanted, &queues, devices);
+            if let Err(error) = &restored {
+                tracing::warn!("making the tap again: {error}");
+            }
+            let news = if matches!(restored, Ok(true)) { News::Tap } else { News::Links };
+            answer(done(restored.map(drop))).map(|()| news)
         }
+        Request::Queues { .. } | Request::Restore { .. } => {
+            answer(Answer::Version(VERSION)).map(|()| News::NoRouter)
+        }
+        Request::Runs(_) | Request::Failed => Err(io::ErrorKind::InvalidData.into()),
+    }
+}
+
+fn done(done: Result<()>) -> Answer {
+    done.map_or_else(|error| Answer::Refused(error.to_string()), |()| Answer::Done)
+}
+
+/// The start of a router.
+fn start(router: &OwnedFd, wanted: Wanted, state_dir: &Path, devices: &Devices) -> io::Result<News> {
+    let answer = |answer: Answer| send(router.as_fd(), &answer, &[]);
+    let before = match hand_over(router, wanted, devices) {
+        Ok(before) => before,
+        Err(error) => return answer(Answer::Refused(error.to_string())).map(|()| News::NoRouter),
     };
-    if let Err(error) = &done {
-        tracing::warn!("{}: {error}", if runs { "setting the host up" } else { "undoing a start" });
+    let (news, did) = match receive(router.as_fd(), STARTS_WITHIN) {
+        Ok(Some((Request::Runs(policy), _))) => (News::Router, set_up(wanted.mtu, state_dir, &policy)),
+        // It may live, and will not be told from one that runs.
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(News::Router),
+        Ok(_) | Err(_) => (News::NoRouter, before.restore(&mut devices.mtu())),
+    };
+    if let Err(error) = &did {
+        let what = if news == News::Router { "setting the host up" } else { "undoing a start" };
+        tracing::warn!("{what}: {error}");
     }
     // One that is gone needs no answer.
-    let _ = answer(done.map_or_else(|error| Answer::Refused(error.to_string()), |()| Answer::Done));
-    Ok(runs)
+    let _ = answer(done(did));
+    Ok(news)
+}
+
+/// Makes the tap of a router that runs again, unless it is there.
+fn restore(wanted: Wanted, queues: &[OwnedFd], devices: &Devices) -> Result<bool> {
+    let mut host = Netlink::open()?;
+    let mut mtu = devices.mtu();
+    *mtu = Some(wanted.mtu);
+    bridge::ensure(&mut host, wanted.mtu)?;
+    let was_gone = tap::restore_queues(&mut host, TAP, queues, wanted.mtu, wanted.offloads)?;
+    if was_gone {
+        devices.taps_restored.fetch_add(1, Ordering::Relaxed);
+        tracing::warn!("the tap was gone: made again");
+    }
+    Ok(was_gone)
 }
 
 /// Opens the queues and sends them; the keeper keeps none.
-fn hand_over(router: &OwnedFd, wanted: Wanted, mtu: &NetworkMtu) -> Result<Before> {
+fn hand_over(router: &OwnedFd, wanted: Wanted, devices: &Devices) -> Result<Before> {
     let mut host = Netlink::open()?;
-    let mut mtu = mtu.lock();
+    let mut mtu = devices.mtu();
     let before = Before::read(&mut host)?;
     *mtu = Some(wanted.mtu);
     let handed = bridge::ensure(&mut host, wanted.mtu)

@@ -182,6 +182,14 @@ impl Netlink {
         self.change("set the queue length of", link, |message| message.txqueuelen(packets))
     }
 
+    /// Gives an interface that is down a MAC.
+    ///
+    /// # Errors
+    /// When it is gone or the kernel refuses.
+    pub(crate) fn set_mac(&mut self, link: &Link, mac: MacAddr) -> Result<()> {
+        self.change("set the MAC of", link, |message| message.address(mac.0.to_vec()))
+    }
+
     fn change(
         &mut self,
         step: &'static str,

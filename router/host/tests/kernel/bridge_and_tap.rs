@@ -1,7 +1,7 @@
 //! Bridge and tap in the kernel, each test in a namespace of its own. Needs root.
 
 use std::fs;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use crate::common::{self, in_host, sysctl};
@@ -147,6 +147,43 @@ fn a_second_router_is_refused_and_takes_nothing_from_the_first() {
         assert!(error.to_string().contains("weave stop"), "{error}");
         let link = netlink.link(TAP).unwrap().unwrap();
         assert_eq!(link, first.link);
+    });
+}
+
+#[test]
+fn queues_of_a_deleted_tap_become_those_of_a_new_one() {
+    in_host(|netlink| {
+        let offloads = Offloads { tso: true, uso: false };
+        let bridge = bridge::ensure(netlink, MTU).unwrap();
+        let first = tap::open_queues(netlink, TAP, 3, MTU, offloads).unwrap();
+        let restore = |netlink: &mut Netlink| {
+            let was_gone = tap::restore_queues(netlink, TAP, &first.fds, MTU, offloads).unwrap();
+            let link = netlink.expect_link(TAP).unwrap();
+            assert!(link.up && link.running && link.controller == Some(bridge.index));
+            assert_eq!((link.mtu, link.tx_queue_len, link.tap_queues), (MTU, TX_QUEUE_LEN, Some(3)));
+            assert_eq!(common::tap_offloads(TAP), (true, false));
+            assert_eq!(sysctl("ipv6/conf/weave-tap/accept_ra"), "0");
+            was_gone
+        };
+        netlink.delete_link(&first.link).unwrap();
+        assert!(restore(netlink));
+        assert!(!restore(netlink), "it is there");
+        drop(first);
+        assert!(netlink.link(TAP).unwrap().is_some(), "it outlives its queues");
+    });
+}
+
+#[test]
+fn what_is_no_queue_of_the_tap_makes_none() {
+    in_host(|netlink| {
+        bridge::ensure(netlink, MTU).unwrap();
+        let other = tap::open_queues(netlink, "other", 1, MTU, Offloads::default()).unwrap();
+        let file = OwnedFd::from(std::fs::File::open("/dev/null").unwrap());
+        for (fds, words) in [(vec![], "0 queues"), (vec![file], "no queue"), (other.fds, "queue of other")] {
+            let error = tap::restore_queues(netlink, TAP, &fds, MTU, Offloads::default()).unwrap_err();
+            assert!(matches!(error, Error::Invalid { .. }) && error.to_string().contains(words), "{error}");
+            assert!(netlink.link(TAP).unwrap().is_none());
+        }
     });
 }
 

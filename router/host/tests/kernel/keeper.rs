@@ -8,7 +8,7 @@ use crate::common::engine::{FakeContainer, FakeEngine, Sandbox};
 use crate::common::{cidrs, in_host};
 use weave_host::attach::{AttachOptions, detach_all};
 use weave_host::bridge::BRIDGE;
-use weave_host::keeper::{KeeperConfig, NetworkMtu, News, NewsSender, news, run};
+use weave_host::keeper::{Devices, KeeperConfig, News, NewsSender, news, run};
 use weave_host::policy::HostPolicy;
 use weave_host::records::{Records, read_all};
 use weave_host::{Namespace, Netlink};
@@ -23,7 +23,7 @@ fn with_keeper<T>(state: &Path, engine: &FakeEngine, test: impl FnOnce(&NewsSend
         KeeperConfig { state_dir: state.into(), engine_host: engine.host(), policy, for_router: false };
     let (sender, news) = news();
     std::thread::scope(|scope| {
-        let keeper = scope.spawn(move || run(config, NetworkMtu::default(), news, || {}, |_| {}).unwrap());
+        let keeper = scope.spawn(move || run(config, Devices::default(), news, || {}, |_| {}).unwrap());
         let end = End(&sender);
         let done = test(&sender);
         drop(end);

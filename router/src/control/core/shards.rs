@@ -116,9 +116,39 @@ impl Core {
                 }
             }
             Report::ControlDatagram { datagram, source } => self.on_datagram(datagram.into_vec(), source),
+            Report::TapGone => self.on_tap_gone(),
             Report::Ended { shard, error } => {
                 let error = error.unwrap_or_else(|| "it ended by itself".into());
                 self.end.get_or_insert(Err(format!("shard {shard}: {error}")));
+            }
+        }
+    }
+
+    /// A shard found its queue without a device. The others do so, too, or are told in time.
+    fn on_tap_gone(&mut self) {
+        if self.tap_gone.is_none() {
+            tracing::warn!("the tap was deleted: the keeper is asked to make it again");
+            let reason = "it was deleted, the keeper makes it again".to_owned();
+            self.tap_gone = Some(tap::Gone { since: self.now(), reason });
+            rt::spawn(tap::restore(Arc::clone(&self.tap), self.events.clone()));
+        }
+    }
+
+    pub(super) fn on_tap_restored(&mut self, done: Result<(), String>) {
+        match done {
+            Ok(()) => {
+                tracing::info!("the tap is there again");
+                self.tap_gone = None;
+                self.command_all(|| Command::ReadTap);
+            }
+            Err(why) => {
+                let reason = format!(
+                    "it was deleted and the keeper cannot make it again: {why}; tried again each second"
+                );
+                if let Some(gone) = self.tap_gone.as_mut().filter(|gone| gone.reason != reason) {
+                    tracing::warn!("no_tap: {reason}");
+                    gone.reason = reason;
+                }
             }
         }
     }

@@ -85,7 +85,7 @@ families! {
     Counter GUARD_DROPPED = "weave_guard_dropped_total" []
         "Frames of containers that the guard dropped, as of at most 35 s ago; absent where it is off.";
     Counter HOST_REPAIRS = "weave_host_repairs_total" ["kind"]
-        "Times the keeper put right what others took or changed: device (bridge, ports, MTU, addresses of the host) or rules, as of at most 5 s ago; absent where it tells nothing.";
+        "Times the keeper put right what others took or changed: device (bridge, tap, ports, MTU, addresses of the host) or rules, as of at most 5 s ago; absent where it tells nothing.";
 
     // Links.
     Gauge LINK_UP = "weave_link_up" ["peer" "nickname"]

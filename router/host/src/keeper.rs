@@ -13,10 +13,10 @@ mod news;
 mod routers;
 mod watch;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -106,7 +106,7 @@ pub fn run(
     attachments_changed: impl Fn() + Send + Sync + 'static,
     found: impl Fn(&Findings),
 ) -> Result<()> {
-    let NewsReceiver { host: news, containers: of_containers } = news;
+    let NewsReceiver { host: news, containers: of_containers, to_containers } = news;
     if config.for_router && !await_router(&config.state_dir, &news) {
         return Ok(());
     }
@@ -122,6 +122,8 @@ pub fn run(
     let mut keeper = Keeper {
         config,
         devices,
+        attached: HashSet::new(),
+        to_containers,
         rules: None,
         found: Findings::default(),
         guard: None,
@@ -202,6 +204,9 @@ impl<F: Fn()> Telling<F> {
 struct Keeper {
     config: KeeperConfig,
     devices: Devices,
+    /// The hosts' ends of attachments the last time.
+    attached: HashSet<String>,
+    to_containers: SyncSender<News>,
     /// The rules as they were when they were put in place last, and what they lack.
     rules: Option<(String, Vec<Degraded>)>,
     /// How the host stood the last time.
@@ -246,10 +251,12 @@ impl Keeper {
     fn keep_interfaces(&mut self) -> Result<()> {
         let mut host = Netlink::open()?;
         let exposed = ExposedAddresses::open(&self.config.state_dir)?;
-        let mut known_mtu = self.devices.mtu();
+        let devices = self.devices.clone();
+        let mut known_mtu = devices.mtu();
         let links = host.links()?;
         let ports: Vec<&Link> =
             links.iter().filter(|link| link.name == TAP || is_host_interface(&link.name)).collect();
+        self.find_gone(&ports);
         let bridge = links.iter().find(|link| link.name == BRIDGE);
         if bridge.is_none() && ports.is_empty() && exposed.all().is_empty() {
             return Ok(());
@@ -294,6 +301,17 @@ impl Keeper {
         // The lock that `exposed` holds is that of the attachments.
         *repairs += keep_pairs(&mut host, &links, &records::read_all(&self.config.state_dir)?.0)?;
         Ok(())
+    }
+
+    /// An attachment whose host's end is gone was deleted, or its container has ended: which of them
+    /// is for the thread of the containers to find out.
+    fn find_gone(&mut self, ports: &[&Link]) {
+        let now: HashSet<String> = ports.iter().map(|port| port.name.clone()).collect();
+        if !self.attached.is_subset(&now) {
+            // News that waits is as good.
+            let _ = self.to_containers.try_send(News::Engine);
+        }
+        self.attached = now;
     }
 
     /// The firewall's rules: put in place again if they are not as they were; what they lack.

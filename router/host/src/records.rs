@@ -219,12 +219,17 @@ impl Records {
         let mut record = match (&before, &present) {
             (Some(record), Some(_)) => Record { namespace: id, ..record.clone() },
             (Some(record), None) if record.is_of_engine() => Record { namespace: id, ..record.clone() },
-            // The interface is there but nobody remembers it: take it up as it is.
+            // The interface is there: take up what of it nobody remembers.
             (None, Some(present)) => Record {
                 container: container.into(),
                 namespace: id,
                 mac: present.mac,
-                cidrs: present.cidrs.clone(),
+                cidrs: present
+                    .cidrs
+                    .iter()
+                    .filter(|cidr| !self.is_shared(container, id, cidr))
+                    .copied()
+                    .collect(),
                 mtu: None,
                 names: ContainerNames::default(),
             },
@@ -340,6 +345,23 @@ impl Records {
         Ok(detached)
     }
 
+    /// A container of an engine has ended, and others go on in its namespace: takes the addresses away
+    /// that none of them has, and remembers its own.
+    ///
+    /// # Errors
+    /// As [`detach`].
+    #[cfg(feature = "engine")]
+    pub(crate) fn leave(&mut self, host: &mut Netlink, record: &Record, namespace: &Namespace) -> Result<()> {
+        let is_its_own = |cidr: &&IpNet| !self.is_shared(&record.container, record.namespace, cidr);
+        let own: Vec<IpNet> = record.cidrs.iter().filter(is_its_own).copied().collect();
+        if !own.is_empty() {
+            detach(host, namespace, &own)?;
+        }
+        self.put(Record { namespace: NamespaceId::GONE, ..record.clone() })?;
+        self.ended.insert(record.container.clone());
+        self.renew_guard()
+    }
+
     /// A container of an engine that does not run gets exactly these addresses, in this order, when
     /// it runs again. Returns those it would have got; `None`: it runs, or nothing is remembered.
     ///
@@ -412,6 +434,12 @@ impl Records {
             }
         }
         Ok(())
+    }
+
+    /// Whether an address is remembered of another container in that namespace.
+    fn is_shared(&self, container: &str, id: NamespaceId, cidr: &IpNet) -> bool {
+        let mut others = self.records.iter();
+        others.any(|one| one.namespace == id && one.container != container && one.cidrs.contains(cidr))
     }
 
     /// What is remembered of a container.

@@ -56,6 +56,36 @@ fn a_detached_container_stays_detached_when_it_is_restarted() {
 }
 
 #[test]
+fn an_interface_that_is_deleted_on_the_host_is_made_again_at_once() {
+    let hosts = Engines::new(1, 0);
+    hosts.launch();
+    let container = hosts.weave_run(0, "10.2.1.1/24 10.2.2.1/24");
+    for _ in 0..2 {
+        hosts.ok(0, "ip link del $(ip -o link show master weave | grep -o 'vethw[0-9a-f]*' | head -1)");
+        hosts.wait_attached(&container, &["10.2.1.1/24", "10.2.2.1/24"]);
+    }
+}
+
+#[test]
+fn of_containers_that_share_a_namespace_one_that_ends_takes_its_own_addresses_only() {
+    let hosts = Engines::new(1, 0);
+    let lasting = hosts.weave_run(0, "10.2.1.1/24");
+    let ending = hosts.weave_run(0, &format!("10.2.1.2/24 --net container:{}", lasting.id));
+    let removed = hosts.weave_run(0, &format!("10.2.1.3/24 --net container:{}", lasting.id));
+    hosts.wait_attached(&lasting, &["10.2.1.1/24", "10.2.1.2/24", "10.2.1.3/24"]);
+    let interface = || hosts.ok(0, "ip -o link show master weave | grep vethw | cut -d: -f1");
+    let before = interface();
+    hosts.ok(0, &format!("docker stop -t 0 {}", ending.id));
+    hosts.wait_attached(&lasting, &["10.2.1.1/24", "10.2.1.3/24"]);
+    hosts.ok(0, &format!("docker rm -f {}", removed.id));
+    hosts.wait_attached(&lasting, &["10.2.1.1/24"]);
+    wait_records(&hosts, 2);
+    hosts.ok(0, &format!("docker start {}", ending.id));
+    hosts.wait_attached(&lasting, &["10.2.1.1/24", "10.2.1.2/24"]);
+    assert_eq!(interface(), before, "never taken");
+}
+
+#[test]
 fn a_label_attaches_a_container_without_a_command() {
     let hosts = Engines::new(1, 0);
     hosts.launch();

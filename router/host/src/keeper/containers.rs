@@ -275,8 +275,8 @@ impl Containers {
         let Some(_open) = gate.enter() else { return Ok(Vec::new()) };
         let mut records = Records::open(&self.state_dir)?;
         records.prune(host)?;
-        *changed |= detach_exited(host, &mut records, answers)?;
-        *changed |= forget_gone(host, &mut records, answers, &self.seen)?;
+        *changed |= self.detach_exited(host, &mut records, answers)?;
+        *changed |= self.forget_gone(host, &mut records, answers)?;
         *changed |= rename(&mut records, answers)?;
         forget_detached(&mut records, answers)?;
         let known: HashMap<ContainerId, bool> =
@@ -291,6 +291,77 @@ impl Containers {
             to_attach.extend(cidrs.map(|cidrs| (one.id.clone(), Some(cidrs))));
         }
         Ok(to_attach)
+    }
+
+    /// Takes the interfaces of containers that have ended, or run in another namespace by now: with
+    /// the last process the kernel takes a namespace away when it has time, which may be seconds
+    /// later, or never while somebody holds it, and until then names would stay.
+    fn detach_exited(&self, host: &mut Netlink, records: &mut Records, answers: &Answers) -> Result<bool> {
+        let mut changed = false;
+        for record in records.all().to_vec() {
+            if records.has_ended(&record) {
+                continue;
+            }
+            let has_gone =
+                |id: &ContainerId| answers.has_exited(id) || answers.has_left(id, record.namespace);
+            let Some(id) = id_of(&record).filter(has_gone) else { continue };
+            // It may have been started and attached since.
+            if answers.namespaces.get(&id) == Some(&record.namespace) {
+                changed |= self.take_interface(host, records, answers, &record)?;
+            }
+        }
+        if changed {
+            records.prune(host)?;
+        }
+        Ok(changed)
+    }
+
+    /// Forgets containers that the engine does not know any more. One that it never had in its list
+    /// is of another engine for all that is known, and forgotten when it has ended.
+    fn forget_gone(&self, host: &mut Netlink, records: &mut Records, answers: &Answers) -> Result<bool> {
+        let is_gone = |record: &&Record| {
+            id_of(record).is_some_and(|id| {
+                answers.is_unknown(&id) && (records.has_ended(record) || self.seen.contains(&id))
+            })
+        };
+        let gone: Vec<Record> = records.all().iter().filter(is_gone).cloned().collect();
+        for record in &gone {
+            if !records.has_ended(record) {
+                // Its namespace may linger.
+                self.take_interface(host, records, answers, record)?;
+            }
+            records.forget_ended(record)?;
+        }
+        Ok(!gone.is_empty())
+    }
+
+    /// Takes the interface of a container that is gone; where others that run share its namespace,
+    /// its addresses only. Whether there was one.
+    fn take_interface(
+        &self,
+        host: &mut Netlink,
+        records: &mut Records,
+        answers: &Answers,
+        record: &Record,
+    ) -> Result<bool> {
+        if let Some(shared) = self.shared_namespace(records, answers, record) {
+            return records.leave(host, record, &shared).map(|()| true);
+        }
+        let Some(link) = host.link(&record.host_interface())? else { return Ok(false) };
+        host.delete_link(&link)?;
+        Ok(true)
+    }
+
+    /// The namespace of a container, where another one runs in it that is attached, too
+    /// (`docker run --net container:…`).
+    fn shared_namespace(&self, records: &Records, answers: &Answers, record: &Record) -> Option<Namespace> {
+        let others = records.all().iter();
+        let others =
+            others.filter(|other| other.namespace == record.namespace && other.container != record.container);
+        others.filter_map(id_of).filter(|id| answers.runs(id)).find_map(|id| {
+            let namespace = Namespace::open(&NamespaceSpec::Pid(*self.processes.get(&id)?)).ok()?;
+            (namespace.id() == record.namespace).then_some(namespace)
+        })
     }
 
     /// Attaches as many as there is time for.
@@ -430,48 +501,4 @@ fn rename(records: &mut Records, answers: &Answers) -> Result<bool> {
         }
     }
     Ok(changed)
-}
-
-/// Takes the interfaces of containers that have ended, or run in another namespace by now: with the
-/// last process the kernel takes a namespace away when it has time, which may be seconds later, or
-/// never while somebody holds it, and until then names would stay.
-fn detach_exited(host: &mut Netlink, records: &mut Records, answers: &Answers) -> Result<bool> {
-    let mut changed = false;
-    for record in records.all().iter().filter(|record| !records.has_ended(record)) {
-        let has_gone = |id: &ContainerId| answers.has_exited(id) || answers.has_left(id, record.namespace);
-        let Some(id) = id_of(record).filter(has_gone) else { continue };
-        // It may have been started and attached since.
-        let is_as_asked = answers.namespaces.get(&id) == Some(&record.namespace);
-        if let Some(link) = host.link(&record.host_interface())?.filter(|_| is_as_asked) {
-            host.delete_link(&link)?;
-            changed = true;
-        }
-    }
-    if changed {
-        records.prune(host)?;
-    }
-    Ok(changed)
-}
-
-/// Forgets containers that the engine does not know any more. One that it never had in its list is
-/// of another engine for all that is known, and forgotten when it has ended.
-fn forget_gone(
-    host: &mut Netlink,
-    records: &mut Records,
-    answers: &Answers,
-    seen: &HashSet<ContainerId>,
-) -> Result<bool> {
-    let is_gone = |record: &&Record| {
-        id_of(record)
-            .is_some_and(|id| answers.is_unknown(&id) && (records.has_ended(record) || seen.contains(&id)))
-    };
-    let gone: Vec<Record> = records.all().iter().filter(is_gone).cloned().collect();
-    for record in &gone {
-        // Its namespace may linger.
-        if let Some(link) = host.link(&record.host_interface())?.filter(|_| !records.has_ended(record)) {
-            host.delete_link(&link)?;
-        }
-        records.forget_ended(record)?;
-    }
-    Ok(!gone.is_empty())
 }

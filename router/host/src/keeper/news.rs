@@ -45,6 +45,8 @@ pub struct NewsSender {
 pub struct NewsReceiver {
     pub(super) host: Receiver<News>,
     pub(super) containers: Receiver<News>,
+    /// What the host's side finds that concerns containers.
+    pub(super) to_containers: SyncSender<News>,
 }
 
 /// Both ends.
@@ -52,7 +54,9 @@ pub struct NewsReceiver {
 pub fn news() -> (NewsSender, NewsReceiver) {
     let (host, of_host) = sync_channel(WAITING);
     let (containers, of_containers) = sync_channel(WAITING);
-    (NewsSender { host, containers }, NewsReceiver { host: of_host, containers: of_containers })
+    let to_containers = containers.clone();
+    let sender = NewsSender { host, containers };
+    (sender, NewsReceiver { host: of_host, containers: of_containers, to_containers })
 }
 
 impl NewsSender {

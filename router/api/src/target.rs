@@ -45,6 +45,17 @@ impl Target {
             TargetHost::Name(_) => None,
         }
     }
+
+    /// All ways to write the same: with and without its port, where that is `default_port`.
+    #[must_use]
+    pub fn spellings(self, default_port: u16) -> Vec<Self> {
+        match self.port.unwrap_or(default_port) {
+            port if port == default_port => {
+                vec![Self { port: None, ..self.clone() }, Self { port: Some(port), ..self }]
+            }
+            _ => vec![self],
+        }
+    }
 }
 
 impl From<SocketAddr> for Target {

@@ -48,6 +48,9 @@ pub struct Record {
     /// MTU of the host's end, bytes; `None`: it was attached by a program that did not remember it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mtu: Option<u32>,
+    /// The user wants its addresses although somebody else may have them.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub forced: bool,
     /// What it is called.
     #[serde(default, skip_serializing_if = "ContainerNames::is_empty")]
     pub names: ContainerNames,
@@ -231,6 +234,7 @@ impl Records {
                     .copied()
                     .collect(),
                 mtu: None,
+                forced: false,
                 names: ContainerNames::default(),
             },
             // Left over from another namespace of this number.
@@ -243,10 +247,12 @@ impl Records {
                     mac,
                     cidrs: Vec::new(),
                     mtu: None,
+                    forced: false,
                     names,
                 }
             }
         };
+        record.forced |= options.probe.is_none();
         let bridge_mtu = mtu_of(host.link(BRIDGE)?.as_ref());
         record.mtu = Some(choose_mtu(options, present.as_ref().map(|present| present.mtu), bridge_mtu));
         for cidr in &cidrs {

@@ -547,6 +547,8 @@ impl Core {
                     .ok_or_else(|| Problem::new(Code::TooLarge, what, why, "forget some"))
             }
             Request::Forget { peers } => {
+                let port = self.config.port;
+                let peers: Vec<Target> = peers.into_iter().flat_map(|peer| peer.spellings(port)).collect();
                 let addresses = self.dialler.forget(&peers);
                 let recent: Vec<_> = addresses.iter().map(|at| Target::from(*at)).collect();
                 self.recent.retain(|known| !peers.contains(known) && !recent.contains(known));

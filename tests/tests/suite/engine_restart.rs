@@ -15,6 +15,18 @@ fn a_container_that_is_restarted_is_attached_again() {
 }
 
 #[test]
+fn an_address_that_was_taken_by_force_is_taken_again() {
+    let hosts = Engines::new(1, 0);
+    hosts.ok(0, "ip link add under type veth peer other && ip addr add 10.2.1.9/24 dev under");
+    let container = hosts.docker_run(0, "");
+    let refused = hosts.sh(0, &format!("weave attach 10.2.1.9/24 {}", container.id));
+    assert!(refused.stderr.contains("10.2.1.9 is in use by interface under"), "{}", refused.stderr);
+    hosts.ok(0, &format!("weave attach --force 10.2.1.9/24 {}", container.id));
+    hosts.ok(0, &format!("docker restart -t 0 {}", container.id));
+    hosts.wait_attached(&container, &["10.2.1.9/24"]);
+}
+
+#[test]
 fn containers_are_attached_again_after_a_crash_of_the_engine() {
     let mut hosts = Engines::new(1, 0);
     // An engine that starts stops what it finds, and waits for it: not long.

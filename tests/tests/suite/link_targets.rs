@@ -62,7 +62,9 @@ fn a_target_is_dialled_by_connect_replaced_and_forgotten_and_the_live_link_stays
         || format!("{:#?}", world.status(1).targets),
         || state(1) == TargetState::Connected,
     );
-    world.weave(1, &["forget", NOBODY, &peer]).ok();
+    // The port is that of the network, said or not.
+    let with_port = format!("{peer}:{}", world.status(1).port);
+    world.weave(1, &["forget", NOBODY, &with_port]).ok();
     assert!(targets(&world, 1).is_empty());
     assert!(world.link(1).is_some(), "a live link was ended by forget");
     assert_eq!(world.status(1).counters["links_lost"], 0);

@@ -382,15 +382,15 @@ impl Containers {
         let begin = Instant::now();
         while let Some((id, labelled)) = rest.next_if(|_| begin.elapsed() < HELD_MAX) {
             let record = records.all().iter().find(|record| record.container == id.as_str());
-            let cidrs = match (record, labelled) {
-                (Some(record), _) if records.has_ended(record) => record.cidrs.clone(),
-                (None, Some(labelled)) if !is_detached(&records, &id) => labelled,
+            let (cidrs, forced) = match (record, labelled) {
+                (Some(record), _) if records.has_ended(record) => (record.cidrs.clone(), record.forced),
+                (None, Some(labelled)) if !is_detached(&records, &id) => (labelled, false),
                 // Attached or detached since.
                 (Some(_) | None, _) => continue,
             };
             // Of one that was not asked for there will be news.
             if let Some(found) = answers.found.get(&id) {
-                *changed |= self.attach(found, host, &mut records, &id, &cidrs);
+                *changed |= self.attach(found, host, &mut records, &id, &cidrs, forced);
             }
         }
         drop((records, open));
@@ -423,8 +423,9 @@ impl Containers {
         records: &mut Records,
         id: &ContainerId,
         cidrs: &[IpNet],
+        forced: bool,
     ) -> bool {
-        let options = AttachOptions { mac: None, mtu: None, probe: Some(PROBE_WAIT) };
+        let options = AttachOptions { mac: None, mtu: None, probe: (!forced).then_some(PROBE_WAIT) };
         let found = match found {
             Ok(found) => found,
             Err(error) => {

@@ -3,6 +3,7 @@
 mod watch;
 
 use clap::{Args, ValueEnum};
+use weave_api::keeper::{self, Keeper};
 use weave_api::{Client, Status, client::TIME_LIMIT};
 
 use super::dns;
@@ -98,7 +99,9 @@ fn dns_summary(environment: &Environment) -> Result<String> {
         Ok(status) => Some(Ok(status)),
         Err(error) => dns::settings(environment)?.enabled.then_some(Err(error)),
     };
-    Ok(text::dns(sidecar, &dns::own_names(environment)?))
+    // One of which nothing is known may run.
+    let is_kept = !matches!(keeper::look(&run_dir), Ok(Keeper::Absent));
+    Ok(text::dns(sidecar, is_kept, &dns::own_names(environment)?))
 }
 
 /// The state of the router.

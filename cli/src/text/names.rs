@@ -10,8 +10,9 @@ use super::peer;
 use super::summary::NAME_WIDTH;
 use crate::commands::dns::shown;
 
-/// The block of the DNS, if it is to run, and a line for each name of this host.
-pub fn dns(sidecar: Option<std::io::Result<SidecarStatus>>, own: &[OwnName]) -> String {
+/// The block of the DNS, if it is to run, and a line for each name of this host. `is_kept`: there is
+/// a keeper that starts it again.
+pub fn dns(sidecar: Option<std::io::Result<SidecarStatus>>, is_kept: bool, own: &[OwnName]) -> String {
     let mut text = String::new();
     let mut line = |name: &str, value: &dyn std::fmt::Display| {
         let _ = writeln!(text, "{name:>NAME_WIDTH$}: {}", OneLine(&value.to_string()));
@@ -20,7 +21,12 @@ pub fn dns(sidecar: Option<std::io::Result<SidecarStatus>>, own: &[OwnName]) -> 
         None => {}
         Some(Err(error)) => {
             line("Service", &"dns");
-            line("State", &format_args!("does not answer ({error}); it is started again"));
+            let remedy = if is_kept {
+                "it is started again"
+            } else {
+                "no keeper runs that starts it again: `weave launch-dns` starts both"
+            };
+            line("State", &format_args!("does not answer ({error}); {remedy}"));
         }
         Some(Ok(status)) => {
             line("Service", &"dns");
@@ -101,7 +107,7 @@ mod tests {
             address: "10.2.1.1".parse().unwrap(),
             container: "0123456789abcdef".repeat(4),
         };
-        assert_eq!(dns(None, &[own]), "\n0123456789ab 10.2.1.1 a.weave.local.\n");
-        assert_eq!(dns(None, &[]), "");
+        assert_eq!(dns(None, true, &[own]), "\n0123456789ab 10.2.1.1 a.weave.local.\n");
+        assert_eq!(dns(None, true, &[]), "");
     }
 }

@@ -296,6 +296,26 @@ fn without_a_keeper_a_deleted_tap_is_named_until_one_runs_again() {
     assert!(router.is_alive(), "{}", world.log(0));
 }
 
+#[test]
+fn a_dns_that_nobody_starts_again_or_asks_is_told() {
+    let world = World::new(Options::clear().bare(1));
+    world.weave(0, &["launch", "--no-dns"]).ok();
+    let elsewhere = world.weave(0, &["launch-dns", "--listen", "192.0.2.77"]).ok();
+    assert!(elsewhere.stderr.contains("192.0.2.77 is no address of this host"), "{}", elsewhere.stderr);
+    let here = world.weave(0, &["launch-dns", "--listen", "127.0.0.1"]).ok();
+    assert_eq!(here.stderr, "");
+    wait_until(SEEN_WITHIN, || "no DNS is seen".into(), || world.status(0).dns.is_some());
+    let run_dir = world.host(0).run_dir();
+    let dns = weave_api::sidecar::status(&run_dir, SEEN_WITHIN).unwrap();
+    for pid in [keeper(&world).pid, dns.pid] {
+        kill(Pid::from_raw(pid.cast_signed()), Signal::SIGKILL).unwrap();
+    }
+    let status = || world.weave(0, &["status"]).ok().stdout;
+    wait_until(SEEN_WITHIN, status, || status().contains("no keeper runs that starts it again"));
+    world.weave(0, &["launch-dns"]).ok();
+    wait_until(SEEN_WITHIN, status, || !status().contains("does not answer"));
+}
+
 /// The MTU of the host's end is that of the attachment, which may have one of its own; a container's
 /// end is its owner's.
 #[test]

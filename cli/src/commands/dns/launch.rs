@@ -83,7 +83,18 @@ pub fn run(arguments: &Arguments, environment: &Environment) -> Result<()> {
     }
     change(new, environment)?;
     keeper::ensure(environment);
+    if let Some(address) = arguments.listen.filter(|address| !is_ours(*address)) {
+        output::warn(format_args!("{address} is no address of this host: nobody can ask there until it is"));
+    }
     Ok(())
+}
+
+/// Whether an interface of this host has the address, as far as can be seen.
+fn is_ours(address: IpAddr) -> bool {
+    let known = Netlink::open().and_then(|mut host| host.addresses());
+    address.is_loopback()
+        || address.is_unspecified()
+        || known.map_or(true, |all| all.iter().any(|one| one.cidr.addr() == address))
 }
 
 /// Is the sidecar with these settings, in place of one that runs. The keeper starts another if this

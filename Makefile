@@ -16,7 +16,7 @@ all: ## the executable, target/release/weave
 	$(CARGO) build --release --locked -p weave
 
 demo: all ## two hosts and two containers on this machine, measured
-	target/release/weave demo
+	$(TARGET)/release/weave demo
 
 test: ## installs what is missing, runs every test but the long ones
 	@scripts/install-deps
@@ -40,7 +40,7 @@ test-long: ## the tests that take long: half a minute each, or many of one kind
 # A release: test builds remember every key, to know a nonce that comes twice.
 soak: all ## churn of links, containers, names and keys for ten minutes: nothing may grow
 	@scripts/install-deps
-	WEAVE_BIN=$(CURDIR)/target/release/weave WEAVE_SOAK_SECONDS=600 $(CARGO) nextest run --workspace --locked --profile soak
+	WEAVE_BIN=$(abspath $(TARGET))/release/weave WEAVE_SOAK_SECONDS=600 $(CARGO) nextest run --workspace --locked --profile soak
 
 test-memory: ## fault and hostile tests with 192 MiB for all daemons of a host together
 	@scripts/install-deps
@@ -65,13 +65,13 @@ test-deb: deb ## installs that in a root of its own, boots and removes it; minut
 
 sim: ## meshes of simulated hosts under faults, seed after seed, for half an hour
 	$(CARGO) build --release --locked -p weave-sim
-	target/release/weave-sim run --seeds 1000000 --minutes 30
-	target/release/weave-sim cuts --cuts 10000
+	$(TARGET)/release/weave-sim run --seeds 1000000 --minutes 30
+	$(TARGET)/release/weave-sim cuts --cuts 10000
 
 bench: ## this router and others side by side; a table
 	@scripts/install-deps bench
 	$(CARGO) build --release --locked -p weave -p weave-perf
-	target/release/weave-perf ab
+	$(TARGET)/release/weave-perf ab
 
 lint: ## formatting and lints, as CI runs them
 	$(CARGO) fmt --all --check

@@ -163,7 +163,7 @@ fn await_router(state_dir: &Path, news: &Receiver<News>) -> bool {
     let deadline = Instant::now() + ROUTER_WITHIN;
     loop {
         match news.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
-            Ok(News::Router | News::Tap) => return true,
+            Ok(News::Router) => return true,
             Ok(News::Stop) | Err(RecvTimeoutError::Disconnected) => return false,
             Ok(News::NoRouter) | Err(RecvTimeoutError::Timeout) => return has_work(state_dir),
             Ok(News::Engine | News::Links | News::Firewall) => {}

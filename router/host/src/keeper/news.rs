@@ -27,8 +27,6 @@ pub enum News {
     Router,
     /// One did not start.
     NoRouter,
-    /// The tap of a router that runs was deleted and made again.
-    Tap,
     /// The keeper is to end.
     Stop,
 }
@@ -69,7 +67,7 @@ impl NewsSender {
         match what {
             News::Engine => {}
             News::Links | News::Firewall => drop(self.host.try_send(what)),
-            News::Router | News::NoRouter | News::Tap | News::Stop => drop(self.host.send(what)),
+            News::Router | News::NoRouter | News::Stop => drop(self.host.send(what)),
         }
     }
 }

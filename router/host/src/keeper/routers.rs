@@ -90,8 +90,7 @@ fn serve(router: &OwnedFd, state_dir: &Path, devices: &Devices) -> io::Result<Ne
             if let Err(error) = &restored {
                 tracing::warn!("making the tap again: {error}");
             }
-            let news = if matches!(restored, Ok(true)) { News::Tap } else { News::Links };
-            answer(done(restored.map(drop))).map(|()| news)
+            answer(done(restored)).map(|()| News::Links)
         }
         Request::Queues { .. } | Request::Restore { .. } => {
             answer(Answer::Version(VERSION)).map(|()| News::NoRouter)
@@ -127,17 +126,16 @@ fn start(router: &OwnedFd, wanted: Wanted, state_dir: &Path, devices: &Devices) 
 }
 
 /// Makes the tap of a router that runs again, unless it is there.
-fn restore(wanted: Wanted, queues: &[OwnedFd], devices: &Devices) -> Result<bool> {
+fn restore(wanted: Wanted, queues: &[OwnedFd], devices: &Devices) -> Result<()> {
     let mut host = Netlink::open()?;
     let mut mtu = devices.mtu();
     *mtu = Some(wanted.mtu);
     bridge::ensure(&mut host, wanted.mtu)?;
-    let was_gone = tap::restore_queues(&mut host, TAP, queues, wanted.mtu, wanted.offloads)?;
-    if was_gone {
+    if tap::restore_queues(&mut host, TAP, queues, wanted.mtu, wanted.offloads)? {
         devices.taps_restored.fetch_add(1, Ordering::Relaxed);
         tracing::warn!("the tap was gone: made again");
     }
-    Ok(was_gone)
+    Ok(())
 }
 
 /// Opens the queues and sends them; the keeper keeps none.

@@ -184,6 +184,15 @@ enum Command {
         #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u8).range(2..=demo::HOSTS_MAX))]
         hosts: u8,
     },
+    /// Keep bridge, addresses, firewall rules and attachments as they were set up; the commands that need it start it
+    Keeper {
+        /// Started by a router that starts: keep nothing before it runs
+        #[arg(long, hide = true)]
+        for_router: bool,
+        /// After an upgrade: start keeper and DNS anew, with this executable
+        #[arg(long, conflicts_with = "for_router")]
+        renew: bool,
+    },
     /// Print the completions for a shell
     Completions {
         /// bash, elvish, fish, powershell or zsh
@@ -192,15 +201,6 @@ enum Command {
     /// Print the version
     Version,
 
-    #[command(hide = true)]
-    Keeper {
-        /// Started by a router that starts: keep nothing before it runs
-        #[arg(long)]
-        for_router: bool,
-        /// After an upgrade: start keeper and DNS anew, with this executable
-        #[arg(long, conflicts_with = "for_router")]
-        renew: bool,
-    },
     /// Write the manual pages, one for each command; for packages
     #[command(hide = true)]
     Man {

@@ -82,6 +82,7 @@ pub(crate) fn run(setup: Setup, ready: impl FnOnce() + 'static) -> Result<End, S
             .try_clone()
             .map_err(|error| format!("cannot send from the mesh port: {error}"))?;
         let config = Arc::clone(&setup.config);
+        let (look_beside, looks) = rt::bounded(1);
         let mut core = core::Core::new(
             core::Parts {
                 local: setup.local,
@@ -96,6 +97,7 @@ pub(crate) fn run(setup: Setup, ready: impl FnOnce() + 'static) -> Result<End, S
                 degraded: setup.degraded,
                 events: events.clone(),
                 told,
+                look_beside,
             },
             &setup.targets,
             setup.recent,
@@ -108,7 +110,7 @@ pub(crate) fn run(setup: Setup, ready: impl FnOnce() + 'static) -> Result<End, S
         if let Some(listener) = http {
             rt::spawn(http::serve(rt::TcpListener::new(listener), Arc::clone(&config), events.clone()));
         }
-        rt::spawn(beside::watch(config, events.clone()));
+        rt::spawn(beside::watch(config, looks, events.clone()));
         if let Some(every) = watchdog::every() {
             rt::spawn(watchdog::run(every, events.clone()));
         }

@@ -3,6 +3,7 @@
 
 mod host;
 mod peer;
+mod remedies;
 mod router;
 mod underlay;
 

@@ -7,11 +7,13 @@ use weave_host::address::check_cidrs;
 use weave_host::detached::DetachedRun;
 use weave_host::engine::{Engine, check_name};
 use weave_host::names::ContainerNames;
+use weave_host::records;
 use weave_host::{Namespace, NamespaceSpec};
 
 use crate::cidr;
 use crate::environment::Environment;
 use crate::failure::{Failure, Result};
+use crate::output;
 
 /// A container, as the user named it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,7 +34,35 @@ pub struct Opened {
     /// What it is called, if an engine knows it: it may run again.
     pub called: Option<ContainerNames>,
     /// This run of it, if its label attaches it.
-    pub run: Option<DetachedRun>,
+    run: Option<DetachedRun>,
+}
+
+impl Opened {
+    /// The runs of containers in this namespace that their labels attach, whichever way it was named.
+    ///
+    /// # Errors
+    /// When the records cannot be read. What the engine does not tell is a warning: a namespace can be
+    /// detached without it.
+    pub fn runs(&self, environment: &Environment) -> Result<Vec<DetachedRun>> {
+        let failed = |error: weave_host::Error| Failure::because("cannot look for labels", error);
+        let (records, _) = records::read_all(&environment.state_dir()?).map_err(failed)?;
+        let others = records.iter().filter(|record| {
+            record.is_of_engine() && record.namespace == self.namespace.id() && record.container != self.name
+        });
+        let mut runs: Vec<DetachedRun> = self.run.iter().cloned().collect();
+        for other in others {
+            let host = environment.engine_host()?;
+            match Engine::new(&host).and_then(|engine| engine.find(&other.container)) {
+                Ok(container) => runs.extend(container.detached_run()),
+                Err(weave_host::Error::NoContainer { .. }) => {}
+                Err(error) => output::warn(format_args!(
+                    "if {:.12} has a label with addresses, the keeper attaches it again: {error}",
+                    other.container
+                )),
+            }
+        }
+        Ok(runs)
+    }
 }
 
 impl Container {

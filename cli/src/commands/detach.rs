@@ -16,11 +16,10 @@ pub fn run(arguments: &AddressArguments, environment: &Environment) -> Result<()
     root::require("detach")?;
     let failed = |error: weave_host::Error| addressed.failure("detach", &error);
     let opened = addressed.open("detach", environment)?;
+    let runs = opened.runs(environment)?;
     let mut host = Netlink::open().map_err(failed)?;
     let mut records = open_records(environment)?;
-    records
-        .detach(&mut host, &opened.name, &opened.namespace, &addressed.cidrs, opened.run.as_ref())
-        .map_err(failed)?;
+    records.detach(&mut host, &opened.name, &opened.namespace, &addressed.cidrs, &runs).map_err(failed)?;
     drop(records);
     failpoint("tell the router");
     publish::tell(environment)?;

@@ -87,8 +87,11 @@ pub fn run(environment: &Environment, for_router: bool) -> Result<()> {
         dns::publish::write(&of_names, &state_dir);
         tell_router(&of_names);
     };
-    keep(config, devices, news, names_changed, |found| tell(&run_dir, &standing(&own, found)))
-        .map_err(refused)?;
+    let found = |found: &Findings| {
+        tell(&run_dir, &standing(&own, found));
+        tell_router(&run_dir);
+    };
+    keep(config, devices, news, names_changed, found).map_err(refused)?;
     let _ = std::fs::remove_file(weave_api::keeper::file(&run_dir));
     Ok(())
 }
@@ -107,7 +110,7 @@ fn standing(own: &KeeperStatus, found: &Findings) -> KeeperStatus {
         firewall: found.firewall.map(|firewall| firewall.to_string()),
         guard: found.guard_dropped.map(|dropped| GuardStatus { dropped }),
         repairs: KeeperRepairs { devices: found.repairs.devices, rules: found.repairs.rules },
-        degraded: found.degraded.iter().map(state).collect(),
+        degraded: found.degraded.iter().chain(&found.not_attached).map(state).collect(),
         ..own.clone()
     }
 }

@@ -6,6 +6,7 @@ use ipnet::IpNet;
 use weave_host::attach::AttachOptions;
 use weave_host::engine::{Engine, EngineContainer};
 use weave_host::exposed;
+use weave_host::records::Record;
 
 use super::attach::{attach, open_records};
 use super::container::{self, Container, Opened};
@@ -78,27 +79,40 @@ struct Undo<'a> {
 }
 
 impl Undo<'_> {
-    /// Puts addresses back and stops what did not run.
+    /// Stops what did not run, and only then puts addresses back: the keeper would attach with those
+    /// what is about to end.
     fn after(&self, failure: Failure) -> Failure {
-        let restored = self.restore();
+        let mut has_ended = false;
         if self.known.pid.is_none() {
             let stop = ["stop", "-t", STOPPED_WITHIN, self.name].map(OsStr::new);
-            if !docker(stop.into_iter()).is_ok_and(|ran| ran.status.success()) {
+            has_ended = docker(stop.into_iter()).is_ok_and(|ran| ran.status.success());
+            if !has_ended {
                 output::warn(format_args!("container {} runs and is not attached: stop it", self.name));
             }
-            // The keeper may have attached it in between.
-            if !restored {
-                self.restore();
-            }
+        }
+        if let Err(error) = self.put_back(has_ended) {
+            output::warn(error);
         }
         failure
     }
 
-    /// False if the addresses could not be put back.
-    fn restore(&self) -> bool {
-        let Some(before) = &self.before else { return true };
-        let restored = remember(self.known.id.as_str(), before, self.environment);
-        matches!(restored, Ok(Ok(Some(_))))
+    fn put_back(&self, has_ended: bool) -> Result<()> {
+        let what = format_args!("cannot give {} its former addresses", self.name);
+        let failed = |error: weave_host::Error| Failure::because(what, error);
+        let mut records = open_records(self.environment)?;
+        let mut host = weave_host::Netlink::open().map_err(failed)?;
+        let id = self.known.id.as_str();
+        // The keeper may have attached it in between.
+        let attached = records.all().iter().find(|record| record.container == id);
+        let is_alone = |record: &&Record| {
+            let mut others = records.all().iter().filter(|other| other.container != id);
+            others.all(|other| other.namespace != record.namespace)
+        };
+        if let Some(record) = attached.filter(|_| has_ended).filter(is_alone) {
+            records.take_interface(&mut host, record).map_err(failed)?;
+        }
+        let Some(before) = &self.before else { return Ok(()) };
+        records.remember(&mut host, id, before).map(drop).map_err(failed)
     }
 }
 
@@ -159,7 +173,7 @@ fn take_others(opened: &Opened, cidrs: &[IpNet], environment: &Environment) -> R
         .map(|record| record.cidrs.iter().filter(|cidr| !cidrs.contains(cidr)).copied().collect())
         .unwrap_or_default();
     if !others.is_empty() {
-        records.detach(&mut host, &opened.name, &opened.namespace, &others, None).map_err(failed)?;
+        records.detach(&mut host, &opened.name, &opened.namespace, &others, &[]).map_err(failed)?;
         drop(records);
         super::dns::publish::tell(environment)?;
     }

@@ -9,6 +9,7 @@
 //! makes a tap that was deleted again of those of a router that runs.
 
 mod containers;
+mod namespaces;
 mod news;
 mod routers;
 mod watch;
@@ -33,6 +34,7 @@ use crate::policy::HostPolicy;
 use crate::records::{self, Record, Records};
 use crate::tap::TAP;
 use containers::{Containers, Gate};
+use namespaces::Namespaces;
 use news::{Looks, next};
 pub use news::{News, NewsReceiver, NewsSender, news};
 pub use routers::{Devices, serve_routers};
@@ -76,6 +78,8 @@ pub struct Findings {
     pub guard_dropped: Option<u64>,
     /// What works, but worse than it could.
     pub degraded: Vec<Degraded>,
+    /// Containers of the engine that should be attached and cannot be.
+    pub not_attached: Option<Degraded>,
     /// What was put right.
     pub repairs: Repairs,
 }
@@ -106,7 +110,7 @@ pub fn run(
     attachments_changed: impl Fn() + Send + Sync + 'static,
     found: impl Fn(&Findings),
 ) -> Result<()> {
-    let NewsReceiver { host: news, containers: of_containers, to_containers } = news;
+    let NewsReceiver { host: news, containers: of_containers, to_host, to_containers } = news;
     if config.for_router && !await_router(&config.state_dir, &news) {
         return Ok(());
     }
@@ -117,12 +121,24 @@ pub fn run(
     });
     let gate = Arc::new(Gate::default());
     let containers = Containers::new(config.state_dir.clone(), config.engine_host.clone(), Arc::clone(&gate));
-    let told = Arc::clone(&telling);
-    containers.keep_on(of_containers, move |changed| told.tell(changed))?;
+    let not_attached: Arc<Mutex<Option<Degraded>>> = Arc::default();
+    let (told, known) = (Arc::clone(&telling), Arc::clone(&not_attached));
+    containers.keep_on(of_containers, move |changed, now| {
+        if changed {
+            told.tell(true);
+        }
+        let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
+        if *known != now {
+            *known = now;
+            // It is told with the next look; news that waits is as good.
+            let _ = to_host.try_send(News::Links);
+        }
+    })?;
     let mut keeper = Keeper {
         config,
         devices,
         attached: HashSet::new(),
+        namespaces: Namespaces::default(),
         to_containers,
         rules: None,
         found: Findings::default(),
@@ -139,6 +155,7 @@ pub fn run(
         if due.contains(&News::Firewall) {
             now = keeper.keep_firewall();
         }
+        now.not_attached.clone_from(&not_attached.lock().unwrap_or_else(PoisonError::into_inner));
         now.repairs = keeper.repairs;
         now.repairs.devices += keeper.devices.taps_restored();
         if keeper.found != now {
@@ -206,6 +223,7 @@ struct Keeper {
     devices: Devices,
     /// The hosts' ends of attachments the last time.
     attached: HashSet<String>,
+    namespaces: Namespaces,
     to_containers: SyncSender<News>,
     /// The rules as they were when they were put in place last, and what they lack.
     rules: Option<(String, Vec<Degraded>)>,
@@ -244,12 +262,15 @@ impl Keeper {
         for state in self.found.degraded.iter().filter(|state| !degraded.contains(state)) {
             tracing::info!("{} is over", state.name);
         }
-        Findings { firewall, guard_dropped, degraded, repairs: self.repairs }
+        Findings { firewall, guard_dropped, degraded, not_attached: None, repairs: self.repairs }
     }
 
     /// Bridge, its ports, the host's addresses on it, and the MTU of the host's ends of attachments.
     fn keep_interfaces(&mut self) -> Result<()> {
         let mut host = Netlink::open()?;
+        let links = host.links()?;
+        // Before anybody forgets those that have no interface.
+        self.repairs.devices += self.namespaces.keep(&self.config.state_dir, &mut host, &links)?;
         let exposed = ExposedAddresses::open(&self.config.state_dir)?;
         let devices = self.devices.clone();
         let mut known_mtu = devices.mtu();

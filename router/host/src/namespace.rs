@@ -7,6 +7,7 @@ use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::net::UnixDatagram;
 use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -209,6 +210,20 @@ impl Namespace {
     #[must_use]
     pub fn id(&self) -> NamespaceId {
         self.id
+    }
+
+    /// A number that the kernel gives no other namespace until it is started anew (`SO_NETNS_COOKIE`,
+    /// socket(7), from Linux 5.14).
+    ///
+    /// # Errors
+    /// When the namespace cannot be entered, or the kernel does not tell.
+    pub fn cookie(&self) -> Result<u64> {
+        let told = |error| Error::kernel("ask for the cookie of", &self.label, error);
+        self.run(|| {
+            let socket = UnixDatagram::unbound()?;
+            sys::netns_cookie(socket.as_fd())
+        })?
+        .map_err(told)
     }
 
     /// A path other processes can open while this value lives.

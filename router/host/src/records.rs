@@ -315,7 +315,7 @@ impl Records {
     }
 
     /// Detaches, as [`detach`] does, and remembers what is left; of a container that has nothing left
-    /// this run, so that its label does not attach it again.
+    /// its run, if it is one of `runs`, so that its label does not attach it again.
     ///
     /// # Errors
     /// As [`detach`].
@@ -325,7 +325,7 @@ impl Records {
         container: &str,
         namespace: &Namespace,
         cidrs: &[IpNet],
-        run: Option<&DetachedRun>,
+        runs: &[DetachedRun],
     ) -> Result<Detached> {
         self.prune(host)?;
         let detached = detach(host, namespace, cidrs)?;
@@ -341,7 +341,7 @@ impl Records {
                 self.put(record)?;
                 continue;
             }
-            if let Some(run) = run.filter(|_| record.container == container) {
+            if let Some(run) = runs.iter().find(|run| run.container == record.container) {
                 // While the record is there nobody asks the label.
                 self.detached.put(run.clone())?;
             }
@@ -388,6 +388,16 @@ impl Records {
         let Some(record) = ended.cloned() else { return Ok(None) };
         self.put(Record { cidrs, ..record.clone() })?;
         Ok(Some(record.cidrs))
+    }
+
+    /// Takes the interface of a container that has ended: with its last process the kernel takes a
+    /// namespace away when it has time, which may be seconds later. False if there is none.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn take_interface(&self, host: &mut Netlink, record: &Record) -> Result<bool> {
+        let Some(link) = host.link(&record.host_interface())? else { return Ok(false) };
+        host.delete_link(&link).map(|()| true)
     }
 
     /// Changes what a container is called. False if it is not attached.

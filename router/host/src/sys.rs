@@ -36,6 +36,24 @@ pub(crate) fn pidfd_signal(pidfd: BorrowedFd<'_>, signal: libc::c_int) -> io::Re
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
+/// The cookie of the network namespace that a socket was made in.
+pub(crate) fn netns_cookie(socket: BorrowedFd<'_>) -> io::Result<u64> {
+    let mut cookie = 0_u64;
+    let mut length = mem::size_of_val(&cookie) as libc::socklen_t;
+    // SAFETY: both pointers are to values that live through the call, and `length` is the size of the
+    // first, which any 8 bytes are a valid value of.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_NETNS_COOKIE,
+            (&raw mut cookie).cast(),
+            &raw mut length,
+        )
+    };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(cookie) }
+}
+
 /// How many entries each legacy table of the firewall has, of the tables in use. Asking for
 /// one that is not in use would load it.
 #[cfg(feature = "engine")]

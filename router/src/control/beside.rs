@@ -13,8 +13,10 @@ use weave_api::keeper::{self, Keeper, KeeperStatus};
 use weave_api::sidecar;
 use weave_api::status::Degraded;
 
-/// How often it is looked.
+/// How often it is looked without being asked to.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
+/// Time between two looks, however often one is asked for.
+const LOOKS_APART: Duration = Duration::from_millis(200);
 /// Time the DNS has to tell of itself.
 const DNS_WITHIN: Duration = Duration::from_millis(200);
 /// What starts a keeper, and puts keeper and DNS of another version right.
@@ -161,8 +163,8 @@ impl Beside {
     }
 }
 
-/// Looks until the runtime ends; what is seen anew becomes an event.
-pub(super) async fn watch(config: Arc<Config>, events: rt::Sender<Event>) {
+/// Looks until the runtime ends, at once when it is asked to; what is seen anew becomes an event.
+pub(super) async fn watch(config: Arc<Config>, asked: rt::Receiver<()>, events: rt::Sender<Event>) {
     let mut watched = Watched::default();
     loop {
         let config = Arc::clone(&config);
@@ -172,7 +174,10 @@ pub(super) async fn watch(config: Arc<Config>, events: rt::Sender<Event>) {
         {
             return;
         }
-        rt::sleep(LOOK_EVERY).await;
+        rt::sleep(LOOKS_APART).await;
+        if let Some(Err(_)) = rt::timeout(LOOK_EVERY, asked.recv()).await {
+            return;
+        }
     }
 }
 

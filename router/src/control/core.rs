@@ -132,6 +132,8 @@ pub(super) struct Parts {
     pub(super) events: rt::Sender<Event>,
     /// Takes what comes over TCP.
     pub(super) told: rt::Sender<Event>,
+    /// Has what runs beside the router looked at.
+    pub(super) look_beside: rt::Sender<()>,
 }
 
 /// Counters of the control core.
@@ -189,6 +191,7 @@ pub(super) struct Core {
     pub(super) degraded: Vec<(&'static str, String)>,
     /// What runs beside the router.
     pub(super) beside: Beside,
+    look_beside: rt::Sender<()>,
     pub(super) counters: CoreCounters,
     pub(super) round_trips: RoundTrips,
     pub(super) asked: Asked,
@@ -256,6 +259,7 @@ impl Core {
             refusals: Refusals::default(),
             degraded: parts.degraded,
             beside: Beside::default(),
+            look_beside: parts.look_beside,
             counters: CoreCounters::default(),
             round_trips: RoundTrips::default(),
             asked: Asked::default(),

@@ -153,7 +153,11 @@ fn a_labelled_container_that_was_detached_stays_so_until_it_runs_anew() {
     wait_remembered(0);
     hosts.ok(0, &format!("docker start {}", container.id));
     hosts.wait_attached(&container, &labelled);
-    weave("detach 10.2.1.1/24 10.2.2.1/24");
+    // Whichever way it is named.
+    let pid = hosts.ok(0, &format!("docker inspect -f '{{{{.State.Pid}}}}' {}", container.id));
+    hosts.ok(0, &format!("weave detach 10.2.1.1/24 10.2.2.1/24 pid:{pid}"));
+    look_at_all(&hosts);
+    assert_eq!(hosts.addresses(&container), Vec::<String>::new());
     // It is gone for good while nobody looks.
     hosts.kill_keeper(0);
     hosts.ok(0, &format!("docker rm -f {}", container.id));

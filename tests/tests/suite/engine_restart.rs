@@ -1,6 +1,10 @@
 //! Attachments last: what runs again is attached again, nobody typing anything.
 
 use weave_tests::Engines;
+use weave_tests::engines::SOON;
+use weave_tests::wait_until;
+
+use crate::engine_records::look_at_all;
 
 const ADDRESSES: [&str; 2] = ["10.2.1.1/24", "10.2.2.1/24"];
 
@@ -27,6 +31,27 @@ fn an_address_that_was_taken_by_force_is_taken_again() {
 }
 
 #[test]
+fn the_address_of_a_container_that_is_restarted_is_not_given_to_one_that_was_refused_it() {
+    let hosts = Engines::new(1, 0);
+    hosts.launch();
+    let first = hosts.weave_run(0, "10.2.1.1/24");
+    let second = hosts.docker_run(0, "--label weave.cidr=10.2.1.1/24");
+    look_at_all(&hosts);
+    let told = || hosts.ok(0, "weave status");
+    let why = format!("container {} cannot be attached: address 10.2.1.1", &second.id[..12]);
+    wait_until(SOON, told, || told().contains("not_attached") && told().contains(&why));
+    for _ in 0..3 {
+        hosts.ok(0, &format!("docker restart -t 0 {}", first.id));
+        hosts.wait_attached(&first, &["10.2.1.1/24"]);
+        assert_eq!(hosts.addresses(&second), Vec::<String>::new());
+    }
+    hosts.ok(0, &format!("docker stop -t 0 {}", first.id));
+    // It might have been a restart.
+    hosts.wait_addresses(&second, &["10.2.1.1/24"], 3 * SOON);
+    wait_until(SOON, told, || !told().contains("not_attached"));
+}
+
+#[test]
 fn containers_are_attached_again_after_a_crash_of_the_engine() {
     let mut hosts = Engines::new(1, 0);
     // An engine that starts stops what it finds, and waits for it: not long.
@@ -40,7 +65,7 @@ fn containers_are_attached_again_after_a_crash_of_the_engine() {
     assert!(!hosts.ps(0).contains("10.2.1.2"), "{}", hosts.ps(0));
     hosts.ok(0, &format!("docker start {}", stays.id));
     hosts.wait_attached(&stays, &["10.2.1.2/24"]);
-    hosts.wait_reaches(&always, "10.2.1.2", weave_tests::engines::SOON);
+    hosts.wait_reaches(&always, "10.2.1.2", SOON);
 }
 
 #[test]
@@ -67,10 +92,10 @@ fn containers_are_attached_again_after_a_reboot_of_the_host() {
     hosts.ok(0, "weave launch");
     hosts.ok(0, &format!("docker start {}", container.id));
     hosts.wait_attached(&container, &ADDRESSES);
-    hosts.wait_reaches(&container, "10.2.1.101", weave_tests::engines::SOON);
+    hosts.wait_reaches(&container, "10.2.1.101", SOON);
     // The targets were remembered as well; whoever had the connection dials too.
     hosts.wait_reaches(&container, "10.2.1.2", weave_tests::world::LINK_WITHIN);
-    hosts.wait_reaches(&far, "10.2.1.101", weave_tests::engines::SOON);
+    hosts.wait_reaches(&far, "10.2.1.101", SOON);
 }
 
 #[test]

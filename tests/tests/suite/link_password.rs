@@ -90,6 +90,11 @@ fn a_wrong_password_is_refused_with_the_reason_retried_slowly_and_costs_other_pe
     let text = hosts.weave(0, &["status", "connections"]).ok().stdout;
     assert!(text.contains("failed") && text.contains("password"), "{text}");
 
+    for host in [0, 1] {
+        let checked = hosts.weave(host, &["check"]).stdout;
+        assert!(checked.contains("-> start both with one password"), "{host}: {checked}");
+    }
+
     let wait = dialled.retry_in_s.expect("a refused dial is tried again");
     assert!(wait >= SLOW_RETRY_S, "a refused peer is dialled again in {wait} s");
     // Ten seconds hold two dials at most (the first and one after 7.5 s), with a third by its due.
@@ -129,7 +134,10 @@ fn clear_and_encrypted_hosts_never_link_and_both_say_why() {
                 reason(end)
             );
         }
-        for index in [0, 1] {
+        for (index, password) in [(0, dialled), (1, dialler)] {
+            let checked = hosts.weave(index, &["check"]).stdout;
+            let mends = if password.is_some() { "or this host with --clear" } else { "(WEAVE_PASSWORD or" };
+            assert!(checked.contains(mends), "{index}: {checked}");
             assert_eq!(hosts.status(index).counters["links_made"], 0, "{}", hosts.connections(&[0, 1]));
         }
     }

@@ -351,6 +351,56 @@ fn the_hosts_end_of_a_pair_gets_its_mtu_again_and_it_is_counted() {
     assert_eq!(inside.expect_link(INTERFACE).unwrap().mtu, 1250);
 }
 
+/// A number of a namespace may be that of another one later: only the same one is attached again.
+#[test]
+fn the_interface_of_a_namespace_is_made_again_while_that_lives_and_is_attached() {
+    let world = World::new(Options::clear());
+    let container = world.container(0);
+    let outer = host_interface(container.namespace().id());
+    let ps = || world.weave(0, &["ps"]).ok().stdout;
+    let (counted, right) = (keeper(&world).repairs.devices, ps());
+    let deletions: [&dyn Fn() -> String; 2] =
+        [&|| world.tool(0, &format!("ip link del {outer}")), &|| world.tool_inside(0, "ip link del ethwe")];
+    for delete in deletions {
+        delete();
+        wait_until(RIGHT_WITHIN, ps, || ps() == right);
+        all_pass(&world);
+    }
+    let all = counted + deletions.len() as u64;
+    let counts = || repairs(&world).devices;
+    wait_until(RIGHT_WITHIN, || format!("{} and not {all}", counts()), || counts() == all);
+
+    let held: Vec<&str> = right.split_whitespace().skip(2).collect();
+    world.weave(0, &[&["detach", container.spec()], &held[..]].concat()).ok();
+    // By the time this is put right everything was looked at.
+    world.tool(0, "ip link set weave-tap nomaster");
+    wait_until(RIGHT_WITHIN, || format!("{} and not {}", counts(), all + 1), || counts() == all + 1);
+    assert_eq!(ps(), "");
+    assert_eq!(Netlink::in_namespace(container.namespace()).unwrap().link(INTERFACE).unwrap(), None);
+}
+
+#[test]
+fn what_commands_change_of_the_keeper_is_shown_at_once() {
+    let world = World::new(Options::clear().bare(1));
+    let guarded = || world.status(0).keeper.is_some_and(|keeper| keeper.guard.is_some());
+    for (line, guard) in [(&["launch", "--no-dns", "--guard"][..], true), (&["launch", "--no-dns"], false)] {
+        world.weave(0, line).ok();
+        let what = || format!("{line:?}: {:?}", world.status(0).keeper);
+        wait_until(RIGHT_WITHIN, what, || guarded() == guard && world.status(0).keeper.is_some());
+        if guard {
+            world.weave(0, &["stop"]).ok();
+        }
+    }
+    let before = keeper(&world).pid;
+    world.weave(0, &["keeper", "--renew"]).ok();
+    let pid = || world.status(0).keeper.map(|keeper| keeper.pid);
+    wait_until(
+        RIGHT_WITHIN,
+        || format!("{before} and {:?}", pid()),
+        || pid().is_some_and(|pid| pid != before),
+    );
+}
+
 /// What a keeper says itself, without the router.
 fn repairs(world: &World) -> KeeperRepairs {
     match weave_api::keeper::look(&world.host(0).run_dir()).unwrap() {

@@ -10,7 +10,7 @@ use weave_api::target::TargetHost;
 use weave_api::{Status, Target};
 use weave_wire::Nickname;
 
-use super::{Finding, Wanted};
+use super::{Finding, Wanted, remedies};
 
 /// Time to look up the peer's name.
 const RESOLVE_WITHIN: Duration = Duration::from_secs(5);
@@ -223,7 +223,8 @@ fn state(subject: &str, link: &Connection) -> Finding {
             "look again in some seconds",
         ),
         ConnectionState::Retrying | ConnectionState::Failed => {
-            let remedy = "see `weave status connections` and the router's log there, too";
+            let unknown = "look at `weave status connections` there: each end knows its own side only";
+            let remedy = remedies::of_link(reason).unwrap_or(unknown);
             Finding::failed(subject, format_args!("no link: {reason}"), remedy)
         }
     }

@@ -9,7 +9,7 @@ use weave_api::status::{Connection, ConnectionState};
 use weave_api::{Client, ClientError, Status, sidecar};
 use weave_host::engine::Engine;
 
-use super::Finding;
+use super::{Finding, remedies};
 use crate::commands::dns;
 use crate::environment::Environment;
 use crate::failure::Result;
@@ -89,7 +89,8 @@ fn links(status: &Status) -> Vec<Finding> {
     }
     for link in down.into_iter().filter(|link| link.reason.is_some()).take(NAMED) {
         let reason = link.reason.as_deref().unwrap_or_default();
-        let remedy = format!("`weave check {}` looks at the way there", link.address);
+        let look = || format!("`weave check {}` looks at the way there", link.address);
+        let remedy = remedies::of_link(reason).map_or_else(look, ToOwned::to_owned);
         findings.push(Finding::warning(format_args!("link {}", called(link)), reason, remedy));
     }
     for link in &up {
@@ -128,7 +129,7 @@ fn engine(host: &str) -> Finding {
 }
 
 fn names(environment: &Environment) -> Result<Finding> {
-    let enabled = dns::settings(environment)?.enabled;
+    let settings = dns::settings(environment);
     Ok(match sidecar::status(&environment.run_dir()?, ANSWER_WITHIN) {
         Ok(sidecar) if sidecar.listening.is_empty() => {
             let text = format!("it listens nowhere: {}", sidecar.not_listening.join("; "));
@@ -148,7 +149,10 @@ fn names(environment: &Environment) -> Result<Finding> {
                 }
             }
         }
-        Err(error) if enabled => Finding::failed("DNS", error, "weave launch-dns"),
-        Err(_) => Finding::ok("DNS", "not launched"),
+        Err(error) => match settings {
+            Ok(settings) if settings.enabled => Finding::failed("DNS", error, "weave launch-dns"),
+            Ok(_) => Finding::ok("DNS", "not launched"),
+            Err(unread) => Finding::warning("DNS", format_args!("{unread}; {error}"), "run this as root"),
+        },
     })
 }

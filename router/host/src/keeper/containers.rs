@@ -20,6 +20,7 @@ use crate::attach::{AttachOptions, PROBE_WAIT};
 use crate::detached::{self, DetachedRun};
 use crate::engine::{CIDR_LABEL, ContainerId, Engine, EngineContainer, Listed};
 use crate::error::{Error, Result};
+use crate::firewall::Degraded;
 use crate::namespace::{Namespace, NamespaceId, NamespaceSpec};
 use crate::netlink::Netlink;
 use crate::records::{self, Record, Records};
@@ -29,6 +30,11 @@ use crate::records::{self, Record, Records};
 const HELD_MAX: Duration = Duration::from_millis(500);
 /// Pause before the rest: whoever waits for the lock tries it every 10 ms.
 const REST_AFTER: Duration = Duration::from_millis(50);
+/// How long the addresses of a container that has ended are kept from those whose labels name them and
+/// that were refused while it ran: it may only be restarted.
+const KEPT_FOR_RESTART: Duration = Duration::from_secs(3);
+/// Containers that are not attached and are named in the status, at most.
+const NAMED: usize = 8;
 /// Questions that the engine leaves without an answer before no more are asked.
 const UNANSWERED_MAX: usize = 3;
 
@@ -62,6 +68,10 @@ pub(super) struct Containers {
     /// The first process of attached containers: while that lives in the namespace that was attached,
     /// the engine is not asked.
     processes: HashMap<ContainerId, u32>,
+    /// Since when it is known that remembered containers have ended.
+    ended: HashMap<ContainerId, Instant>,
+    /// A container waits for addresses of one that may only be restarted.
+    waits: bool,
     /// What could not be done, so that it is said once.
     failures: BTreeMap<ContainerId, String>,
     /// Why nothing could be done the last time.
@@ -138,24 +148,28 @@ impl Containers {
             engine: None,
             seen: HashSet::new(),
             processes: HashMap::new(),
+            ended: HashMap::new(),
+            waits: false,
             failures: BTreeMap::new(),
             error: None,
         }
     }
 
     /// Keeps on a thread of its own, which ends with the process or with the last who tells news;
-    /// calls `done` after each look, with true if an attachment changed.
+    /// calls `done` after each look, with true if an attachment changed, and what is not attached.
     pub(super) fn keep_on(
         mut self,
         news: Receiver<News>,
-        done: impl Fn(bool) + Send + 'static,
+        done: impl Fn(bool, Option<Degraded>) + Send + 'static,
     ) -> Result<()> {
         const NAME: &str = "keeper-containers";
         let keep = move || {
             let mut looks = Looks::of_containers(Instant::now());
             loop {
-                if self.look() {
-                    done(true);
+                let changed = self.look();
+                done(changed, not_attached(&self.failures));
+                if self.waits {
+                    looks.look_again(Instant::now());
                 }
                 loop {
                     let came = next(&news, looks.next());
@@ -197,12 +211,13 @@ impl Containers {
         let mut host = Netlink::open()?;
         let answers = self.ask(&engine, &mut host)?;
         self.engine = Some(engine);
+        self.waits = false;
         let mut to_attach = self.settle(&answers, &mut host, changed)?.into_iter().peekable();
         while to_attach.peek().is_some() {
             self.attach_some(&answers, &mut host, &mut to_attach, changed)?;
         }
         self.processes.retain(|id, _| answers.listed.contains_key(id));
-        self.failures.retain(|id, _| answers.listed.contains_key(id));
+        self.failures.retain(|id, _| answers.runs(id));
         Ok(())
     }
 
@@ -281,6 +296,10 @@ impl Containers {
         forget_detached(&mut records, answers)?;
         let known: HashMap<ContainerId, bool> =
             records.all().iter().filter_map(|one| Some((id_of(one)?, records.has_ended(one)))).collect();
+        self.ended.retain(|id, _| known.get(id) == Some(&true));
+        for (id, _) in known.iter().filter(|(_, has_ended)| **has_ended) {
+            self.ended.entry(id.clone()).or_insert_with(Instant::now);
+        }
         self.seen.retain(|id| known.contains_key(id));
         self.seen.extend(answers.listed.keys().cloned());
         let ended = known.iter().filter(|(id, has_ended)| **has_ended && answers.runs(id));
@@ -347,9 +366,7 @@ impl Containers {
         if let Some(shared) = self.shared_namespace(records, answers, record) {
             return records.leave(host, record, &shared).map(|()| true);
         }
-        let Some(link) = host.link(&record.host_interface())? else { return Ok(false) };
-        host.delete_link(&link)?;
-        Ok(true)
+        records.take_interface(host, record)
     }
 
     /// The namespace of a container, where another one runs in it that is attached, too
@@ -384,6 +401,12 @@ impl Containers {
             let record = records.all().iter().find(|record| record.container == id.as_str());
             let (cidrs, forced) = match (record, labelled) {
                 (Some(record), _) if records.has_ended(record) => (record.cidrs.clone(), record.forced),
+                (None, Some(labelled))
+                    if self.failures.contains_key(&id) && self.are_kept(&records, &labelled) =>
+                {
+                    self.waits = true;
+                    continue;
+                }
                 (None, Some(labelled)) if !is_detached(&records, &id) => (labelled, false),
                 // Attached or detached since.
                 (Some(_) | None, _) => continue,
@@ -398,6 +421,17 @@ impl Containers {
             thread::sleep(REST_AFTER);
         }
         Ok(())
+    }
+
+    /// Whether one of these addresses is that of a container which has just ended.
+    fn are_kept(&self, records: &Records, cidrs: &[IpNet]) -> bool {
+        let of_ended = records.all().iter().filter(|record| {
+            let since = id_of(record).and_then(|id| self.ended.get(&id));
+            // Of one that was not known to have ended a moment ago there is no time yet.
+            records.has_ended(record) && since.is_none_or(|since| since.elapsed() < KEPT_FOR_RESTART)
+        });
+        let mut addresses = of_ended.flat_map(|record| &record.cidrs).map(IpNet::addr);
+        addresses.any(|kept| cidrs.iter().any(|cidr| cidr.addr() == kept))
     }
 
     /// The addresses that the label of a container names; of those that are none, it is said once.
@@ -463,6 +497,18 @@ impl Containers {
             self.failures.insert(id.clone(), what);
         }
     }
+}
+
+/// What it is called that containers which are remembered, or have a label, are not attached.
+fn not_attached(failures: &BTreeMap<ContainerId, String>) -> Option<Degraded> {
+    let named: Vec<String> =
+        failures.iter().take(NAMED).map(|(id, why)| format!("container {} {why}", id.short())).collect();
+    let more = match failures.len().saturating_sub(NAMED) {
+        0 => String::new(),
+        more => format!("; and {more} more"),
+    };
+    let reason = format!("{}{more}", named.join("; "));
+    (!failures.is_empty()).then_some(Degraded { name: "not_attached", reason })
 }
 
 /// Whether the first process of a container lives and has this namespace.

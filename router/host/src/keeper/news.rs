@@ -43,7 +43,8 @@ pub struct NewsSender {
 pub struct NewsReceiver {
     pub(super) host: Receiver<News>,
     pub(super) containers: Receiver<News>,
-    /// What the host's side finds that concerns containers.
+    /// What the containers' side finds that concerns the host, and the other way round.
+    pub(super) to_host: SyncSender<News>,
     pub(super) to_containers: SyncSender<News>,
 }
 
@@ -52,9 +53,9 @@ pub struct NewsReceiver {
 pub fn news() -> (NewsSender, NewsReceiver) {
     let (host, of_host) = sync_channel(WAITING);
     let (containers, of_containers) = sync_channel(WAITING);
-    let to_containers = containers.clone();
+    let (to_host, to_containers) = (host.clone(), containers.clone());
     let sender = NewsSender { host, containers };
-    (sender, NewsReceiver { host: of_host, containers: of_containers, to_containers })
+    (sender, NewsReceiver { host: of_host, containers: of_containers, to_host, to_containers })
 }
 
 impl NewsSender {
@@ -94,6 +95,11 @@ impl Looks {
         Self { everything: &[News::Engine], ..Self::of_host(now) }
     }
 
+    /// Containers are to be looked at once more without any news.
+    pub(super) fn look_again(&mut self, now: Instant) {
+        self.settled_at = Some(now + ENGINE_SETTLES);
+    }
+
     /// The next one without any news.
     pub(super) fn next(&self) -> Instant {
         self.settled_at.map_or(self.everything_at, |at| at.min(self.everything_at))
@@ -107,7 +113,7 @@ impl Looks {
             due.extend(self.everything);
         }
         if came.contains(&News::Engine) {
-            self.settled_at = Some(now + ENGINE_SETTLES);
+            self.look_again(now);
         } else if self.settled_at.is_some_and(|at| now >= at) {
             self.settled_at = None;
             due.push(News::Engine);

@@ -54,11 +54,11 @@ fn attachments_are_remembered_in_order_until_they_are_detached() {
         assert_eq!(stored(state.path()), [Record { cidrs: all.clone(), ..expected.clone() }]);
 
         let mut records = Records::open(state.path()).unwrap();
-        records.detach(host, "netns:c", &c, &all[1..3], None).unwrap();
+        records.detach(host, "netns:c", &c, &all[1..3], &[]).unwrap();
         drop(records);
         let left = vec![all[0], all[3]];
         assert_eq!(stored(state.path()), [Record { cidrs: left.clone(), ..expected }]);
-        Records::open(state.path()).unwrap().detach(host, "netns:c", &c, &left, None).unwrap();
+        Records::open(state.path()).unwrap().detach(host, "netns:c", &c, &left, &[]).unwrap();
         assert_eq!(stored(state.path()), []);
         assert!(attached(host, &c).unwrap().is_none());
     });
@@ -115,11 +115,11 @@ fn what_is_detached_by_another_name_is_not_remembered() {
         let mut records = Records::open(state.path()).unwrap();
         let options = AttachOptions::default();
         records.attach(host, "pid:7", &c, &[first.clone(), second.clone()].concat(), &options).unwrap();
-        records.detach(host, "netns:c", &c, &first, None).unwrap();
+        records.detach(host, "netns:c", &c, &first, &[]).unwrap();
         assert_eq!(stored(state.path())[0].cidrs, second);
         let other = container("d");
         records.attach(host, "netns:d", &other, &first, &options).unwrap();
-        records.detach(host, "netns:c", &c, &second, None).unwrap();
+        records.detach(host, "netns:c", &c, &second, &[]).unwrap();
         let left: Vec<String> = stored(state.path()).into_iter().map(|record| record.container).collect();
         assert_eq!(left, ["netns:d"]);
     });

@@ -75,6 +75,8 @@ impl Core {
             Request::Ping { peer, size } => return self.ping(peer, size, answer),
             Request::AttachmentsChanged => {
                 self.read_attachments();
+                // It may be the keeper, which found that the host stands otherwise. A look that waits does.
+                let _ = self.look_beside.try_send(());
                 Ok(Reply::Done)
             }
             Request::Subscribe => {

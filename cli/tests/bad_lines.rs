@@ -88,6 +88,8 @@ fn wrong_usage_is_exit_code_2_and_changes_nothing() {
         ("launch-dns --ttl x", &["--ttl"]),
         ("launch-dns --watch=maybe", &["--watch"]),
         ("launch-dns --listen here", &["--listen"]),
+        ("launch-dns --listen 0.0.0.0", &["--listen", "not the address of one host"]),
+        ("launch-dns --listen ::", &["--listen", "not the address of one host"]),
         ("launch --explode", &["'--explode'", "weave launch --help"]),
         ("launch -explode", &["'-explode'", "weave launch --help"]),
         ("launch -h", &["'-h'"]),

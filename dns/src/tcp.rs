@@ -64,7 +64,9 @@ pub(crate) async fn serve(server: Rc<Server>, listener: TcpListener) {
     loop {
         match listener.accept().await {
             // Strangers take no place of others.
-            Ok((_, source)) if !server.access.borrow().allows(source.ip()) => count(&server.counters.refused),
+            Ok((_, source)) if !server.access.borrow().allows(source.ip().to_canonical()) => {
+                count(&server.counters.refused)
+            }
             Ok((stream, source)) => match Place::take(source.ip()) {
                 Some(place) => {
                     let server = Rc::clone(&server);

@@ -290,5 +290,13 @@ pub fn end(run_dir: &Path) -> Result<()> {
 pub fn end_if_idle(environment: &Environment) -> Result<()> {
     let run_dir = environment.run_dir()?;
     let is_needed = has_work(&environment.state_dir()?) || Running::find(&run_dir, Daemon::Router)?.is_some();
-    if is_needed { Ok(()) } else { end(&run_dir) }
+    if is_needed {
+        return Ok(());
+    }
+    end(&run_dir)?;
+    // A command may have found the keeper that was about to end, and so have started none.
+    if has_work(&environment.state_dir()?) {
+        ensure(environment);
+    }
+    Ok(())
 }

@@ -30,6 +30,9 @@ pub fn run(
     }
     keeper::check_guard(guard)?;
     warnings.iter().for_each(output::warn);
+    if !with_dns {
+        super::dns::launch::not_beside_router(environment);
+    }
     let info = spawn(&config, router_arguments(tokens))?;
     info.warnings.iter().for_each(output::warn);
     if with_dns {

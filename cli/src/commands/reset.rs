@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use weave_api::{Client, names};
 use weave_host::firewall::{Firewall, Guard};
-use weave_host::store::StateDir;
+use weave_host::store::{StateDir, StateLock};
 use weave_host::{Netlink, reset::remove_interfaces};
 use weave_host::{detached, exposed, failpoint, forwarding, keeper_socket, records};
 
@@ -31,6 +31,8 @@ pub fn run(environment: &Environment) -> Result<()> {
     dns::launch::end(None, environment)?;
     failpoint("end the keeper");
     keeper::end(&run_dir)?;
+    // What other commands begin meanwhile comes after.
+    let lock = lock_state(&state_dir)?;
     let interfaces = Netlink::open()
         .and_then(|mut host| remove_interfaces(&mut host).and(forwarding::put_back(&state_dir, &mut host)))
         .map_err(|error| Failure::because("cannot remove every interface", error));
@@ -39,18 +41,22 @@ pub fn run(environment: &Environment) -> Result<()> {
         .and(Guard::remove())
         .map_err(|error| Failure::because("cannot remove every rule", error));
     let state = remove_state(&state_dir);
+    drop(lock);
     let run = remove_run(&run_dir)
         .map_err(|error| Failure::new(format_args!("cannot remove {}", run_dir.display()), error, ""));
     interfaces.and(rules).and(state).and(run)
 }
 
-/// Removes the state, with commands kept out meanwhile.
-fn remove_state(state_dir: &Path) -> Result<()> {
+/// Keeps other commands out of the state, if there is any.
+fn lock_state(state_dir: &Path) -> Result<Option<StateLock>> {
     if !state_dir.exists() {
-        return Ok(());
+        return Ok(None);
     }
     let lock = StateDir::existing(state_dir).lock();
-    let _lock = lock.map_err(|error| Failure::because("cannot remove the state", error))?;
+    lock.map(Some).map_err(|error| Failure::because("cannot remove the state", error))
+}
+
+fn remove_state(state_dir: &Path) -> Result<()> {
     let below =
         [records::DIRECTORY, detached::DIRECTORY, exposed::DIRECTORY].map(|name| state_dir.join(name));
     for directory in below.iter().map(PathBuf::as_path).chain([state_dir]) {

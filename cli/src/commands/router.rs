@@ -45,6 +45,9 @@ fn foreground(options: LaunchOptions, environment: &Environment) -> Result<()> {
     root::require_network("router")?;
     keeper::check_guard(resolved.guard)?;
     resolved.warnings.iter().for_each(output::warn);
+    if !with_dns {
+        dns::launch::not_beside_router(environment);
+    }
     serve(resolved, Readiness::Foreground, environment, with_dns)
 }
 

@@ -168,9 +168,11 @@ fn take_others(opened: &Opened, cidrs: &[IpNet], environment: &Environment) -> R
     let failed = |error: weave_host::Error| Failure::because("cannot take former addresses", error);
     let mut host = weave_host::Netlink::open().map_err(failed)?;
     let mut records = open_records(environment)?;
-    let record = records.all().iter().find(|record| record.namespace == opened.namespace.id());
-    let others: Vec<IpNet> = record
-        .map(|record| record.cidrs.iter().filter(|cidr| !cidrs.contains(cidr)).copied().collect())
+    let id = opened.namespace.id();
+    let of_itself = |cidr: &&IpNet| !cidrs.contains(cidr) && !records.is_shared(&opened.name, id, cidr);
+    let others: Vec<IpNet> = records
+        .find(&opened.name, id)
+        .map(|record| record.cidrs.iter().filter(of_itself).copied().collect())
         .unwrap_or_default();
     if !others.is_empty() {
         records.detach(&mut host, &opened.name, &opened.namespace, &others, &[]).map_err(failed)?;

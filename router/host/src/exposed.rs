@@ -179,7 +179,7 @@ impl ExposedAddresses {
             self.forget(exposed.cidr)?;
         }
         for exposed in before {
-            self.put(exposed)?;
+            self.write(exposed.clone())?;
         }
         self.refuse_ipv6_if_unused(host)?;
         self.keep_forwarding(host)?;
@@ -300,6 +300,10 @@ impl ExposedAddresses {
         }
         exposed.names.sort();
         exposed.names.dedup();
+        self.write(exposed)
+    }
+
+    fn write(&mut self, exposed: Exposed) -> Result<()> {
         self.directory = StateDir::create(self.directory.path())?;
         self.directory.write(&file_name(exposed.cidr), &exposed)?;
         match self.all.iter_mut().find(|old| old.cidr == exposed.cidr) {

@@ -17,7 +17,6 @@ mod watch;
 use std::collections::{HashMap, HashSet};
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -35,7 +34,7 @@ use crate::records::{self, Record, Records};
 use crate::tap::TAP;
 use containers::{Containers, Gate};
 use namespaces::Namespaces;
-use news::{Looks, next};
+use news::{Inbox, Looks};
 pub use news::{News, NewsReceiver, NewsSender, news};
 pub use routers::{Devices, serve_routers};
 pub use watch::watch;
@@ -110,7 +109,7 @@ pub fn run(
     attachments_changed: impl Fn() + Send + Sync + 'static,
     found: impl Fn(&Findings),
 ) -> Result<()> {
-    let NewsReceiver { host: news, containers: of_containers, to_host, to_containers } = news;
+    let NewsReceiver { host: news, containers: of_containers } = news;
     if config.for_router && !await_router(&config.state_dir, &news) {
         return Ok(());
     }
@@ -123,15 +122,16 @@ pub fn run(
     let containers = Containers::new(config.state_dir.clone(), config.engine_host.clone(), Arc::clone(&gate));
     let not_attached: Arc<Mutex<Option<Degraded>>> = Arc::default();
     let (told, known) = (Arc::clone(&telling), Arc::clone(&not_attached));
-    containers.keep_on(of_containers, move |changed, now| {
+    let to_host = Arc::clone(&news);
+    containers.keep_on(Arc::clone(&of_containers), move |changed, now| {
         if changed {
             told.tell(true);
         }
         let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
         if *known != now {
             *known = now;
-            // It is told with the next look; news that waits is as good.
-            let _ = to_host.try_send(News::Links);
+            // It is told with the next look.
+            to_host.tell(News::Links);
         }
     })?;
     let mut keeper = Keeper {
@@ -139,7 +139,7 @@ pub fn run(
         devices,
         attached: HashSet::new(),
         namespaces: Namespaces::default(),
-        to_containers,
+        of_containers,
         rules: None,
         found: Findings::default(),
         guard: None,
@@ -164,7 +164,7 @@ pub fn run(
         }
         // Names go with their containers.
         telling.tell(false);
-        let came = next(&news, looks.next());
+        let came = news.take_together(looks.next());
         if came.contains(&News::Stop) {
             // What is being done is done; nothing more is begun.
             gate.close();
@@ -176,14 +176,18 @@ pub fn run(
 
 /// Waits until a router runs. False when the keeper is to end: when it is told to, or when no
 /// router runs and there is nothing to keep without one.
-fn await_router(state_dir: &Path, news: &Receiver<News>) -> bool {
+fn await_router(state_dir: &Path, news: &Inbox) -> bool {
     let deadline = Instant::now() + ROUTER_WITHIN;
     loop {
-        match news.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
-            Ok(News::Router) => return true,
-            Ok(News::Stop) | Err(RecvTimeoutError::Disconnected) => return false,
-            Ok(News::NoRouter) | Err(RecvTimeoutError::Timeout) => return has_work(state_dir),
-            Ok(News::Engine | News::Links | News::Firewall) => {}
+        let came = news.take(deadline);
+        if came.contains(&News::Stop) {
+            return false;
+        }
+        if came.contains(&News::Router) {
+            return true;
+        }
+        if came.is_empty() || came.contains(&News::NoRouter) {
+            return has_work(state_dir);
         }
     }
 }
@@ -224,7 +228,7 @@ struct Keeper {
     /// The hosts' ends of attachments the last time.
     attached: HashSet<String>,
     namespaces: Namespaces,
-    to_containers: SyncSender<News>,
+    of_containers: Arc<Inbox>,
     /// The rules as they were when they were put in place last, and what they lack.
     rules: Option<(String, Vec<Degraded>)>,
     /// How the host stood the last time.
@@ -329,8 +333,7 @@ impl Keeper {
     fn find_gone(&mut self, ports: &[&Link]) {
         let now: HashSet<String> = ports.iter().map(|port| port.name.clone()).collect();
         if !self.attached.is_subset(&now) {
-            // News that waits is as good.
-            let _ = self.to_containers.try_send(News::Engine);
+            self.of_containers.tell(News::Engine);
         }
         self.attached = now;
     }

@@ -104,6 +104,9 @@ pub struct GivenName {
     /// The addresses it stands for; none: all the container has.
     #[serde(default)]
     pub addresses: Vec<IpAddr>,
+    /// It stands for all the container has, too.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub and_all: bool,
 }
 
 /// What a container is called.
@@ -146,14 +149,17 @@ impl ContainerNames {
         self.removed.retain(|removed| removed != name);
         let is_full = self.given.len() >= GIVEN_MAX;
         match self.given.iter_mut().find(|given| given.name == *name) {
-            Some(given) if addresses.is_empty() || given.addresses.is_empty() => given.addresses.clear(),
             Some(given) => {
+                given.and_all |= addresses.is_empty() || given.addresses.is_empty();
                 given.addresses.extend(addresses);
                 given.addresses.sort_unstable();
                 given.addresses.dedup();
             }
             None if is_full => return Err(too_many(name, GIVEN_MAX)),
-            None => self.given.push(GivenName { name: name.clone(), addresses: addresses.to_vec() }),
+            None => {
+                let addresses = addresses.to_vec();
+                self.given.push(GivenName { name: name.clone(), addresses, and_all: false });
+            }
         }
         Ok(())
     }
@@ -182,7 +188,7 @@ impl ContainerNames {
             self.removed.push(name.clone());
         }
         if !stays.is_empty() {
-            self.given.push(GivenName { name: name.clone(), addresses: stays });
+            self.given.push(GivenName { name: name.clone(), addresses: stays, and_all: false });
         }
         Ok(())
     }
@@ -215,14 +221,11 @@ impl ContainerNames {
     /// What a name stands for, of all addresses the container has.
     #[must_use]
     pub fn addresses_of(&self, name: &HostName, all: &[IpAddr], domain: &HostName) -> Vec<IpAddr> {
-        if self.derived(domain).contains(name) {
-            return all.to_vec();
-        }
-        match self.given.iter().find(|given| given.name == *name) {
-            Some(given) if given.addresses.is_empty() => all.to_vec(),
-            Some(given) => given.addresses.clone(),
-            None => Vec::new(),
-        }
+        let given = self.given.iter().find(|given| given.name == *name);
+        let stands_for_all = given.is_some_and(|given| given.and_all || given.addresses.is_empty());
+        let own = if stands_for_all || self.derived(domain).contains(name) { all } else { &[] };
+        let extra = given.map_or(&[][..], |given| &given.addresses);
+        own.iter().chain(extra.iter().filter(|address| !own.contains(address))).copied().collect()
     }
 }
 
@@ -440,6 +443,17 @@ mod tests {
         assert_eq!(of(&names, "db.weave.local"), all);
         names.remove(&name("db.weave.local"), &[], &all, &domain).unwrap();
         assert_eq!(of(&names, "db.weave.local"), Vec::<IpAddr>::new());
+        // Others beside those it has, in any order.
+        let other = ip("192.0.2.9");
+        for given in [&[&[][..], &[other]], &[&[other][..], &[]]] {
+            given.iter().for_each(|given| names.add(&name("db.weave.local"), given).unwrap());
+            assert_eq!(of(&names, "db.weave.local"), [&all[..], &[other]].concat());
+            names.remove(&name("db.weave.local"), &[], &all, &domain).unwrap();
+        }
+        names.add(&name("web.weave.local"), &[other]).unwrap();
+        assert_eq!(of(&names, "web.weave.local"), [&all[..], &[other]].concat());
+        names.remove(&name("web.weave.local"), &[other], &all, &domain).unwrap();
+        assert_eq!(of(&names, "web.weave.local"), all);
         // A name it has by itself is taken, and given back.
         names.remove(&name("web.weave.local"), &[], &all, &domain).unwrap();
         assert_eq!(names.names(&domain), Vec::<HostName>::new());

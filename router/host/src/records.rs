@@ -22,7 +22,7 @@ use crate::detached::{DetachedRun, DetachedRuns};
 use crate::error::{Error, Result};
 use crate::firewall::{Guard, GuardedPort};
 use crate::names::ContainerNames;
-use crate::namespace::{Namespace, NamespaceId};
+use crate::namespace::{Namespace, NamespaceId, NamespaceSpec};
 use crate::netlink::Netlink;
 use crate::policy::HostPolicy;
 use crate::store::{Aside, StateDir, StateFile, StateLock, Stored};
@@ -74,6 +74,14 @@ impl Record {
         is_engine_id(&self.container)
     }
 
+    /// The namespace it speaks of, if it is named so and there is one of this number: another one may
+    /// have it by now. `None` for a container of an engine.
+    #[must_use]
+    pub(crate) fn open(&self) -> Option<Namespace> {
+        let spec: NamespaceSpec = self.container.parse().ok()?;
+        Namespace::open(&spec).ok().filter(|namespace| namespace.id() == self.namespace)
+    }
+
     fn file_name(&self) -> String {
         file_name(&self.container, self.namespace)
     }
@@ -114,7 +122,7 @@ pub struct Records {
     directory: StateDir,
     _lock: StateLock,
     records: Vec<Record>,
-    /// Containers of engines that do not run, or not attached, since [`Self::prune`].
+    /// Containers that have no interface since [`Self::prune`].
     ended: BTreeSet<String>,
     detached: DetachedRuns,
     aside: Vec<Aside>,
@@ -156,7 +164,8 @@ impl Records {
     }
 
     /// Forgets attachments whose interface is gone: their containers have ended. Those of an
-    /// engine's containers are kept: they may run again.
+    /// engine's containers are kept: they may run again; and those of namespaces that seem to live on:
+    /// the keeper knows whether they do.
     ///
     /// # Errors
     /// When the kernel or the file system refuses.
@@ -167,7 +176,7 @@ impl Records {
             // One by one: a list taken while interfaces come and go may lack some.
             if has_interface(host, &record)? {
                 kept.push(record);
-            } else if record.is_of_engine() {
+            } else if record.is_of_engine() || record.open().is_some() {
                 self.ended.insert(record.container.clone());
                 kept.push(record);
             } else {
@@ -453,7 +462,8 @@ impl Records {
     }
 
     /// Whether an address is remembered of another container in that namespace.
-    fn is_shared(&self, container: &str, id: NamespaceId, cidr: &IpNet) -> bool {
+    #[must_use]
+    pub fn is_shared(&self, container: &str, id: NamespaceId, cidr: &IpNet) -> bool {
         let mut others = self.records.iter();
         others.any(|one| one.namespace == id && one.container != container && one.cidrs.contains(cidr))
     }
@@ -491,13 +501,13 @@ impl Records {
         Ok(())
     }
 
-    /// True for a container of an engine that had no interface when [`Self::prune`] looked.
+    /// True for a container that had no interface when [`Self::prune`] looked.
     #[must_use]
     pub fn has_ended(&self, record: &Record) -> bool {
         self.ended.contains(&record.container)
     }
 
-    /// Forgets a container of an engine that is gone for good.
+    /// Forgets a container that is gone for good.
     ///
     /// # Errors
     /// [`Error::State`]; what the firewall refuses.

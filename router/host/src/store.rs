@@ -4,7 +4,7 @@
 use std::fmt::{self, Display, Formatter};
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -108,10 +108,13 @@ impl StateDir {
     pub fn lock(&self) -> Result<StateLock> {
         const STEP: &str = "lock";
         let deadline = Instant::now() + LOCK_LIMIT;
-        let mut directory = File::open(&self.path).map_err(|error| state_error(STEP, &self.path, &error))?;
+        let open = || File::open(&self.path).map_err(|error| state_error(STEP, &self.path, &error));
+        let mut directory = open()?;
         loop {
             match Flock::lock(directory, FlockArg::LockExclusiveNonblock) {
-                Ok(lock) => return Ok(StateLock { _lock: lock }),
+                Ok(lock) if self.is_at(&lock) => return Ok(StateLock { _lock: lock }),
+                // Who held it removed the directory, as `reset` does, and there may be another.
+                Ok(_) => directory = StateDir::create(&self.path).and_then(|_| open())?,
                 Err((file, Errno::EAGAIN | Errno::EINTR)) if Instant::now() < deadline => directory = file,
                 Err((_, Errno::EAGAIN)) => {
                     return Err(Error::State {
@@ -125,6 +128,13 @@ impl StateDir {
             }
             thread::sleep(LOCK_RETRY);
         }
+    }
+
+    /// Whether an open directory is the one at this path.
+    fn is_at(&self, directory: &File) -> bool {
+        let number = |metadata: fs::Metadata| (metadata.dev(), metadata.ino());
+        let now = fs::metadata(&self.path).map(number).ok();
+        now.is_some() && now == directory.metadata().map(number).ok()
     }
 
     /// Reads the file `name`.

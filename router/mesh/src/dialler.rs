@@ -11,6 +11,9 @@ use weave_wire::PeerName;
 
 /// Dials under way, at most.
 pub const DIALS: usize = 20;
+/// Those of peers that others told of: as many as cannot be reached leave room for what the user named
+/// and for where links were.
+const DISCOVERED_DIALS: usize = 12;
 /// Targets, at most.
 pub const TARGETS: usize = 512;
 /// Recent peers, at most.
@@ -94,6 +97,12 @@ pub struct Dialler<T> {
 impl<T> Default for Dialler<T> {
     fn default() -> Self {
         Self { entries: Vec::new(), dialled: HashMap::new(), next_id: 0, last_turn: None }
+    }
+}
+
+impl<T> Entry<T> {
+    fn is_discovered(&self) -> bool {
+        matches!(self.origin, Origin::Discovered(_))
     }
 }
 
@@ -229,25 +238,43 @@ impl<T: Clone + Eq + Hash> Dialler<T> {
                 || now.saturating_sub(entry.since) < RECENT_KEPT
         });
         self.dialled.retain(|_, at| now.saturating_sub(*at) < DISCOVERED_APART);
-        let under_way = self.entries.iter().filter(|entry| matches!(entry.stand, Stand::Dialling(_))).count();
+        let (mut under_way, mut discovered) = self.under_way();
+        // What the user named and where links were come first, then who never failed, then who waits
+        // longest.
+        let waiting = self.entries.iter_mut().filter_map(|entry| match entry.stand {
+            Stand::Waiting(at) if at <= now => Some((entry.is_discovered(), at, entry)),
+            Stand::Waiting(_) | Stand::Dialling(_) | Stand::Linked(_) => None,
+        });
+        let mut waiting: Vec<_> = waiting.collect();
+        waiting.sort_by_key(|(is_discovered, at, entry)| {
+            (*is_discovered, *is_discovered && entry.failures > 0, *at, entry.id)
+        });
         let mut due = Vec::new();
-        for entry in &mut self.entries {
-            if under_way + due.len() >= DIALS {
+        for (is_discovered, _, entry) in waiting {
+            if under_way >= DIALS || is_discovered && discovered >= DISCOVERED_DIALS {
                 break;
             }
-            if matches!(entry.stand, Stand::Waiting(at) if at <= now) {
-                if matches!(entry.origin, Origin::Discovered(_)) {
-                    if let Some(last) = self.dialled.get(&entry.target) {
-                        entry.stand = Stand::Waiting(last.saturating_add(DISCOVERED_APART));
-                        continue;
-                    }
-                    self.dialled.insert(entry.target.clone(), now);
+            if is_discovered {
+                if let Some(last) = self.dialled.get(&entry.target) {
+                    entry.stand = Stand::Waiting(last.saturating_add(DISCOVERED_APART));
+                    continue;
                 }
-                entry.stand = Stand::Dialling(now);
-                due.push((entry.id, entry.target.clone(), entry.failures));
+                self.dialled.insert(entry.target.clone(), now);
+                discovered += 1;
             }
+            under_way += 1;
+            entry.stand = Stand::Dialling(now);
+            due.push((entry.id, entry.target.clone(), entry.failures));
         }
         due
+    }
+
+    /// Dials under way: all, and those of peers that others told of.
+    fn under_way(&self) -> (usize, usize) {
+        let dialling = self.entries.iter().filter(|entry| matches!(entry.stand, Stand::Dialling(_)));
+        dialling.fold((0, 0), |(all, discovered), entry| {
+            (all + 1, discovered + usize::from(entry.is_discovered()))
+        })
     }
 
     /// The target was found to have this address.
@@ -334,12 +361,15 @@ impl<T: Clone + Eq + Hash> Dialler<T> {
     /// When something is due.
     #[must_use]
     pub fn deadline(&self) -> Option<Duration> {
-        let waiting = self.entries.iter().filter_map(|entry| match entry.stand {
+        let (under_way, discovered) = self.under_way();
+        let has_room = |entry: &&Entry<T>| {
+            under_way < DIALS && (discovered < DISCOVERED_DIALS || !entry.is_discovered())
+        };
+        let waiting = self.entries.iter().filter(has_room).filter_map(|entry| match entry.stand {
             Stand::Waiting(at) => Some(at),
             Stand::Dialling(_) | Stand::Linked(_) => None,
         });
-        let under_way = self.entries.iter().filter(|entry| matches!(entry.stand, Stand::Dialling(_))).count();
-        if under_way >= DIALS { None } else { waiting.min() }
+        waiting.min()
     }
 }
 

@@ -4,6 +4,7 @@ use super::core::Event;
 use crate::rt::{self, UnixListener, UnixStream};
 use std::collections::BTreeMap;
 use std::io;
+use std::rc::Rc;
 use std::time::Duration;
 use weave_api::REPLY_MAX;
 use weave_api::frame::encode;
@@ -47,16 +48,24 @@ impl Readers {
     }
 }
 
+/// Readers that are served or have yet to be found gone, at most: one of each may hold all names.
+const SERVED_MAX: usize = 2 * READERS_MAX;
+
 /// Serves readers until the runtime ends.
 pub(super) async fn serve(listener: UnixListener, events: rt::Sender<Event>) {
+    let served = Rc::new(());
     loop {
         match listener.accept().await {
+            Ok(_) if Rc::strong_count(&served) > SERVED_MAX => {
+                tracing::debug!("a reader of names is refused: {SERVED_MAX} are served");
+            }
             Ok(stream) => {
-                let events = events.clone();
+                let (events, served) = (events.clone(), Rc::clone(&served));
                 rt::spawn(async move {
                     if let Err(error) = tell(stream, events).await {
                         tracing::debug!("a reader of names: {error}");
                     }
+                    drop(served);
                 });
             }
             Err(error) => {

@@ -230,6 +230,8 @@ fn podman(host: &Host, init: &Process) -> Command {
     let mut command = enter(host, init, "sh");
     command.args(["-c", "echo $$ >/run/engine.pid; exec podman \"$@\"", "sh", "--root"]);
     command.arg(host.directory().join("engine"));
+    // What it is killed over while it reads an image stays there.
+    command.env("TMPDIR", host.directory());
     command.args(["--runroot", "/run/podman", "--storage-driver", "vfs", "--cgroup-manager", "cgroupfs"]);
     command.args(["--events-backend", "file", "--log-level", "error"]);
     command.args(["system", "service", "--time", "0"]);

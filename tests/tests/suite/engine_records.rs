@@ -82,6 +82,9 @@ fn of_containers_that_share_a_namespace_one_that_ends_takes_its_own_addresses_on
     wait_records(&hosts, 2);
     hosts.ok(0, &format!("docker start {}", ending.id));
     hosts.wait_attached(&lasting, &["10.2.1.1/24", "10.2.1.2/24"]);
+    // Started with another address it gives up its own, and none of others.
+    hosts.ok(0, &format!("weave start 10.2.1.4/24 {}", ending.id));
+    hosts.wait_attached(&lasting, &["10.2.1.1/24", "10.2.1.4/24"]);
     assert_eq!(interface(), before, "never taken");
 }
 

@@ -11,6 +11,7 @@ use weave_api::keeper::{Keeper, KeeperRepairs, KeeperStatus};
 use weave_api::status::Degraded;
 use weave_host::Netlink;
 use weave_host::attach::host_interface;
+use weave_host::names::DnsSettings;
 use weave_tests::world::{INTERFACE, Ran, Spot, addresses, v4, weave};
 use weave_tests::{Options, World, wait_until};
 
@@ -314,6 +315,26 @@ fn a_dns_that_nobody_starts_again_or_asks_is_told() {
     wait_until(SEEN_WITHIN, status, || status().contains("no keeper runs that starts it again"));
     world.weave(0, &["launch-dns"]).ok();
     wait_until(SEEN_WITHIN, status, || !status().contains("does not answer"));
+}
+
+/// As after a loss of power: the state says that it is to run.
+#[test]
+fn a_launch_without_the_dns_starts_none_that_ended_with_the_host() {
+    let world = World::new(Options::clear().bare(1));
+    world.weave(0, &["launch"]).ok();
+    wait_until(SEEN_WITHIN, || "no DNS is seen".into(), || world.status(0).dns.is_some());
+    let run_dir = world.host(0).run_dir();
+    let dns = weave_api::sidecar::status(&run_dir, SEEN_WITHIN).unwrap();
+    let keeper = keeper(&world).pid;
+    world.kill(0);
+    for pid in [keeper, dns.pid] {
+        kill(Pid::from_raw(pid.cast_signed()), Signal::SIGKILL).unwrap();
+    }
+    let alive = |pid: u32| Path::new(&format!("/proc/{pid}")).exists();
+    wait_until(SEEN_WITHIN, || "daemons live".into(), || !alive(keeper) && !alive(dns.pid));
+    world.weave(0, &["launch", "--no-dns"]).ok();
+    assert!(!DnsSettings::read(&world.host(0).state_dir()).unwrap().unwrap().enabled);
+    assert!(weave_api::sidecar::status(&run_dir, RIGHT_WITHIN).is_err());
 }
 
 /// The MTU of the host's end is that of the attachment, which may have one of its own; a container's

@@ -152,7 +152,7 @@ fn names(environment: &Environment) -> Result<Finding> {
         Err(error) => match settings {
             Ok(settings) if settings.enabled => Finding::failed("DNS", error, "weave launch-dns"),
             Ok(_) => Finding::ok("DNS", "not launched"),
-            Err(unread) => Finding::warning("DNS", format_args!("{unread}; {error}"), "run this as root"),
+            Err(unread) => Finding::warning("DNS", unread, "run this as root"),
         },
     })
 }

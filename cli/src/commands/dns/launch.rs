@@ -52,7 +52,7 @@ pub struct Arguments {
           default_missing_value = "true", action = ArgAction::Set)]
     watch: bool,
     /// Be asked on this address of the host only, beside its own on the network
-    #[arg(long, value_name = "ADDRESS")]
+    #[arg(long, value_name = "ADDRESS", value_parser = one_address)]
     listen: Option<IpAddr>,
     /// Ask the host's resolvers each time
     #[arg(long)]
@@ -81,7 +81,7 @@ pub fn run(arguments: &Arguments, environment: &Environment) -> Result<()> {
     if arguments.foreground {
         return foreground(&new, environment);
     }
-    change(new, environment)?;
+    change(|_| new, environment)?;
     keeper::ensure(environment);
     if let Some(address) = arguments.listen.filter(|address| !is_ours(*address)) {
         output::warn(format_args!("{address} is no address of this host: nobody can ask there until it is"));
@@ -89,12 +89,19 @@ pub fn run(arguments: &Arguments, environment: &Environment) -> Result<()> {
     Ok(())
 }
 
+/// On all addresses it would be asked from the underlay.
+fn one_address(text: &str) -> std::result::Result<IpAddr, String> {
+    let address: IpAddr = text.parse().map_err(|error: std::net::AddrParseError| error.to_string())?;
+    if address.is_unspecified() || address.is_multicast() || address == IpAddr::from([255; 4]) {
+        return Err("it is not the address of one host: name one of this host, or leave it out".to_owned());
+    }
+    Ok(address)
+}
+
 /// Whether an interface of this host has the address, as far as can be seen.
 fn is_ours(address: IpAddr) -> bool {
     let known = Netlink::open().and_then(|mut host| host.addresses());
-    address.is_loopback()
-        || address.is_unspecified()
-        || known.map_or(true, |all| all.iter().any(|one| one.cidr.addr() == address))
+    address.is_loopback() || known.map_or(true, |all| all.iter().any(|one| one.cidr.addr() == address))
 }
 
 /// Is the sidecar with these settings, in place of one that runs. The keeper starts another if this
@@ -126,11 +133,31 @@ fn foreground(new: &DnsSettings, environment: &Environment) -> Result<()> {
 
 /// Has the sidecar run beside a router that was launched, as it was launched last.
 pub fn beside_router(environment: &Environment) {
-    let started = super::settings(environment)
-        .and_then(|settings| change(DnsSettings { enabled: true, ..settings }, environment));
+    let started = change(|old| DnsSettings { enabled: true, ..old }, environment);
     if let Err(failure) = started {
         output::warn(failure);
     }
+}
+
+/// A router is launched without it: one that ended with the host, and not by `weave stop`, stays away.
+/// One that runs was launched by itself.
+pub fn not_beside_router(environment: &Environment) {
+    if let Err(failure) = forget_unless_it_runs(environment) {
+        output::warn(failure);
+    }
+}
+
+fn forget_unless_it_runs(environment: &Environment) -> Result<()> {
+    let (run_dir, state_dir) = (environment.run_dir()?, environment.state_dir()?);
+    if !super::settings(environment)?.enabled {
+        return Ok(());
+    }
+    let _lock = lock(&run_dir)?;
+    let settings = super::settings(environment)?;
+    if settings.enabled && Running::find(&run_dir, Daemon::Dns)?.is_none() {
+        write(&DnsSettings { enabled: false, ..settings }, &state_dir)?;
+    }
+    Ok(())
 }
 
 /// Has the keeper start the sidecar, as it was launched last: for who has no privileges.
@@ -199,10 +226,11 @@ pub fn remove_interfaces(host: &mut Netlink, records: &mut Records) -> weave_hos
 }
 
 /// Starts the sidecar with other settings; when that fails, all is as it was.
-fn change(new: DnsSettings, environment: &Environment) -> Result<()> {
+fn change(new: impl FnOnce(DnsSettings) -> DnsSettings, environment: &Environment) -> Result<()> {
     let (run_dir, state_dir) = (environment.run_dir()?, environment.state_dir()?);
     let _lock = lock(&run_dir)?;
     let old = super::settings(environment)?;
+    let new = new(old.clone());
     let runs = Running::find(&run_dir, Daemon::Dns)?.is_some();
     if runs && old == new && weave_api::sidecar::status(&run_dir, weave_api::names::ANSWER_WITHIN).is_ok() {
         return Ok(());

@@ -7,7 +7,6 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::iter::Peekable;
 use std::path::PathBuf;
-use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -15,7 +14,7 @@ use std::time::{Duration, Instant};
 use ipnet::IpNet;
 
 use super::News;
-use super::news::{Looks, next};
+use super::news::{Inbox, Looks};
 use crate::attach::{AttachOptions, PROBE_WAIT};
 use crate::detached::{self, DetachedRun};
 use crate::engine::{CIDR_LABEL, ContainerId, Engine, EngineContainer, Listed};
@@ -159,7 +158,7 @@ impl Containers {
     /// calls `done` after each look, with true if an attachment changed, and what is not attached.
     pub(super) fn keep_on(
         mut self,
-        news: Receiver<News>,
+        news: Arc<Inbox>,
         done: impl Fn(bool, Option<Degraded>) + Send + 'static,
     ) -> Result<()> {
         const NAME: &str = "keeper-containers";
@@ -172,7 +171,7 @@ impl Containers {
                     looks.look_again(Instant::now());
                 }
                 loop {
-                    let came = next(&news, looks.next());
+                    let came = news.take_together(looks.next());
                     if came.contains(&News::Stop) {
                         return;
                     }

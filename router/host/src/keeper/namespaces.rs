@@ -1,12 +1,12 @@
 //! Attachments of namespaces that no engine tells of: made again where somebody deleted an interface
-//! and the namespace lives on. Their records go with the interface otherwise, see [`Records::prune`].
+//! and the namespace lives on, forgotten where it does not.
 
 use std::collections::HashMap;
 use std::path::Path;
 
 use crate::attach::{AttachOptions, PROBE_WAIT};
 use crate::error::Result;
-use crate::namespace::{Namespace, NamespaceSpec};
+use crate::namespace::Namespace;
 use crate::netlink::{Link, Netlink};
 use crate::records::{self, Record, Records};
 
@@ -33,28 +33,40 @@ impl Namespaces {
             match links.iter().find(|link| link.name == name) {
                 Some(link) => {
                     let cookie = known.filter(|(index, _)| *index == link.index).map(|(_, cookie)| cookie);
-                    let cookie = cookie.or_else(|| open(&record).map(|(_, cookie)| cookie));
+                    let cookie = cookie.or_else(|| record.open()?.cookie().ok());
                     self.0.extend(cookie.map(|cookie| (name, (link.index, cookie))));
                 }
-                None => gone.extend(known.map(|(_, cookie)| (record, cookie))),
+                None => gone.push((record, known.map(|(_, cookie)| cookie))),
             }
         }
+        if gone.is_empty() {
+            return Ok(0);
+        }
+        let mut records = Records::open(state_dir)?;
         let mut repairs = 0;
         for (record, cookie) in gone {
-            // An interface that went with its namespace is no loss.
-            let same = open(&record).filter(|(_, now)| *now == cookie);
-            let Some((namespace, _)) = same else { continue };
-            match attach_again(state_dir, host, &record, &namespace) {
-                Ok(false) => {}
-                Ok(true) => {
+            // It may have been detached since, or is just being attached.
+            if !records.all().contains(&record) || records::has_interface(host, &record)? {
+                continue;
+            }
+            let is_same = |namespace: &Namespace| cookie.is_some() && namespace.cookie().ok() == cookie;
+            let Some(namespace) = record.open().filter(is_same) else {
+                // The interface went with its namespace, or nobody saw it.
+                records.forget_ended(&record)?;
+                continue;
+            };
+            match attach_again(&mut records, host, &record, &namespace) {
+                Ok(()) => {
                     tracing::warn!(container = record.container, "its interface was deleted: made again");
                     repairs += 1;
                     let name = record.host_interface();
-                    let link = host.link(&name)?;
-                    self.0.extend(link.map(|link| (name, (link.index, cookie))));
+                    let index = host.link(&name)?.map(|link| link.index);
+                    self.0.extend(index.zip(cookie).map(|seen| (name, seen)));
                 }
                 Err(error) => {
                     tracing::warn!(container = record.container, "its interface was deleted: {error}");
+                    // The next look tries it again.
+                    self.0.extend(cookie.map(|cookie| (record.host_interface(), (0, cookie))));
                 }
             }
         }
@@ -62,28 +74,14 @@ impl Namespaces {
     }
 }
 
-/// The namespace that is remembered, with its cookie, if it is there.
-fn open(record: &Record) -> Option<(Namespace, u64)> {
-    let spec: NamespaceSpec = record.container.parse().ok()?;
-    let namespace = Namespace::open(&spec).ok().filter(|namespace| namespace.id() == record.namespace)?;
-    let cookie = namespace.cookie().ok()?;
-    Some((namespace, cookie))
-}
-
-/// False if it was detached, or attached, since it was looked for.
 fn attach_again(
-    state_dir: &Path,
+    records: &mut Records,
     host: &mut Netlink,
     record: &Record,
     namespace: &Namespace,
-) -> Result<bool> {
-    let mut records = Records::open(state_dir)?;
-    if !records.all().contains(record) || records::has_interface(host, record)? {
-        return Ok(false);
-    }
+) -> Result<()> {
     let probe = (!record.forced).then_some(PROBE_WAIT);
     let options = AttachOptions { mac: Some(record.mac), mtu: record.mtu, probe };
     records.attach(host, &record.container, namespace, &record.cidrs, &options)?;
-    records.change_names(&record.container, |names| names.clone_from(&record.names))?;
-    Ok(true)
+    records.change_names(&record.container, |names| names.clone_from(&record.names)).map(drop)
 }

@@ -1,12 +1,10 @@
 //! News for the keeper, and when it looks without any.
 
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::EVERYTHING_EVERY;
 
-/// News that waits, at most; more of the same kind adds nothing.
-const WAITING: usize = 16;
 /// News that comes within this time is looked at together: an engine tells many things of one
 /// container, and a flush takes many rules.
 const TOGETHER: Duration = Duration::from_millis(50);
@@ -31,44 +29,91 @@ pub enum News {
     Stop,
 }
 
-/// Where news is told.
+/// News that waits, each kind once: more of one adds nothing, and keeps none of another out.
+#[derive(Debug, Default)]
+pub(super) struct Inbox {
+    waiting: Mutex<Vec<News>>,
+    came: Condvar,
+}
+
+impl Inbox {
+    fn lock(&self) -> MutexGuard<'_, Vec<News>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn tell(&self, what: News) {
+        let mut waiting = self.lock();
+        if !waiting.contains(&what) {
+            waiting.push(what);
+            self.came.notify_all();
+        }
+    }
+
+    /// What waits, in the order of its coming; none at the deadline.
+    pub(super) fn take(&self, deadline: Instant) -> Vec<News> {
+        let mut waiting = self.lock();
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if !waiting.is_empty() || left.is_zero() {
+                return std::mem::take(&mut waiting);
+            }
+            waiting = self.came.wait_timeout(waiting, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    /// The same with all that comes together with it.
+    pub(super) fn take_together(&self, deadline: Instant) -> Vec<News> {
+        let mut all = self.take(deadline);
+        if all.is_empty() || all.contains(&News::Stop) {
+            return all;
+        }
+        std::thread::sleep(TOGETHER);
+        let more = self.take(Instant::now());
+        all.extend(more.into_iter().filter(|one| !all.contains(one)).collect::<Vec<_>>());
+        all
+    }
+}
+
+/// Where news is told. Once the last is gone the keeper is to end.
 #[derive(Debug, Clone)]
-pub struct NewsSender {
-    host: SyncSender<News>,
-    containers: SyncSender<News>,
+pub struct NewsSender(Arc<Ends>);
+
+#[derive(Debug)]
+struct Ends {
+    host: Arc<Inbox>,
+    containers: Arc<Inbox>,
+}
+
+impl Drop for Ends {
+    fn drop(&mut self) {
+        self.host.tell(News::Stop);
+        self.containers.tell(News::Stop);
+    }
 }
 
 /// Where it comes: what concerns the host and what concerns containers.
 #[derive(Debug)]
 pub struct NewsReceiver {
-    pub(super) host: Receiver<News>,
-    pub(super) containers: Receiver<News>,
-    /// What the containers' side finds that concerns the host, and the other way round.
-    pub(super) to_host: SyncSender<News>,
-    pub(super) to_containers: SyncSender<News>,
+    pub(super) host: Arc<Inbox>,
+    pub(super) containers: Arc<Inbox>,
 }
 
 /// Both ends.
 #[must_use]
 pub fn news() -> (NewsSender, NewsReceiver) {
-    let (host, of_host) = sync_channel(WAITING);
-    let (containers, of_containers) = sync_channel(WAITING);
-    let (to_host, to_containers) = (host.clone(), containers.clone());
-    let sender = NewsSender { host, containers };
-    (sender, NewsReceiver { host: of_host, containers: of_containers, to_host, to_containers })
+    let (host, containers) = (Arc::default(), Arc::default());
+    let receiver = NewsReceiver { host: Arc::clone(&host), containers: Arc::clone(&containers) };
+    (NewsSender(Arc::new(Ends { host, containers })), receiver)
 }
 
 impl NewsSender {
-    /// Tells it. Of a router and of the end nothing is lost, and the keeper is waited for if it is
-    /// busy; all other news needs no second one while some is waiting.
+    /// Tells it to whom it concerns.
     pub fn tell(&self, what: News) {
         if matches!(what, News::Engine | News::Router) {
-            let _ = self.containers.try_send(what);
+            self.0.containers.tell(what);
         }
-        match what {
-            News::Engine => {}
-            News::Links | News::Firewall => drop(self.host.try_send(what)),
-            News::Router | News::NoRouter | News::Stop => drop(self.host.send(what)),
+        if what != News::Engine {
+            self.0.host.tell(what);
         }
     }
 }
@@ -122,23 +167,6 @@ impl Looks {
     }
 }
 
-/// The next news with all that comes together with it; none at the deadline.
-pub(super) fn next(news: &Receiver<News>, deadline: Instant) -> Vec<News> {
-    let first = match news.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
-        Ok(first) => first,
-        Err(RecvTimeoutError::Timeout) => return Vec::new(),
-        Err(RecvTimeoutError::Disconnected) => News::Stop,
-    };
-    let mut all = vec![first];
-    let until = Instant::now() + TOGETHER;
-    while let Ok(more) = news.recv_timeout(until.saturating_duration_since(Instant::now())) {
-        if !all.contains(&more) {
-            all.push(more);
-        }
-    }
-    all
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -160,6 +188,23 @@ mod tests {
             all.push((now - begin, looks.due(now, came)));
         }
         all
+    }
+
+    #[test]
+    fn news_of_one_kind_keeps_none_of_another_out() {
+        let (sender, receiver) = news();
+        (0..100).for_each(|_| sender.tell(News::Firewall));
+        for what in [News::Links, News::Engine, News::Router] {
+            sender.tell(what);
+        }
+        let now = Instant::now();
+        assert_eq!(receiver.host.take(now), [News::Firewall, News::Links, News::Router]);
+        assert_eq!(receiver.containers.take(now), [News::Engine, News::Router]);
+        assert_eq!(receiver.host.take(now), []);
+        drop(sender);
+        let far = now + Duration::from_secs(60);
+        assert_eq!(receiver.host.take_together(far), [News::Stop]);
+        assert_eq!(receiver.containers.take_together(far), [News::Stop]);
     }
 
     #[test]

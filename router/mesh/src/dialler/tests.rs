@@ -244,3 +244,50 @@ fn limits_hold() {
     }
     assert!(dialler.entries().len() <= TARGETS + RECENT);
 }
+
+/// A dial to where nobody answers takes two seconds.
+#[test]
+fn peers_that_cannot_be_reached_keep_nothing_else_waiting() {
+    let name = |bytes| PeerName::new(bytes).unwrap_or_else(|| panic!("{bytes:?}"));
+    let ours = name([2; 6]);
+    let peer = |number: u8| {
+        let at = SocketAddr::from(([10, 0, 1, number], 6783));
+        (name([6, 0, 0, 0, 1, number]), vec![at])
+    };
+    let all: Vec<_> = (0..200).map(peer).collect();
+    let mut dialler = Dialler::default();
+    let mut now = Duration::ZERO;
+    let mut under_way = Vec::new();
+    let mut dialled = HashMap::new();
+    let mut pass = |dialler: &mut Dialler<SocketAddr>, time: Duration| {
+        let end = now + time;
+        let mut began = Vec::new();
+        while now < end {
+            now += Duration::from_millis(100);
+            for (id, ..) in under_way.extract_if(.., |(_, since)| now - *since >= seconds(2)) {
+                dialler.failed(id, "timed out".into(), false, now, 0.0);
+            }
+            for (id, target, _) in dialler.due(now) {
+                under_way.push((id, now));
+                *dialled.entry(target).or_insert(0) += 1;
+                began.push(target);
+            }
+            assert!(under_way.len() <= DIALS);
+        }
+        (began, now)
+    };
+    dialler.set_discovered(all.clone(), ours, Duration::ZERO);
+    let (_, now) = pass(&mut dialler, seconds(300));
+    // One that is new has its turn before those that failed, but for one dial of each slot.
+    let new = peer(201);
+    dialler.set_discovered([all.clone(), vec![new.clone()]].concat(), ours, now);
+    let (began, now) = pass(&mut dialler, seconds(3));
+    assert!(began.contains(&new.1[0]), "{began:?}");
+    assert!(dialler.add_targets(&[address(9)], now));
+    let (began, _) = pass(&mut dialler, Duration::from_millis(100));
+    assert!(began.contains(&address(9)), "{began:?}");
+    let times = |at: &SocketAddr| dialled.get(at).copied().unwrap_or(0);
+    let (least, most) =
+        (all.iter().map(|(_, at)| times(&at[0])).min(), all.iter().map(|(_, at)| times(&at[0])).max());
+    assert!(least >= Some(5) && most <= Some(20), "{least:?} to {most:?} dials");
+}

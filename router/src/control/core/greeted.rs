@@ -1,14 +1,17 @@
 //! Connections and handshakes: how links come to be.
 
 use super::*;
+use weave_mesh::Origin;
 
 /// What the passage of any link costs: paths with fewer links win.
 const LINK_COST: u16 = 1;
 
 impl Core {
-    /// True if a peer at this address is expected: a target or a recent peer.
+    /// True if a peer at this address is expected: a target or a recent peer. What members tell of
+    /// others is no reason: it would have places kept for whom they like.
     pub(super) fn is_known(&self, address: IpAddr) -> bool {
-        self.dialler.entries().iter().any(|entry| {
+        let own = self.dialler.entries().iter();
+        own.filter(|entry| matches!(entry.origin, Origin::Target | Origin::Recent)).any(|entry| {
             entry.address.map(|known| known.ip()) == Some(address)
                 || entry.target.address(0).map(|known| known.ip()) == Some(address)
         }) || self.links.values().any(|link| link.remote.ip() == address)

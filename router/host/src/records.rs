@@ -1,9 +1,9 @@
 //! Attachments as they are remembered: one file each, and the operations that
 //! keep files and kernel in step.
 //!
-//! A file is written before the interface it speaks of is made, so that a
-//! crash leaves a record without interface, which the next command removes,
-//! and never an interface that nobody knows of.
+//! A file is written before the interface it speaks of is made or changed, and says so as long as
+//! that is done ([`Record::pending`]): what a command that was killed left is finished by the keeper,
+//! and there is never an interface that nobody knows of.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -15,7 +15,8 @@ use weave_wire::MacAddr;
 
 use crate::address::check_cidrs;
 use crate::attach::{
-    self, AttachOptions, Attachment, Detached, attach, attached, choose_mtu, detach, host_interface,
+    self, AttachOptions, Attachment, Detached, PROBE_WAIT, attach, attached, choose_mtu, detach,
+    host_interface,
 };
 use crate::bridge::{BRIDGE, mtu_of, random_mac};
 use crate::detached::{DetachedRun, DetachedRuns};
@@ -51,6 +52,10 @@ pub struct Record {
     /// The user wants its addresses although somebody else may have them.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub forced: bool,
+    /// A command is changing it, or was killed over that: addresses that are to go. Those of `cidrs`
+    /// may not be there yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pending: Option<Vec<IpNet>>,
     /// What it is called.
     #[serde(default, skip_serializing_if = "ContainerNames::is_empty")]
     pub names: ContainerNames,
@@ -244,6 +249,7 @@ impl Records {
                     .collect(),
                 mtu: None,
                 forced: false,
+                pending: None,
                 names: ContainerNames::default(),
             },
             // Left over from another namespace of this number.
@@ -257,6 +263,7 @@ impl Records {
                     cidrs: Vec::new(),
                     mtu: None,
                     forced: false,
+                    pending: None,
                     names,
                 }
             }
@@ -269,14 +276,23 @@ impl Records {
                 record.cidrs.push(*cidr);
             }
         }
-        self.put(record.clone())?;
+        let is_there = |cidr| present.as_ref().is_some_and(|present| present.cidrs.contains(cidr));
+        let is_done = before.as_ref() == Some(&record) && cidrs.iter().all(is_there);
+        // What an earlier command was to take goes still.
+        let leaving: Vec<IpNet> = record.pending.take().unwrap_or_default();
+        let leaving: Vec<IpNet> = leaving.into_iter().filter(|cidr| !record.cidrs.contains(cidr)).collect();
+        if !is_done {
+            self.put(Record { pending: Some(leaving.clone()), ..record.clone() })?;
+        }
         let was_ended = self.ended.remove(container);
         let options = AttachOptions { mac: Some(record.mac), mtu: record.mtu, ..options.clone() };
         // Rules come before the interface: it never sends without them.
         match self.renew_guard().and_then(|()| attach(host, namespace, &cidrs, &options)) {
             Ok(attachment) => {
-                if record.mac != attachment.mac {
-                    self.put(Record { mac: attachment.mac, ..record })?;
+                let is_same = record.mac == attachment.mac;
+                let pending = (!leaving.is_empty()).then_some(leaving);
+                self.put(Record { mac: attachment.mac, pending, ..record })?;
+                if !is_same {
                     self.renew_guard()?;
                 }
                 self.detached.remove(container)?;
@@ -337,27 +353,87 @@ impl Records {
         runs: &[DetachedRun],
     ) -> Result<Detached> {
         self.prune(host)?;
-        let detached = detach(host, namespace, cidrs)?;
         let id = namespace.id();
         // It may have been attached by another name, or share the namespace with others.
         let name = file_name(container, id);
         let is_there = |record: &&Record| {
             record.file_name() == name || record.namespace == id && !self.has_ended(record)
         };
-        for mut record in self.records.iter().filter(is_there).cloned().collect::<Vec<_>>() {
-            record.cidrs.retain(|cidr| detached.remaining.contains(cidr));
-            if !record.cidrs.is_empty() {
-                self.put(record)?;
-                continue;
+        let before: Vec<Record> = self.records.iter().filter(is_there).cloned().collect();
+        let names: Vec<String> = before.iter().map(Record::file_name).collect();
+        let detached = self
+            .begin_detach(&before, cidrs, runs)
+            .and_then(|()| detach(host, namespace, cidrs))
+            .map_err(|error| error.after_undo(self.undo_detach(&before)))?;
+        for name in names {
+            let record = self.records.iter().find(|record| record.file_name() == name);
+            let Some(record) = record.cloned() else { continue };
+            let mut left = Record { pending: None, ..record.clone() };
+            left.cidrs.retain(|cidr| detached.remaining.contains(cidr));
+            if left.cidrs.is_empty() {
+                if let Some(run) = runs.iter().find(|run| run.container == left.container) {
+                    self.detached.put(run.clone())?;
+                }
+                self.forget(&left.container, id)?;
+            } else if left != record {
+                self.put(left)?;
             }
-            if let Some(run) = runs.iter().find(|run| run.container == record.container) {
-                // While the record is there nobody asks the label.
-                self.detached.put(run.clone())?;
-            }
-            self.forget(&record.container, id)?;
         }
         self.renew_guard()?;
         Ok(detached)
+    }
+
+    /// Says what is to go before it goes, so that it goes also if this is all that is done; while the
+    /// record is there nobody asks the label.
+    fn begin_detach(&mut self, records: &[Record], cidrs: &[IpNet], runs: &[DetachedRun]) -> Result<()> {
+        for record in records {
+            let (leaving, left): (Vec<IpNet>, Vec<IpNet>) =
+                record.cidrs.iter().copied().partition(|cidr| cidrs.contains(cidr));
+            if leaving.is_empty() {
+                continue;
+            }
+            if let Some(run) = runs.iter().find(|run| run.container == record.container && left.is_empty()) {
+                self.detached.put(run.clone())?;
+            }
+            let before = record.pending.iter().flatten().copied();
+            let pending = Some(before.chain(leaving).collect());
+            self.put(Record { cidrs: left, pending, ..record.clone() })?;
+        }
+        Ok(())
+    }
+
+    fn undo_detach(&mut self, before: &[Record]) -> Result<()> {
+        for record in before {
+            if self.records.contains(record) {
+                continue;
+            }
+            self.detached.remove(&record.container)?;
+            self.put(record.clone())?;
+        }
+        Ok(())
+    }
+
+    /// Finishes what a command that was killed began with an attachment.
+    ///
+    /// # Errors
+    /// As [`detach`](fn@detach) and [`Self::attach`]; it is pending still.
+    pub fn finish(&mut self, host: &mut Netlink, record: &Record, namespace: &Namespace) -> Result<()> {
+        let held = |cidr: &&IpNet| {
+            let mut all = self.records.iter().filter(|one| one.namespace == record.namespace);
+            all.any(|one| one.cidrs.contains(cidr))
+        };
+        let leaving: Vec<IpNet> =
+            record.pending.iter().flatten().filter(|cidr| !held(cidr)).copied().collect();
+        if !leaving.is_empty() {
+            detach(host, namespace, &leaving)?;
+        }
+        if record.cidrs.is_empty() {
+            return self.forget_ended(record);
+        }
+        self.put(Record { pending: Some(Vec::new()), ..record.clone() })?;
+        let probe = (!record.forced).then_some(PROBE_WAIT);
+        let options = AttachOptions { mac: Some(record.mac), mtu: record.mtu, probe };
+        self.attach(host, &record.container, namespace, &record.cidrs, &options).map(drop)
     }
 
     /// A container of an engine has ended, and others go on in its namespace: takes the addresses away

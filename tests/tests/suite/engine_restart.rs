@@ -1,7 +1,10 @@
 //! Attachments last: what runs again is attached again, nobody typing anything.
 
+use std::fs;
+
 use weave_tests::Engines;
 use weave_tests::engines::SOON;
+use weave_tests::random::Random;
 use weave_tests::wait_until;
 
 use crate::engine_records::look_at_all;
@@ -49,6 +52,41 @@ fn the_address_of_a_container_that_is_restarted_is_not_given_to_one_that_was_ref
     // It might have been a restart.
     hosts.wait_addresses(&second, &["10.2.1.1/24"], 3 * SOON);
     wait_until(SOON, told, || !told().contains("not_attached"));
+}
+
+#[test]
+fn what_a_killed_attach_or_detach_left_of_a_container_is_finished_or_undone() {
+    let hosts = Engines::new(1, 0);
+    hosts.launch();
+    let container = hosts.weave_run(0, "10.2.1.1/24");
+    let (alone, both) =
+        (vec!["10.2.1.1/24".to_owned()], vec!["10.2.1.1/24".to_owned(), "10.2.2.1/24".to_owned()]);
+    let mut random = Random::from_environment();
+    for command in ["attach", "detach", "attach", "detach"] {
+        let log = hosts.world().host(0).directory().join("points");
+        let run = |point: u64| {
+            let set = format!("WEAVE_FAILPOINT={command}:{point} WEAVE_FAILPOINT_LOG={}", log.display());
+            hosts.sh(0, &format!("{set} weave {command} 10.2.2.1/24 {}", container.id));
+            let points = fs::read_to_string(&log).unwrap_or_default().lines().count() as u64;
+            let _ = fs::remove_file(&log);
+            points
+        };
+        let back = if command == "attach" { "detach" } else { "attach" };
+        let undo = || hosts.ok(0, &format!("weave {back} 10.2.2.1/24 {}", container.id));
+        let count = run(u64::MAX);
+        assert!(count > 0, "this executable has no failpoints: build the whole workspace");
+        undo();
+        let point = random.below(count) + 1;
+        run(point);
+        look_at_all(&hosts);
+        let (addresses, ps) = (hosts.addresses(&container), hosts.ps(0));
+        let whole = [&alone, &both].into_iter().find(|whole| **whole == addresses);
+        let whole = whole.unwrap_or_else(|| panic!("{command} killed at {point} of {count}: {addresses:?}"));
+        let told = ps.lines().any(|line| line.ends_with(&format!(" {}", whole.join(" "))));
+        assert!(told, "{command} killed at {point} of {count}: {ps}");
+        // As the command would have left it, for the next.
+        hosts.ok(0, &format!("weave {command} 10.2.2.1/24 {}", container.id));
+    }
 }
 
 #[test]

@@ -219,6 +219,33 @@ fn an_attachment_killed_anywhere_is_completed_by_the_same_command() {
 }
 
 #[test]
+fn what_a_killed_attach_or_detach_left_is_finished_or_undone_by_the_keeper() {
+    let mut bench = Bench::new();
+    let cases = [0, 1, 2, 3];
+    let expected = bench.expected(&cases);
+    for number in cases.repeat(3) {
+        let (case, (wanted, count)) = (&CASES[number], &expected[&number]);
+        bench.prepare(case);
+        let before = bench.observed();
+        let point = bench.random.below(*count) + 1;
+        let (points, _) = bench.run_to(case.command, point);
+        // Has the keeper look at once, not within half a minute.
+        bench.world.tool(0, "ip link set weave-tap nomaster");
+        let said = || {
+            let now = bench.observed();
+            let other: Vec<_> = now.iter().filter(|line| !before.contains(line)).collect();
+            format!("{}, killed after {points:?}: beside what was before {other:#?}", case.command)
+        };
+        let is_whole = |mut now: Vec<String>| {
+            // What was being written: the next write takes it, or a reset.
+            now.retain(|line| !line.contains(".json.tmp: "));
+            now == before || now == *wanted
+        };
+        wait_until(SETTLES_WITHIN, said, || is_whole(bench.observed()));
+    }
+}
+
+#[test]
 fn an_exposure_killed_anywhere_is_completed_by_the_same_command() {
     Bench::new().kill(&[4, 5, 9], 6);
 }

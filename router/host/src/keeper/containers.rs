@@ -233,7 +233,8 @@ impl Containers {
             let matters = match answers.listed.get(&id) {
                 Some(one) if is_renamed(&record, one) => true,
                 Some(one) if is_there => {
-                    one.exited || one.running && !self.is_known_in(&id, record.namespace)
+                    let is_known = || record.pending.is_none() && self.is_known_in(&id, record.namespace);
+                    one.exited || one.running && !is_known()
                 }
                 Some(one) => one.running,
                 // Of another engine, for all that is known, unless it had it.
@@ -291,6 +292,7 @@ impl Containers {
         records.prune(host)?;
         *changed |= self.detach_exited(host, &mut records, answers)?;
         *changed |= self.forget_gone(host, &mut records, answers)?;
+        *changed |= self.finish_pending(host, &mut records, answers)?;
         *changed |= rename(&mut records, answers)?;
         forget_detached(&mut records, answers)?;
         let known: HashMap<ContainerId, bool> =
@@ -351,6 +353,37 @@ impl Containers {
             records.forget_ended(record)?;
         }
         Ok(!gone.is_empty())
+    }
+
+    /// Finishes what commands that were killed began: none is at it, since the lock is held.
+    fn finish_pending(
+        &mut self,
+        host: &mut Netlink,
+        records: &mut Records,
+        answers: &Answers,
+    ) -> Result<bool> {
+        let mut changed = false;
+        let pending = records.all().iter().filter(|record| record.pending.is_some());
+        for record in pending.cloned().collect::<Vec<_>>() {
+            let Some(id) = id_of(&record) else { continue };
+            if records.has_ended(&record) {
+                if record.cidrs.is_empty() {
+                    records.forget_ended(&record)?;
+                    changed = true;
+                }
+                continue;
+            }
+            let Some(Ok(found)) = answers.found.get(&id) else { continue };
+            let Ok(namespace) = &found.namespace else { continue };
+            if namespace.id() != record.namespace {
+                continue;
+            }
+            match records.finish(host, &record, namespace) {
+                Ok(()) => changed = true,
+                Err(error) => self.say(&id, format!("a command was killed over it: {error}")),
+            }
+        }
+        Ok(changed)
     }
 
     /// Takes the interface of a container that is gone; where others that run share its namespace,

@@ -24,7 +24,7 @@ impl Namespaces {
     /// # Errors
     /// When the kernel refuses or the state cannot be read; what one attachment lacks is logged.
     pub(super) fn keep(&mut self, state_dir: &Path, host: &mut Netlink, links: &[Link]) -> Result<u64> {
-        let mut gone = Vec::new();
+        let (mut gone, mut pending) = (Vec::new(), Vec::new());
         let before = std::mem::take(&mut self.0);
         let (all, _damaged) = records::read_all(state_dir)?;
         for record in all.into_iter().filter(|record| !record.is_of_engine()) {
@@ -35,21 +35,36 @@ impl Namespaces {
                     let cookie = known.filter(|(index, _)| *index == link.index).map(|(_, cookie)| cookie);
                     let cookie = cookie.or_else(|| record.open()?.cookie().ok());
                     self.0.extend(cookie.map(|cookie| (name, (link.index, cookie))));
+                    if record.pending.is_some() {
+                        pending.push(record);
+                    }
                 }
                 None => gone.push((record, known.map(|(_, cookie)| cookie))),
             }
         }
-        if gone.is_empty() {
+        if gone.is_empty() && pending.is_empty() {
             return Ok(0);
         }
         let mut records = Records::open(state_dir)?;
+        for record in pending {
+            // Else whoever was at it is done.
+            if !records.all().contains(&record) {
+                continue;
+            }
+            let Some(namespace) = record.open() else { continue };
+            if let Err(error) = records.finish(host, &record, &namespace) {
+                tracing::warn!(container = record.container, "a command was killed over it: {error}");
+            }
+        }
         let mut repairs = 0;
         for (record, cookie) in gone {
             // It may have been detached since, or is just being attached.
             if !records.all().contains(&record) || records::has_interface(host, &record)? {
                 continue;
             }
-            let is_same = |namespace: &Namespace| cookie.is_some() && namespace.cookie().ok() == cookie;
+            let is_same = |namespace: &Namespace| {
+                cookie.is_some() && namespace.cookie().ok() == cookie && !record.cidrs.is_empty()
+            };
             let Some(namespace) = record.open().filter(is_same) else {
                 // The interface went with its namespace, or nobody saw it.
                 records.forget_ended(&record)?;

@@ -40,6 +40,7 @@ fn attachments_are_remembered_in_order_until_they_are_detached() {
             cidrs: first.clone(),
             mtu: Some(DEFAULT_MTU),
             forced: true,
+            pending: None,
             names: Default::default(),
         };
         assert_eq!(stored(state.path()), std::slice::from_ref(&expected));

@@ -12,7 +12,7 @@ use crate::address::check_cidrs;
 use crate::attach::{announce_on, probe_on};
 use crate::bridge::{self, BRIDGE, mtu_of};
 use crate::error::{Error, Result};
-use crate::firewall::{Degraded, ExposedNet, Firewall, Policy};
+use crate::firewall::{Degraded, ExposedNet, Firewall, Policy, other_bridges};
 use crate::forwarding;
 use crate::mtu::DEFAULT_MTU;
 use crate::netlink::{Link, Netlink};
@@ -281,7 +281,8 @@ impl ExposedAddresses {
         let mut exposed: Vec<_> = exposed.collect();
         // Whoever puts them in place, they come in one order.
         exposed.sort_by_key(|one| one.cidr);
-        let policy = Policy { port: policy.port, engine_bridge: policy.engine_bridge.clone(), exposed };
+        let engine_bridge = policy.engine_bridge.clone();
+        let policy = Policy { port: policy.port, engine_bridge, other_bridges: other_bridges(), exposed };
         match Firewall::find() {
             Some(firewall) => firewall.apply(&policy),
             None if policy.exposed.is_empty() => Ok(vec![Degraded::no_program()]),

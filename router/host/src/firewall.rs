@@ -25,8 +25,39 @@ pub struct Policy {
     pub port: u16,
     /// The engine's default bridge, kept away from the network.
     pub engine_bridge: String,
+    /// Other bridges of engines, which the port of the mesh is closed to, too.
+    pub other_bridges: Vec<String>,
     /// Where the host is exposed.
     pub exposed: Vec<ExposedNet>,
+}
+
+/// Other bridges of engines that rules are made for, at most.
+const OTHER_BRIDGES_MAX: usize = 256;
+
+/// Bridges that engines make for networks of their users, by their names: `br-` and twelve hexadecimal
+/// digits (Docker), `podman` and `cni-podman` with a number (Podman). One that was given another name is
+/// not known.
+#[must_use]
+pub fn other_bridges() -> Vec<String> {
+    let interfaces = nix::net::if_::if_nameindex();
+    let names = interfaces.iter().flat_map(|all| all.iter());
+    let mut names: Vec<String> = names
+        .filter_map(|interface| interface.name().to_str().ok())
+        .filter(|name| is_of_engine(name))
+        .map(str::to_owned)
+        .collect();
+    names.sort_unstable();
+    names.truncate(OTHER_BRIDGES_MAX);
+    names
+}
+
+fn is_of_engine(name: &str) -> bool {
+    const DOCKER_DIGITS: usize = 12;
+    let docker = name.strip_prefix("br-").is_some_and(|rest| {
+        rest.len() == DOCKER_DIGITS && rest.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+    });
+    let podman = name.strip_prefix("cni-").unwrap_or(name).strip_prefix("podman");
+    docker || podman.is_some_and(|rest| !rest.is_empty() && rest.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
 /// A network that the host has an address on.
@@ -211,5 +242,21 @@ impl Firewall {
 impl Policy {
     fn exposed(&self, family: Family) -> impl Iterator<Item = &ExposedNet> {
         self.exposed.iter().filter(move |exposed| Family::of(&exposed.cidr) == family)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bridges_of_engines_are_known_by_their_names_and_others_are_not() {
+        for name in ["br-0a1b2c3d4e5f", "podman0", "podman12", "cni-podman0"] {
+            assert!(is_of_engine(name), "{name}");
+        }
+        for name in ["br0", "br-lan", "br-0a1b2c3d4e5", "br-0a1b2c3d4e5f0", "podman", "cni-podman", "virbr0"]
+        {
+            assert!(!is_of_engine(name), "{name}");
+        }
     }
 }

@@ -25,7 +25,7 @@ use crate::bridge::{self, BRIDGE};
 use crate::detached;
 use crate::error::Result;
 use crate::exposed::{self, ExposedAddresses};
-use crate::firewall::{Degraded, Firewall, Guard};
+use crate::firewall::{Degraded, Firewall, Guard, other_bridges};
 use crate::mtu::DEFAULT_MTU;
 use crate::names;
 use crate::netlink::{Link, Netlink};
@@ -141,6 +141,7 @@ pub fn run(
         namespaces: Namespaces::default(),
         of_containers,
         rules: None,
+        bridges: Vec::new(),
         found: Findings::default(),
         guard: None,
         repairs: Repairs::default(),
@@ -152,7 +153,7 @@ pub fn run(
             keeper.report("interfaces", |keeper| keeper.keep_interfaces());
         }
         let mut now = keeper.found.clone();
-        if due.contains(&News::Firewall) {
+        if due.contains(&News::Firewall) || keeper.bridges != other_bridges() {
             now = keeper.keep_firewall();
         }
         now.not_attached.clone_from(&not_attached.lock().unwrap_or_else(PoisonError::into_inner));
@@ -231,6 +232,8 @@ struct Keeper {
     of_containers: Arc<Inbox>,
     /// The rules as they were when they were put in place last, and what they lack.
     rules: Option<(String, Vec<Degraded>)>,
+    /// Bridges of engines that they are for.
+    bridges: Vec<String>,
     /// How the host stood the last time.
     found: Findings,
     /// The guard that was put in place last, and as the kernel had it then.
@@ -252,6 +255,7 @@ impl Keeper {
             Some(firewall) => self.keep_rules(firewall).unwrap_or_else(|e| vec![Degraded::no_firewall(&e)]),
             None => {
                 self.rules = None;
+                self.bridges = other_bridges();
                 vec![Degraded::no_program()]
             }
         };
@@ -341,6 +345,8 @@ impl Keeper {
     /// The firewall's rules: put in place again if they are not as they were; what they lack.
     fn keep_rules(&mut self, firewall: Firewall) -> Result<Vec<Degraded>> {
         let now = firewall.snapshot()?;
+        // Rules for other bridges are no repair.
+        self.rules.take_if(|_| self.bridges != other_bridges());
         if let Some((_, lack)) = self.rules.as_mut().filter(|(rules, _)| *rules == now) {
             // What was in the way of taking them may be gone.
             if lack.extract_if(.., |state| state.name == Degraded::OTHER_RULES).count() > 0 {
@@ -352,6 +358,7 @@ impl Keeper {
         // A command may have changed them while it had the lock: that is nobody's meddling.
         let now = firewall.snapshot()?;
         let known = HostPolicy::read(&self.config.state_dir)?;
+        self.bridges = other_bridges();
         let before = self.rules.take().map(|(rules, _)| rules);
         let mut lack = Vec::new();
         let apply = || {

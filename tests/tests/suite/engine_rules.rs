@@ -123,6 +123,29 @@ fn containers_of_the_engines_bridge_do_not_reach_the_network() {
     assert_eq!(hosts.inside(&plain, &format!("nc -z -w 1 {gateway} 2375")).code, Some(0), "others are");
 }
 
+/// As Compose makes one for each project.
+#[test]
+fn the_port_of_the_mesh_is_closed_to_networks_of_users_as_long_as_they_are_there() {
+    let hosts = Engines::new(1, 0);
+    hosts.launch();
+    let before = ours(&hosts);
+    let id = hosts.ok(0, "docker network create users");
+    let bridge = format!("br-{}", &id[..12]);
+    let closes = |rule: &String| rule.contains(&format!("-A WEAVE-INPUT -i {bridge} "));
+    let all = || format!("{:#?}", ours(&hosts));
+    // Twice two: two protocols of two families.
+    wait_until(SOON, all, || ours(&hosts).iter().filter(|rule| closes(rule)).count() == 4);
+    let plain = hosts.docker_run(0, "--net users --name user");
+    let gateway =
+        hosts.ok(0, "docker inspect -f '{{range .NetworkSettings.Networks}}{{.Gateway}}{{end}}' user");
+    assert_ne!(hosts.inside(&plain, &format!("nc -z -w 1 {gateway} 6783")).code, Some(0));
+    assert_eq!(hosts.inside(&plain, &format!("nc -z -w 1 {gateway} 2375")).code, Some(0), "others are open");
+    hosts.ok(0, "docker rm -f user && docker network rm users");
+    wait_back(&hosts, &before, "the network went");
+    let status = hosts.ok(0, "weave status -o json");
+    assert!(status.contains("\"rules\": 0"), "that is no repair: {status}");
+}
+
 #[test]
 fn a_host_that_drops_what_it_forwards_forwards_for_the_network() {
     let (hosts, _container) = exposed();

@@ -163,7 +163,8 @@ fn script(policy: &Policy, family: Family) -> String {
         rule(FORWARD, format!("-o {BRIDGE} -d {net} -j ACCEPT"));
         rule(FORWARD, format!("-i {BRIDGE} -s {net} -j ACCEPT"));
     }
-    for interface in [BRIDGE, engine_bridge] {
+    let others = policy.other_bridges.iter().filter(|other| *other != engine_bridge).map(String::as_str);
+    for interface in [BRIDGE, engine_bridge].into_iter().chain(others) {
         for protocol in ["tcp", "udp"] {
             rule(INPUT, format!("-i {interface} -p {protocol} --dport {port} -j DROP"));
         }
@@ -322,6 +323,7 @@ mod tests {
         let policy = Policy {
             port: 6783,
             engine_bridge: "docker0".into(),
+            other_bridges: vec!["br-0a1b2c3d4e5f".into(), "docker0".into()],
             exposed: vec![
                 exposed("10.2.1.102/24", true),
                 exposed("10.2.2.102/24", false),
@@ -342,6 +344,8 @@ mod tests {
 -A WEAVE-INPUT -i weave -p udp --dport 6783 -j DROP
 -A WEAVE-INPUT -i docker0 -p tcp --dport 6783 -j DROP
 -A WEAVE-INPUT -i docker0 -p udp --dport 6783 -j DROP
+-A WEAVE-INPUT -i br-0a1b2c3d4e5f -p tcp --dport 6783 -j DROP
+-A WEAVE-INPUT -i br-0a1b2c3d4e5f -p udp --dport 6783 -j DROP
 -A WEAVE-INPUT -i weave -p icmp -m icmp --icmp-type 5 -j DROP
 COMMIT
 *nat

@@ -94,10 +94,10 @@ fn script(policy: &Policy) -> String {
     rule(format!("iifname \"{BRIDGE}\" oifname \"{BRIDGE}\" accept"));
     rule(format!("iifname \"{engine_bridge}\" oifname \"{BRIDGE}\" drop"));
     text.push_str("\t}\n\tchain input {\n\t\ttype filter hook input priority filter - 5; policy accept;\n");
-    let _ = writeln!(
-        text,
-        "\t\tiifname {{ \"{BRIDGE}\", \"{engine_bridge}\" }} meta l4proto {{ tcp, udp }} th dport {port} drop"
-    );
+    let mut closed = vec![BRIDGE, engine_bridge];
+    closed.extend(policy.other_bridges.iter().filter(|other| *other != engine_bridge).map(String::as_str));
+    let closed = closed.join("\", \"");
+    let _ = writeln!(text, "\t\tiifname {{ \"{closed}\" }} meta l4proto {{ tcp, udp }} th dport {port} drop");
     // No container tells the host by which way to send.
     let _ = writeln!(text, "\t\tiifname \"{BRIDGE}\" icmp type redirect drop");
     let _ = writeln!(text, "\t\tiifname \"{BRIDGE}\" icmpv6 type {{ nd-redirect, nd-router-advert }} drop");

@@ -13,6 +13,8 @@ use crate::records::{self, Record, Records};
 /// An attachment that was seen: by the index of the host's end, and the namespace's cookie. Names of
 /// interfaces and numbers of namespaces are used again, these are not.
 type Seen = (u32, u64);
+/// No interface has this index.
+const NOT_SEEN: u32 = 0;
 
 /// Those of this host, by the name of the host's end.
 #[derive(Debug, Default)]
@@ -74,16 +76,13 @@ impl Namespaces {
                 Ok(()) => {
                     tracing::warn!(container = record.container, "its interface was deleted: made again");
                     repairs += 1;
-                    let name = record.host_interface();
-                    let index = host.link(&name)?.map(|link| link.index);
-                    self.0.extend(index.zip(cookie).map(|seen| (name, seen)));
                 }
                 Err(error) => {
                     tracing::warn!(container = record.container, "its interface was deleted: {error}");
-                    // The next look tries it again.
-                    self.0.extend(cookie.map(|cookie| (record.host_interface(), (0, cookie))));
                 }
             }
+            // Should it be gone by now, or not be there yet, the next look tries it again.
+            self.0.extend(cookie.map(|cookie| (record.host_interface(), (NOT_SEEN, cookie))));
         }
         Ok(repairs)
     }

@@ -113,6 +113,7 @@ fn in_place(path: PathBuf) -> PathBuf {
 #[derive(Debug)]
 pub struct Claim {
     file: File,
+    path: PathBuf,
 }
 
 impl Claim {
@@ -149,12 +150,27 @@ impl Claim {
             }
             std::thread::sleep(CLAIM_RETRY);
         }
+        if !is_at(&file, &path) {
+            // A reset removed it while it was opened.
+            return Err(failed(&"it was removed meanwhile"));
+        }
         file.set_len(0)
             .and_then(|()| file.seek(SeekFrom::Start(0)))
             .and_then(|_| writeln!(file, "{}", std::process::id()))
             .map_err(|error| failed(&error))?;
-        Ok(Self { file })
+        Ok(Self { file, path })
     }
+
+    /// False once somebody removed the file, as a reset does: nobody finds this daemon any more.
+    pub fn is_in_place(&self) -> bool {
+        is_at(&self.file, &self.path)
+    }
+}
+
+fn is_at(file: &File, path: &Path) -> bool {
+    let number = |metadata: std::fs::Metadata| (metadata.dev(), metadata.ino());
+    let now = std::fs::symlink_metadata(path).map(number).ok();
+    now.is_some() && now == file.metadata().map(number).ok()
 }
 
 impl Drop for Claim {
@@ -209,9 +225,16 @@ impl Running {
 
     /// Asks the process to end, by signal. False when it is not to be reached.
     pub fn terminate(&self) -> bool {
-        self.process
-            .as_ref()
-            .is_some_and(|(_, descriptor)| pidfd_send_signal(descriptor, Signal::TERM).is_ok())
+        self.send(Signal::TERM)
+    }
+
+    /// Ends the process, whatever it does. False when it is not to be reached.
+    pub fn kill(&self) -> bool {
+        self.send(Signal::KILL)
+    }
+
+    fn send(&self, signal: Signal) -> bool {
+        self.process.as_ref().is_some_and(|(_, descriptor)| pidfd_send_signal(descriptor, signal).is_ok())
     }
 
     /// Waits until the router is gone; false when it is still there after `limit`.

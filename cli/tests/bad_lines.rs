@@ -150,6 +150,7 @@ fn wrong_usage_is_exit_code_2_and_changes_nothing() {
         ("launch --mtu 65536", &["--mtu"]),
         ("launch --cores 0-", &["--cores"]),
         ("launch --cores 1,1", &["--cores"]),
+        ("launch --cores 0,999", &["core 999", "leave --cores out"]),
         ("launch --conn-limit 0", &["--conn-limit"]),
         ("launch --trusted-subnets 10.1.0.0/33", &["--trusted-subnets"]),
         ("launch --trusted-subnets 10.1.2.3/16", &["10.1.0.0/16"]),

@@ -4,6 +4,7 @@
 use std::fs::OpenOptions;
 use std::path::Path;
 use std::process::{Child, Stdio};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, poll};
@@ -38,6 +39,8 @@ const SOCKET_WITHIN: Duration = Duration::from_secs(5);
 const STARTS_MAX: usize = 5;
 /// How often a keeper that does not listen is tried.
 const ASKED_AGAIN: Duration = Duration::from_millis(10);
+/// How often a keeper looks whether it can be found still.
+const CLAIM_LOOKED_EVERY: Duration = Duration::from_secs(1);
 /// Time to set the host up around a router, or to undo that.
 const SET_UP_WITHIN: Duration = Duration::from_secs(20);
 
@@ -47,7 +50,7 @@ pub fn run(environment: &Environment, for_router: bool) -> Result<()> {
     root::require("keeper")?;
     let run_dir = environment.run_dir()?;
     let _ = rustix::process::setsid();
-    let Ok(_claim) = Claim::take(&run_dir, Daemon::Keeper) else { return Ok(()) };
+    let Ok(claim) = Claim::take(&run_dir, Daemon::Keeper) else { return Ok(()) };
     logging::start(LogLevel::Info, "");
     let failed = |error: std::io::Error| Failure::because("cannot keep this host", error);
     let refused = |error: weave_host::Error| Failure::because("cannot keep this host", error);
@@ -77,6 +80,8 @@ pub fn run(environment: &Environment, for_router: bool) -> Result<()> {
             }
         })
         .map_err(failed)?;
+    let (claim, stop) = (Arc::new(claim), sender.clone());
+    watch_claim(Arc::downgrade(&claim), move || stop.tell(News::Stop)).map_err(failed)?;
     watch(config.engine_host.clone(), &sender).map_err(refused)?;
     let devices = Devices::default();
     serve_routers(listener, config.state_dir.clone(), devices.clone(), sender).map_err(refused)?;
@@ -92,8 +97,26 @@ pub fn run(environment: &Environment, for_router: bool) -> Result<()> {
         tell_router(&run_dir);
     };
     keep(config, devices, news, names_changed, found).map_err(refused)?;
-    let _ = std::fs::remove_file(weave_api::keeper::file(&run_dir));
+    // Else it is that of another.
+    if claim.is_in_place() {
+        let _ = std::fs::remove_file(weave_api::keeper::file(&run_dir));
+    }
     Ok(())
+}
+
+/// Calls `removed` once the place of the keeper in the run directory is removed, as a reset does: no
+/// command finds it any more.
+fn watch_claim(claim: Weak<Claim>, removed: impl FnOnce() + Send + 'static) -> std::io::Result<()> {
+    let watch = move || {
+        while claim.upgrade().is_some_and(|claim| claim.is_in_place()) {
+            std::thread::sleep(CLAIM_LOOKED_EVERY);
+        }
+        if claim.upgrade().is_some() {
+            tracing::warn!("the place of this keeper in the run directory was removed: it ends");
+            removed();
+        }
+    };
+    std::thread::Builder::new().name("keeper-claim".into()).spawn(watch).map(drop)
 }
 
 /// For routers and commands that ask how this host stands.

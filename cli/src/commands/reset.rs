@@ -3,6 +3,7 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::Deserialize;
 use weave_api::{Client, names};
@@ -17,8 +18,10 @@ use crate::environment::Environment;
 use crate::failure::{Failure, Result};
 use crate::output;
 use crate::root;
-use crate::running;
+use crate::running::{self, Daemon, Running};
 
+/// Time a daemon that was killed has to be gone.
+const KILLED_WITHIN: Duration = Duration::from_secs(5);
 /// Longest state file that is looked at, bytes.
 const FILE_MAX: u64 = 1 << 20;
 
@@ -31,8 +34,9 @@ pub fn run(environment: &Environment) -> Result<()> {
     dns::launch::end(None, environment)?;
     failpoint("end the keeper");
     keeper::end(&run_dir)?;
-    // What other commands begin meanwhile comes after.
+    // What other commands begin meanwhile comes after; what they began before is ended, too.
     let lock = lock_state(&state_dir)?;
+    end_late(&run_dir)?;
     let interfaces = Netlink::open()
         .and_then(|mut host| remove_interfaces(&mut host).and(forwarding::put_back(&state_dir, &mut host)))
         .map_err(|error| Failure::because("cannot remove every interface", error));
@@ -41,10 +45,24 @@ pub fn run(environment: &Environment) -> Result<()> {
         .and(Guard::remove())
         .map_err(|error| Failure::because("cannot remove every rule", error));
     let state = remove_state(&state_dir);
-    drop(lock);
+    let late = end_late(&run_dir);
     let run = remove_run(&run_dir)
         .map_err(|error| Failure::new(format_args!("cannot remove {}", run_dir.display()), error, ""));
-    interfaces.and(rules).and(state).and(run)
+    drop(lock);
+    interfaces.and(rules).and(state).and(late).and(run)
+}
+
+/// Ends daemons that other commands started while this one was at it. They are in the middle of
+/// nothing: the state is locked.
+fn end_late(run_dir: &Path) -> Result<()> {
+    for daemon in [Daemon::Router, Daemon::Dns, Daemon::Keeper] {
+        if let Some(running) = Running::find(run_dir, daemon)?
+            && running.kill()
+        {
+            running.wait(KILLED_WITHIN)?;
+        }
+    }
+    Ok(())
 }
 
 /// Keeps other commands out of the state, if there is any.

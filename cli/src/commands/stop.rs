@@ -54,6 +54,10 @@ pub fn stop(
     if running.terminate() && running.wait(GONE_WITHIN)? {
         return Ok(true);
     }
+    if running.kill() && running.wait(GONE_WITHIN)? {
+        output::warn("the router neither answered nor ended by itself: it was killed");
+        return Ok(true);
+    }
     if running.wait(Duration::ZERO)? {
         return Ok(true);
     }

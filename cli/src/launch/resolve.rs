@@ -4,7 +4,9 @@ use std::net::IpAddr;
 
 use weave_api::target::{Target, TargetHost};
 use weave_router::Config;
-use weave_router::config::{LogLevel, MAX_ADVERTISED, MAX_TARGETS, MAX_TRUSTED_SUBNETS, Password, TestKnobs};
+use weave_router::config::{
+    CoreList, LogLevel, MAX_ADVERTISED, MAX_TARGETS, MAX_TRUSTED_SUBNETS, Password, TestKnobs,
+};
 use weave_wire::Nickname;
 
 use super::options::LaunchOptions;
@@ -60,6 +62,9 @@ pub fn resolve(options: LaunchOptions, environment: &Environment, role: Role) ->
             "no password was given: every link of a network without one is unencrypted",
             "give the password, or leave --require-encryption out",
         ));
+    }
+    if let Some(cores) = &options.cores {
+        refuse_missing(cores)?;
     }
     limit("trusted subnets", options.trusted_subnets.len(), MAX_TRUSTED_SUBNETS)?;
     for target in &options.advertise {
@@ -127,6 +132,17 @@ fn refuse_name(target: &Target) -> Result<()> {
             "give the address that other peers shall use",
         )),
     }
+}
+
+/// A shard that is pinned to no core would run anywhere.
+fn refuse_missing(cores: &CoreList) -> Result<()> {
+    let Ok(usable) = rustix::thread::sched_getaffinity(None) else { return Ok(()) };
+    let Some(missing) = cores.as_slice().iter().find(|core| !usable.is_set(**core)) else { return Ok(()) };
+    Err(Failure::usage(
+        format_args!("cannot forward on core {missing}"),
+        "this host has none of that number, or this process may not run there",
+        "name cores of `taskset -pc $$`, or leave --cores out",
+    ))
 }
 
 fn refuse_unusable(host: IpAddr) -> Result<()> {

@@ -235,7 +235,10 @@ impl Records {
         }
         let mut record = match (&before, &present) {
             (Some(record), Some(_)) => Record { namespace: id, ..record.clone() },
-            (Some(record), None) if record.is_of_engine() => Record { namespace: id, ..record.clone() },
+            (Some(record), None) if record.is_of_engine() => {
+                let mac = if self.is_used(record.mac, container) { random_mac()? } else { record.mac };
+                Record { namespace: id, mac, ..record.clone() }
+            }
             // The interface is there: take up what of it nobody remembers.
             (None, Some(present)) => Record {
                 container: container.into(),
@@ -368,8 +371,8 @@ impl Records {
         for name in names {
             let record = self.records.iter().find(|record| record.file_name() == name);
             let Some(record) = record.cloned() else { continue };
-            let mut left = Record { pending: None, ..record.clone() };
-            left.cidrs.retain(|cidr| detached.remaining.contains(cidr));
+            // What is not there just now, as right after a start, comes back.
+            let left = Record { pending: None, ..record.clone() };
             if left.cidrs.is_empty() {
                 if let Some(run) = runs.iter().find(|run| run.container == left.container) {
                     self.detached.put(run.clone())?;
@@ -535,6 +538,13 @@ impl Records {
             }
         }
         Ok(())
+    }
+
+    /// Whether another container has an interface of this MAC: those that share a namespace have one
+    /// together, and may part.
+    fn is_used(&self, mac: MacAddr, container: &str) -> bool {
+        let mut attached = self.records.iter().filter(|record| !self.has_ended(record));
+        attached.any(|record| record.mac == mac && record.container != container)
     }
 
     /// Whether an address is remembered of another container in that namespace.

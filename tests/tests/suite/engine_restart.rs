@@ -22,6 +22,36 @@ fn a_container_that_is_restarted_is_attached_again() {
 }
 
 #[test]
+fn a_detach_right_after_a_start_takes_the_named_address_only() {
+    let hosts = Engines::new(1, 0);
+    for _ in 0..3 {
+        let container = hosts.weave_run(0, "10.2.1.1/24 10.2.2.1/24 10.2.3.1/24");
+        let id = &container.id;
+        hosts.ok(0, &format!("docker kill {id} && docker start {id} && weave detach 10.2.1.1/24 {id}"));
+        hosts.wait_attached(&container, &["10.2.2.1/24", "10.2.3.1/24"]);
+        look_at_all(&hosts);
+        assert_eq!(hosts.addresses(&container), ["10.2.2.1/24", "10.2.3.1/24"]);
+        hosts.ok(0, &format!("docker rm -f {id}"));
+    }
+}
+
+#[test]
+fn containers_that_shared_a_namespace_part_with_a_mac_of_their_own() {
+    let hosts = Engines::new(1, 0);
+    let first = hosts.weave_run(0, "10.2.1.1/24");
+    let second = hosts.weave_run(0, &format!("10.2.1.2/24 --net container:{}", first.id));
+    hosts.wait_attached(&first, &["10.2.1.1/24", "10.2.1.2/24"]);
+    hosts.ok(0, &format!("docker restart -t 0 {}", first.id));
+    hosts.wait_attached(&first, &["10.2.1.1/24"]);
+    let held = hosts.inside(&second, "ip -o addr show dev ethwe").stdout;
+    assert!(held.contains("10.2.1.2/24"), "{held}");
+    let ps = hosts.ps(0);
+    let macs: Vec<&str> = ps.lines().filter_map(|line| line.split(' ').nth(1)).collect();
+    assert!(macs.len() == 2 && macs[0] != macs[1], "{ps}");
+    assert!(hosts.reaches(&first, "10.2.1.2") && hosts.reaches(&second, "10.2.1.1"), "{ps}");
+}
+
+#[test]
 fn an_address_that_was_taken_by_force_is_taken_again() {
     let hosts = Engines::new(1, 0);
     hosts.ok(0, "ip link add under type veth peer other && ip addr add 10.2.1.9/24 dev under");

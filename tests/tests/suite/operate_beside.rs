@@ -246,6 +246,55 @@ fn devices_that_others_change_are_put_right_within_a_second_and_counted() {
     wait_until(SEEN_WITHIN, what, || keeper(&world).repairs.devices >= all);
 }
 
+#[test]
+fn an_exposed_address_that_is_taken_is_back_within_a_second_and_counted() {
+    let world = World::new(Options::clear().bare(1));
+    world.weave(0, &["launch", "--no-dns"]).ok();
+    world.weave(0, &["expose", "10.32.7.1/24", "fd00:7::1/64"]).ok();
+    let held = || world.tool(0, "ip -o addr show dev weave");
+    for (address, change) in [
+        ("10.32.7.1/24", "ip addr del 10.32.7.1/24 dev weave"),
+        ("fd00:7::1/64", "ip addr del fd00:7::1/64 dev weave"),
+    ] {
+        let counted = repairs(&world).devices;
+        world.tool(0, change);
+        wait_until(RIGHT_WITHIN, held, || held().contains(address));
+        let counts = || format!("counted {counted}, then {:?}", repairs(&world));
+        wait_until(RIGHT_WITHIN, counts, || repairs(&world).devices > counted);
+    }
+}
+
+#[test]
+fn a_router_that_hangs_is_ended_by_a_stop_which_says_so() {
+    let world = World::new(Options::clear().bare(1));
+    world.weave(0, &["launch", "--no-dns"]).ok();
+    let router = world.router(0);
+    router.signal(Signal::SIGSTOP).unwrap();
+    let stopped = world.weave(0, &["stop"]).ok();
+    assert!(stopped.stderr.contains("it was killed"), "{}", stopped.stderr);
+    world.weave(0, &["launch", "--no-dns"]).ok();
+}
+
+/// Commands that have a keeper started, beside resets: whichever comes last, no keeper is left that no
+/// command finds.
+#[test]
+fn resets_beside_other_commands_leave_no_daemon_behind() {
+    let world = World::new(Options::clear().bare(1));
+    for pause in [10, 20, 30, 40, 60] {
+        std::thread::scope(|scope| {
+            let expose = scope.spawn(|| world.weave(0, &["expose", "10.32.7.1/24"]));
+            // At another point of it each time.
+            std::thread::sleep(Duration::from_millis(pause));
+            world.weave(0, &["reset"]).ok();
+            expose.join().unwrap();
+        });
+    }
+    world.weave(0, &["reset"]).ok();
+    let left = || format!("{:?}", world.lab().processes());
+    wait_until(SEEN_WITHIN, left, || world.lab().processes().is_empty());
+    assert!(!world.tool(0, "nft list ruleset").contains("WEAVE"));
+}
+
 /// By IPv4 and IPv6, in both directions: every queue carries again.
 fn all_pass(world: &World) {
     for (from, to) in [(0, 1), (1, 0)] {

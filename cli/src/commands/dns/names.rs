@@ -27,7 +27,7 @@ pub struct Arguments {
     /// Addresses, and at most one container; no address: all that the container has
     #[arg(value_name = "ADDRESS… CONTAINER")]
     arguments: Vec<String>,
-    /// A name in the domain; none: those the container has by itself
+    /// A name in the domain; none: all that the container has
     #[arg(short = 'h', value_name = "FQDN", value_parser = HostName::typed)]
     names: Vec<HostName>,
 }

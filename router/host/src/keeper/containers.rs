@@ -34,6 +34,12 @@ const REST_AFTER: Duration = Duration::from_millis(50);
 const KEPT_FOR_RESTART: Duration = Duration::from_secs(3);
 /// Containers that are not attached and are named in the status, at most.
 const NAMED: usize = 8;
+/// When it is looked whether one was.
+const LOOKED_AGAIN: Duration = Duration::from_millis(500);
+/// When containers that could not be attached are tried again without any news: an address may have come
+/// free on another host. At the soonest so many times as late as trying takes.
+const TRIED_AGAIN: Duration = Duration::from_secs(2);
+const TRIED_REST: u32 = 20;
 /// Questions that the engine leaves without an answer before no more are asked.
 const UNANSWERED_MAX: usize = 3;
 
@@ -165,10 +171,14 @@ impl Containers {
         let keep = move || {
             let mut looks = Looks::of_containers(Instant::now());
             loop {
+                let begin = Instant::now();
                 let changed = self.look();
                 done(changed, not_attached(&self.failures));
+                let now = Instant::now();
                 if self.waits {
-                    looks.look_again(Instant::now());
+                    looks.look_again(now + LOOKED_AGAIN);
+                } else if !self.failures.is_empty() {
+                    looks.look_again(now + TRIED_AGAIN.max(begin.elapsed() * TRIED_REST));
                 }
                 loop {
                     let came = news.take_together(looks.next());
@@ -227,14 +237,21 @@ impl Containers {
         let detached = detached::read_all(&self.state_dir)?;
         let mut answers = Answers { listed, namespaces: HashMap::new(), detached, found: HashMap::new() };
         let mut asked = Vec::new();
-        for record in records::read_all(&self.state_dir)?.0 {
+        let remembered = records::read_all(&self.state_dir)?.0;
+        let mut namespaces: HashMap<NamespaceId, usize> = HashMap::new();
+        for record in &remembered {
+            *namespaces.entry(record.namespace).or_default() += 1;
+        }
+        for record in remembered {
             let Some(id) = id_of(&record) else { continue };
             let is_there = records::has_interface(host, &record)?;
             let matters = match answers.listed.get(&id) {
                 Some(one) if is_renamed(&record, one) => true,
                 Some(one) if is_there => {
-                    let is_known = || record.pending.is_none() && self.is_known_in(&id, record.namespace);
-                    one.exited || one.running && !is_known()
+                    // Those that share a namespace are known before one of them ends.
+                    let is_shared = namespaces.get(&record.namespace).is_some_and(|count| *count > 1);
+                    let is_known = || self.is_known_in(&id, record.namespace);
+                    one.exited || one.running && (is_shared || record.pending.is_some() || !is_known())
                 }
                 Some(one) => one.running,
                 // Of another engine, for all that is known, unless it had it.

@@ -141,8 +141,8 @@ impl Looks {
     }
 
     /// Containers are to be looked at once more without any news.
-    pub(super) fn look_again(&mut self, now: Instant) {
-        self.settled_at = Some(now + ENGINE_SETTLES);
+    pub(super) fn look_again(&mut self, at: Instant) {
+        self.settled_at = Some(self.settled_at.map_or(at, |settled| settled.min(at)));
     }
 
     /// The next one without any news.
@@ -158,7 +158,7 @@ impl Looks {
             due.extend(self.everything);
         }
         if came.contains(&News::Engine) {
-            self.look_again(now);
+            self.settled_at = Some(now + ENGINE_SETTLES);
         } else if self.settled_at.is_some_and(|at| now >= at) {
             self.settled_at = None;
             due.push(News::Engine);

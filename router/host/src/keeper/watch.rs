@@ -62,7 +62,7 @@ fn follow_links(news: &NewsSender) {
     let mut watch = None;
     loop {
         let changed = match &watch {
-            None => LinkWatch::open().map(|new| {
+            None => LinkWatch::open().and_then(LinkWatch::with_addresses).map(|new| {
                 watch = Some(new);
                 true
             }),

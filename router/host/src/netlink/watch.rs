@@ -30,6 +30,19 @@ impl LinkWatch {
         Ok(Self(socket))
     }
 
+    /// Listens for changes of addresses, too.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    #[cfg(feature = "engine")]
+    pub fn with_addresses(self) -> Result<Self> {
+        for group in [libc::RTNLGRP_IPV4_IFADDR, libc::RTNLGRP_IPV6_IFADDR] {
+            let joined = self.0.add_membership(group);
+            joined.map_err(|error| Error::kernel("watch", "addresses", error))?;
+        }
+        Ok(self)
+    }
+
     /// Waits for a change; `false` when none came until `deadline`.
     ///
     /// # Errors

@@ -45,7 +45,8 @@ pub fn is_written(text: &str) -> bool {
 /// Whether `text` was meant as an address rather than as a container.
 pub fn is_meant(text: &str) -> bool {
     let prefixed = text.starts_with("ip:") || text.starts_with("net:");
-    prefixed || (text.contains('/') && !text.starts_with('/')) || text.parse::<IpAddr>().is_ok()
+    let is_path = text.starts_with('/') || text.starts_with("netns:");
+    prefixed || (text.contains('/') && !is_path) || text.parse::<IpAddr>().is_ok()
 }
 
 #[cfg(test)]

@@ -303,7 +303,10 @@ pub fn end(run_dir: &Path) -> Result<()> {
         // One that just starts holds its lock before it says which process it is.
         std::thread::sleep(LOOKED_EVERY);
     }
-    if Running::find(run_dir, Daemon::Keeper)?.is_none() {
+    let Some(running) = Running::find(run_dir, Daemon::Keeper)? else { return Ok(()) };
+    // What it was at is finished by the next one.
+    if running.kill() && running.wait(ENDS_WITHIN)? {
+        output::warn("the keeper did not end by itself: it was killed");
         return Ok(());
     }
     Err(Failure::new("cannot stop the keeper", "it does not end", "end the process `weave keeper` by hand"))

@@ -40,16 +40,22 @@ struct Meant {
 }
 
 fn read(command: &str, arguments: &Arguments, environment: &Environment) -> Result<Meant> {
-    let (mut addresses, mut containers) = (Vec::new(), Vec::new());
-    for text in &arguments.arguments {
-        match text.parse::<IpAddr>() {
-            Ok(address) => addresses.push(address),
-            Err(_) => containers.push(text.clone()),
-        }
-    }
     let usage = |why: &dyn std::fmt::Display, remedy: &str| {
         Failure::usage(format_args!("cannot {command}"), why, remedy)
     };
+    let (mut addresses, mut containers) = (Vec::new(), Vec::new());
+    for text in &arguments.arguments {
+        match text.parse::<IpAddr>() {
+            Ok(address) if address.is_unspecified() || address.is_multicast() => {
+                return Err(usage(&format!("{address} is not the address of one host"), "name another"));
+            }
+            Ok(address) => addresses.push(address),
+            Err(_) if text.parse::<IpNet>().is_ok() => {
+                return Err(usage(&format!("{text} is an address with a length"), "leave the length out"));
+            }
+            Err(_) => containers.push(text.clone()),
+        }
+    }
     if let [first, second, ..] = containers.as_slice() {
         let why = format!("{first:.80?} and {second:.80?} are two containers or no addresses");
         return Err(usage(&why, "name one container, and addresses without a length"));

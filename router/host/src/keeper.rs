@@ -278,7 +278,10 @@ impl Keeper {
         let mut host = Netlink::open()?;
         let links = host.links()?;
         // Before anybody forgets those that have no interface.
-        self.repairs.devices += self.namespaces.keep(&self.config.state_dir, &mut host, &links)?;
+        match self.namespaces.keep(&self.config.state_dir, &mut host, &links) {
+            Ok(repairs) => self.repairs.devices += repairs,
+            Err(error) => tracing::warn!("keeping attachments of namespaces: {error}"),
+        }
         let exposed = ExposedAddresses::open(&self.config.state_dir)?;
         let devices = self.devices.clone();
         let mut known_mtu = devices.mtu();

@@ -49,7 +49,9 @@ run)
 ps) cat last ;;
 rm)
     shift
-    nsenter --net="$1" sh -c 'ip link del eth0; ip link del ethwe' && echo "$1" >>free
+    # The namespace stays for the next one.
+    @weave@ detach $(@weave@ ps "$1" | cut -d ' ' -f 3-) "$1" >/dev/null &&
+        nsenter --net="$1" ip link del eth0 && echo "$1" >>free
     ;;
 exec)
     container=$1

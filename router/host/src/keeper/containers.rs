@@ -77,6 +77,8 @@ pub(super) struct Containers {
     ended: HashMap<ContainerId, Instant>,
     /// A container waits for addresses of one that may only be restarted.
     waits: bool,
+    /// A container could not be attached at the last look.
+    has_failed: bool,
     /// What could not be done, so that it is said once.
     failures: BTreeMap<ContainerId, String>,
     /// Why nothing could be done the last time.
@@ -155,6 +157,7 @@ impl Containers {
             processes: HashMap::new(),
             ended: HashMap::new(),
             waits: false,
+            has_failed: false,
             failures: BTreeMap::new(),
             error: None,
         }
@@ -177,7 +180,7 @@ impl Containers {
                 let now = Instant::now();
                 if self.waits {
                     looks.look_again(now + LOOKED_AGAIN);
-                } else if !self.failures.is_empty() {
+                } else if self.has_failed {
                     looks.look_again(now + TRIED_AGAIN.max(begin.elapsed() * TRIED_REST));
                 }
                 loop {
@@ -199,6 +202,7 @@ impl Containers {
     /// keeps it from that is logged, unless that is known: an engine that is not there is asked often.
     fn look(&mut self) -> bool {
         let mut changed = false;
+        (self.waits, self.has_failed) = (false, false);
         match self.try_look(&mut changed) {
             Ok(()) => self.error = None,
             Err(error) => {
@@ -220,7 +224,6 @@ impl Containers {
         let mut host = Netlink::open()?;
         let answers = self.ask(&engine, &mut host)?;
         self.engine = Some(engine);
-        self.waits = false;
         let mut to_attach = self.settle(&answers, &mut host, changed)?.into_iter().peekable();
         while to_attach.peek().is_some() {
             self.attach_some(&answers, &mut host, &mut to_attach, changed)?;
@@ -534,6 +537,7 @@ impl Containers {
                 true
             }
             Err(error) => {
+                self.has_failed = true;
                 self.say(id, format!("cannot be attached: {error}"));
                 false
             }

@@ -8,6 +8,7 @@
 //! [`EVERYTHING_EVERY`] without any. A sixth thread gives routers that start the queues of the tap, and
 //! makes a tap that was deleted again of those of a router that runs.
 
+mod answers;
 mod containers;
 mod namespaces;
 mod news;
@@ -250,12 +251,17 @@ impl Keeper {
 
     /// Rules and guard. What they lack is logged once.
     fn keep_firewall(&mut self) -> Findings {
+        let bridges = other_bridges();
+        if self.bridges != bridges {
+            // Rules for other bridges are no repair.
+            self.rules = None;
+            self.bridges = bridges;
+        }
         let firewall = Firewall::find();
         let rules = match firewall {
             Some(firewall) => self.keep_rules(firewall).unwrap_or_else(|e| vec![Degraded::no_firewall(&e)]),
             None => {
                 self.rules = None;
-                self.bridges = other_bridges();
                 vec![Degraded::no_program()]
             }
         };
@@ -285,6 +291,7 @@ impl Keeper {
         let exposed = ExposedAddresses::open(&self.config.state_dir)?;
         let devices = self.devices.clone();
         let mut known_mtu = devices.mtu();
+        // Again: no command is at it now.
         let links = host.links()?;
         let ports: Vec<&Link> =
             links.iter().filter(|link| link.name == TAP || is_host_interface(&link.name)).collect();
@@ -348,8 +355,6 @@ impl Keeper {
     /// The firewall's rules: put in place again if they are not as they were; what they lack.
     fn keep_rules(&mut self, firewall: Firewall) -> Result<Vec<Degraded>> {
         let now = firewall.snapshot()?;
-        // Rules for other bridges are no repair.
-        self.rules.take_if(|_| self.bridges != other_bridges());
         if let Some((_, lack)) = self.rules.as_mut().filter(|(rules, _)| *rules == now) {
             // What was in the way of taking them may be gone.
             if lack.extract_if(.., |state| state.name == Degraded::OTHER_RULES).count() > 0 {
@@ -361,7 +366,6 @@ impl Keeper {
         // A command may have changed them while it had the lock: that is nobody's meddling.
         let now = firewall.snapshot()?;
         let known = HostPolicy::read(&self.config.state_dir)?;
-        self.bridges = other_bridges();
         let before = self.rules.take().map(|(rules, _)| rules);
         let mut lack = Vec::new();
         let apply = || {

@@ -5,121 +5,29 @@
 //! that is done ([`Record::pending`]): what a command that was killed left is finished by the keeper,
 //! and there is never an interface that nobody knows of.
 
+mod record;
+
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::path::Path;
 
 use ipnet::IpNet;
-use serde::{Deserialize, Serialize};
 use weave_wire::MacAddr;
 
 use crate::address::check_cidrs;
-use crate::attach::{
-    self, AttachOptions, Attachment, Detached, PROBE_WAIT, attach, attached, choose_mtu, detach,
-    host_interface,
-};
+use crate::attach::{AttachOptions, Attachment, Detached, attach, attached, choose_mtu, detach};
 use crate::bridge::{BRIDGE, mtu_of, random_mac};
 use crate::detached::{DetachedRun, DetachedRuns};
 use crate::error::{Error, Result};
 use crate::firewall::{Guard, GuardedPort};
 use crate::names::ContainerNames;
-use crate::namespace::{Namespace, NamespaceId, NamespaceSpec};
+use crate::namespace::{Namespace, NamespaceId};
 use crate::netlink::Netlink;
 use crate::policy::HostPolicy;
-use crate::store::{Aside, StateDir, StateFile, StateLock, Stored};
-
-/// Directory of these files in the state directory.
-pub const DIRECTORY: &str = "attachments";
-
-/// Longest name of a container, bytes.
-pub const CONTAINER_MAX: usize = 4096;
-
-/// A remembered attachment.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Record {
-    /// The engine's id of the container, or its namespace as the user gave it.
-    pub container: String,
-    /// Its namespace when it was attached last. Numbers are used again after a
-    /// namespace is gone; [`NamespaceId::GONE`] when that was seen.
-    pub namespace: NamespaceId,
-    /// MAC of its interface.
-    pub mac: MacAddr,
-    /// Its addresses in the order of attachment.
-    pub cidrs: Vec<IpNet>,
-    /// MTU of the host's end, bytes; `None`: it was attached by a program that did not remember it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub mtu: Option<u32>,
-    /// The user wants its addresses although somebody else may have them.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub forced: bool,
-    /// A command is changing it, or was killed over that: addresses that are to go. Those of `cidrs`
-    /// may not be there yet.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub pending: Option<Vec<IpNet>>,
-    /// What it is called.
-    #[serde(default, skip_serializing_if = "ContainerNames::is_empty")]
-    pub names: ContainerNames,
-}
-
-impl StateFile for Record {
-    const KIND: &'static str = "attachment";
-    const VERSION: u32 = 1;
-}
-
-impl Record {
-    /// Name of the host's end of the attachment.
-    #[must_use]
-    pub fn host_interface(&self) -> String {
-        host_interface(self.namespace)
-    }
-
-    /// True for a container of an engine: it may run again, and is then found by its id.
-    #[must_use]
-    pub fn is_of_engine(&self) -> bool {
-        is_engine_id(&self.container)
-    }
-
-    /// The namespace it speaks of, if it is named so and there is one of this number: another one may
-    /// have it by now. `None` for a container of an engine.
-    #[must_use]
-    pub(crate) fn open(&self) -> Option<Namespace> {
-        let spec: NamespaceSpec = self.container.parse().ok()?;
-        Namespace::open(&spec).ok().filter(|namespace| namespace.id() == self.namespace)
-    }
-
-    fn file_name(&self) -> String {
-        file_name(&self.container, self.namespace)
-    }
-}
-
-/// All records, read without the lock: for those who only look, as the router
-/// does. Damaged files are left where they are and named in the second place.
-///
-/// # Errors
-/// When the directory cannot be read or a file was written by a newer version.
-pub fn read_all(state_dir: &Path) -> Result<(Vec<Record>, Vec<String>)> {
-    let directory = StateDir::existing(state_dir.join(DIRECTORY));
-    let mut records = Vec::new();
-    let mut damaged = Vec::new();
-    for name in directory.names()? {
-        match directory.read::<Record>(&name)? {
-            Stored::Content(record) => records.push(record),
-            Stored::Absent => {}
-            Stored::Damaged(cause) => {
-                damaged.push(format!("{}: {cause}", directory.path().join(&name).display()));
-            }
-        }
-    }
-    Ok((records, damaged))
-}
-
-/// Whether the host's end of an attachment is there.
-///
-/// # Errors
-/// When the kernel refuses.
-pub(crate) fn has_interface(host: &mut Netlink, record: &Record) -> Result<bool> {
-    Ok(host.link(&record.host_interface())?.is_some_and(|link| link.kind == "veth"))
-}
+use crate::store::{Aside, StateDir, StateLock};
+use record::file_name;
+pub(crate) use record::has_interface;
+pub use record::{CONTAINER_MAX, DIRECTORY, Record, read_all};
 
 /// The records of this host, locked against other commands.
 #[derive(Debug)]
@@ -364,9 +272,12 @@ impl Records {
         };
         let before: Vec<Record> = self.records.iter().filter(is_there).cloned().collect();
         let names: Vec<String> = before.iter().map(Record::file_name).collect();
+        // Also what a command that was killed was to take.
+        let mut leaving = cidrs.to_vec();
+        leaving.extend(before.iter().flat_map(|record| self.leaving(record)));
         let detached = self
             .begin_detach(&before, cidrs, runs)
-            .and_then(|()| detach(host, namespace, cidrs))
+            .and_then(|()| detach(host, namespace, &leaving))
             .map_err(|error| error.after_undo(self.undo_detach(&before)))?;
         for name in names {
             let record = self.records.iter().find(|record| record.file_name() == name);
@@ -421,12 +332,7 @@ impl Records {
     /// # Errors
     /// As [`detach`](fn@detach) and [`Self::attach`]; it is pending still.
     pub fn finish(&mut self, host: &mut Netlink, record: &Record, namespace: &Namespace) -> Result<()> {
-        let held = |cidr: &&IpNet| {
-            let mut all = self.records.iter().filter(|one| one.namespace == record.namespace);
-            all.any(|one| one.cidrs.contains(cidr))
-        };
-        let leaving: Vec<IpNet> =
-            record.pending.iter().flatten().filter(|cidr| !held(cidr)).copied().collect();
+        let leaving = self.leaving(record);
         if !leaving.is_empty() {
             detach(host, namespace, &leaving)?;
         }
@@ -434,9 +340,17 @@ impl Records {
             return self.forget_ended(record);
         }
         self.put(Record { pending: Some(Vec::new()), ..record.clone() })?;
-        let probe = (!record.forced).then_some(PROBE_WAIT);
-        let options = AttachOptions { mac: Some(record.mac), mtu: record.mtu, probe };
-        self.attach(host, &record.container, namespace, &record.cidrs, &options).map(drop)
+        self.attach(host, &record.container, namespace, &record.cidrs, &record.options()).map(drop)
+    }
+
+    /// What a command that was killed was to take from a container, but for what others in its
+    /// namespace have.
+    fn leaving(&self, record: &Record) -> Vec<IpNet> {
+        let held = |cidr: &&IpNet| {
+            let mut all = self.records.iter().filter(|one| one.namespace == record.namespace);
+            all.any(|one| one.cidrs.contains(cidr))
+        };
+        record.pending.iter().flatten().filter(|cidr| !held(cidr)).copied().collect()
     }
 
     /// A container of an engine has ended, and others go on in its namespace: takes the addresses away
@@ -611,18 +525,4 @@ impl Drop for Records {
         }
         self.detached.tidy();
     }
-}
-
-/// An engine's container has its id, whatever namespace it has; others their namespace.
-fn file_name(container: &str, id: NamespaceId) -> String {
-    if is_engine_id(container) {
-        format!("{container}.json")
-    } else {
-        format!("{}.json", attach::host_interface(id))
-    }
-}
-
-/// 64 hexadecimal digits, as engines number containers.
-fn is_engine_id(text: &str) -> bool {
-    text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
 }

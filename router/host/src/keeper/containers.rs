@@ -14,10 +14,11 @@ use std::time::{Duration, Instant};
 use ipnet::IpNet;
 
 use super::News;
+use super::answers::{Answers, Found, is_still_in, namespace_of};
 use super::news::{Inbox, Looks};
 use crate::attach::{AttachOptions, PROBE_WAIT};
-use crate::detached::{self, DetachedRun};
-use crate::engine::{CIDR_LABEL, ContainerId, Engine, EngineContainer, Listed};
+use crate::detached;
+use crate::engine::{CIDR_LABEL, ContainerId, Engine, Listed};
 use crate::error::{Error, Result};
 use crate::firewall::Degraded;
 use crate::namespace::{Namespace, NamespaceId, NamespaceSpec};
@@ -32,14 +33,14 @@ const REST_AFTER: Duration = Duration::from_millis(50);
 /// How long the addresses of a container that has ended are kept from those whose labels name them and
 /// that were refused while it ran: it may only be restarted.
 const KEPT_FOR_RESTART: Duration = Duration::from_secs(3);
-/// Containers that are not attached and are named in the status, at most.
-const NAMED: usize = 8;
-/// When it is looked whether one was.
+/// How often it is looked meanwhile.
 const LOOKED_AGAIN: Duration = Duration::from_millis(500);
 /// When containers that could not be attached are tried again without any news: an address may have come
 /// free on another host. At the soonest so many times as late as trying takes.
 const TRIED_AGAIN: Duration = Duration::from_secs(2);
 const TRIED_REST: u32 = 20;
+/// Containers that are not attached and are named in the status, at most.
+const NAMED: usize = 8;
 /// Questions that the engine leaves without an answer before no more are asked.
 const UNANSWERED_MAX: usize = 3;
 
@@ -83,58 +84,6 @@ pub(super) struct Containers {
     failures: BTreeMap<ContainerId, String>,
     /// Why nothing could be done the last time.
     error: Option<String>,
-}
-
-/// What the engine says.
-struct Answers {
-    listed: HashMap<ContainerId, Listed>,
-    /// The namespace that each remembered container had when it was asked.
-    namespaces: HashMap<ContainerId, NamespaceId>,
-    /// What users had detached before it was asked.
-    detached: Vec<DetachedRun>,
-    /// Of containers that it was asked for.
-    found: HashMap<ContainerId, Result<Found>>,
-}
-
-/// A container as the engine tells it.
-struct Found {
-    container: EngineContainer,
-    /// Its namespace, if it runs and has one that can be attached.
-    namespace: Result<Namespace>,
-}
-
-impl Answers {
-    /// It was listed as one that has ended, and says so itself: the list of Podman is late.
-    fn has_exited(&self, id: &ContainerId) -> bool {
-        let says_so = |found: &Result<Found>| found.as_ref().is_ok_and(|one| one.container.pid.is_none());
-        self.listed.get(id).is_some_and(|one| one.exited) && self.found.get(id).is_some_and(says_so)
-    }
-
-    /// It knows nothing of it. An id is of one container for ever.
-    fn is_unknown(&self, id: &ContainerId) -> bool {
-        !self.listed.contains_key(id) && matches!(self.found.get(id), Some(Err(Error::NoContainer { .. })))
-    }
-
-    /// It runs in another namespace than this one, which lingers.
-    fn has_left(&self, id: &ContainerId, namespace: NamespaceId) -> bool {
-        let Some(Ok(found)) = self.found.get(id).filter(|_| self.runs(id)) else { return false };
-        let now = found.namespace.as_ref().ok().filter(|now| now.id() != namespace);
-        now.is_some_and(|now| is_still_in(&found.container, now))
-    }
-
-    /// The container has ended since the user detached it, and may run anew. What was detached while
-    /// the engine was asked is not meant by its answer.
-    fn is_over(&self, run: &DetachedRun) -> bool {
-        let Ok(id) = run.container.parse() else { return true };
-        let runs_anew =
-            |found: &Result<Found>| found.as_ref().is_ok_and(|one| one.container.started != run.started);
-        let has_ended = self.found.get(&id).is_some_and(runs_anew) || self.has_exited(&id);
-        (has_ended || self.is_unknown(&id)) && self.detached.contains(run)
-    }
-
-    fn runs(&self, id: &ContainerId) -> bool {
-        self.listed.get(id).is_some_and(|one| one.running)
-    }
 }
 
 fn id_of(record: &Record) -> Option<ContainerId> {
@@ -562,15 +511,6 @@ fn not_attached(failures: &BTreeMap<ContainerId, String>) -> Option<Degraded> {
     };
     let reason = format!("{}{more}", named.join("; "));
     (!failures.is_empty()).then_some(Degraded { name: "not_attached", reason })
-}
-
-/// Whether the first process of a container lives and has this namespace.
-fn is_still_in(container: &EngineContainer, namespace: &Namespace) -> bool {
-    container.pid.and_then(namespace_of) == Some(namespace.id())
-}
-
-fn namespace_of(pid: u32) -> Option<NamespaceId> {
-    Namespace::open(&NamespaceSpec::Pid(pid)).ok().map(|namespace| namespace.id())
 }
 
 /// Whether the user detached it in this run.

@@ -4,7 +4,6 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use crate::attach::{AttachOptions, PROBE_WAIT};
 use crate::error::Result;
 use crate::namespace::Namespace;
 use crate::netlink::{Link, Netlink};
@@ -94,8 +93,6 @@ fn attach_again(
     record: &Record,
     namespace: &Namespace,
 ) -> Result<()> {
-    let probe = (!record.forced).then_some(PROBE_WAIT);
-    let options = AttachOptions { mac: Some(record.mac), mtu: record.mtu, probe };
-    records.attach(host, &record.container, namespace, &record.cidrs, &options)?;
+    records.attach(host, &record.container, namespace, &record.cidrs, &record.options())?;
     records.change_names(&record.container, |names| names.clone_from(&record.names)).map(drop)
 }

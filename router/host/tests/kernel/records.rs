@@ -65,6 +65,29 @@ fn attachments_are_remembered_in_order_until_they_are_detached() {
     });
 }
 
+/// Where no keeper runs, the next command that detaches finishes what the killed one began.
+#[test]
+fn a_detach_takes_also_what_one_that_was_killed_was_to_take() {
+    let state = state();
+    in_host(|host| {
+        let c = container("c");
+        let all = cidrs(&["10.2.1.1/24", "10.2.2.1/24", "10.2.3.1/24"]);
+        let options = AttachOptions::default();
+        Records::open(state.path()).unwrap().attach(host, "netns:c", &c, &all, &options).unwrap();
+        // As it is written before the kernel is asked.
+        let before = stored(state.path()).remove(0);
+        let file = state.path().join("attachments").join(format!("{}.json", before.host_interface()));
+        let killed = Record { cidrs: all[1..].to_vec(), pending: Some(all[..1].to_vec()), ..before };
+        let mut written: serde_json::Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+        written["content"] = serde_json::to_value(&killed).unwrap();
+        std::fs::write(&file, written.to_string()).unwrap();
+        Records::open(state.path()).unwrap().detach(host, "netns:c", &c, &all[1..2], &[]).unwrap();
+        let left = all[2..].to_vec();
+        assert_eq!(attached(host, &c).unwrap().unwrap().cidrs, left);
+        assert_eq!(stored(state.path()), [Record { cidrs: left, pending: None, ..killed }]);
+    });
+}
+
 #[test]
 fn an_address_of_another_container_of_this_host_is_refused() {
     let state = state();

@@ -397,6 +397,93 @@ fn alone_two_hundred_half_open_clients_delay_no_answer() {
     drop(clients.join().unwrap());
 }
 
+/// Numbers that look random, and are the same each time.
+fn random(state: &mut u64) -> [u8; 8] {
+    *state ^= *state << 13;
+    *state ^= *state >> 7;
+    *state ^= *state << 17;
+    state.to_be_bytes()
+}
+
+/// Half of them nearly a question; up to 6,000 bytes.
+fn garbage(number: u32, state: &mut u64) -> Vec<u8> {
+    let mut message =
+        if number.is_multiple_of(2) { question("a.weave.local.", RecordType::A) } else { vec![] };
+    let [high, low, place, value, ..] = random(state);
+    let len =
+        usize::from(u16::from_be_bytes([high, low])) % if number.is_multiple_of(64) { 6000 } else { 200 };
+    while message.len() < len {
+        message.extend(random(state));
+    }
+    let places = message.len().max(1);
+    if let Some(byte) = message.get_mut(usize::from(place) % places) {
+        *byte = value;
+    }
+    message
+}
+
+#[test]
+fn alone_garbage_by_udp_and_tcp_is_answered_by_a_code_or_not_and_delays_no_answer() {
+    const MESSAGES: u32 = 50_000;
+    let sidecar = Sidecar::start();
+    sidecar.write_own(&[("a.weave.local", "10.2.1.1")]);
+    sidecar.wait_for("a.weave.local.", &["10.2.1.1"]);
+    let server = sidecar.address;
+    // A message is sent once the one 64 before it was answered, or had a millisecond for that.
+    let by_udp = thread::spawn(move || {
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        socket.set_read_timeout(Some(Duration::from_millis(1))).unwrap();
+        let (mut state, mut codes, mut waiting) = (0x2545_f491_4f6c_dd1d, BTreeMap::new(), 0);
+        let mut buffer = [0; 8192];
+        for number in 0..MESSAGES {
+            socket.send_to(&garbage(number, &mut state), server).unwrap();
+            waiting += 1;
+            while waiting >= 64 {
+                match socket.recv(&mut buffer) {
+                    Ok(len) => {
+                        assert!(len >= 12 && buffer[2] & 0x80 != 0, "{:x?}", &buffer[..len]);
+                        assert!(len <= 4096, "{len} bytes");
+                        *codes.entry(buffer[3] & 15).or_insert(0_u32) += 1;
+                        waiting -= 1;
+                    }
+                    Err(_) => waiting = 0,
+                }
+            }
+        }
+        codes
+    });
+    let by_tcp = thread::spawn(move || {
+        let mut state = 0x9e37_79b9_7f4a_7c15;
+        for number in 0..500_u32 {
+            let mut stream = TcpStream::connect(server).unwrap();
+            stream.set_read_timeout(Some(Duration::from_millis(5))).unwrap();
+            let message = garbage(number, &mut state);
+            let len = if number % 3 == 0 { random(&mut state)[0].into() } else { message.len() };
+            let head = u16::try_from(len).unwrap().to_be_bytes();
+            // It may be closed by then.
+            let _ = stream.write_all(&[&head, message.as_slice()].concat());
+            let _ = stream.read(&mut [0; 512]);
+        }
+    });
+    let mut times = Vec::new();
+    while !by_udp.is_finished() || !by_tcp.is_finished() {
+        let begin = Instant::now();
+        assert_eq!(sidecar.addresses("a.weave.local."), [IpAddr::from([10, 2, 1, 1])]);
+        times.push(begin.elapsed());
+        thread::sleep(Duration::from_millis(1));
+    }
+    let codes = by_udp.join().unwrap();
+    by_tcp.join().unwrap();
+    times.sort();
+    let (median, slowest) = (times[times.len() / 2], times[times.len() - 1]);
+    eprintln!("{} answers, median {median:?}, slowest {slowest:?}; codes of others {codes:?}", times.len());
+    assert!(times.len() >= 100 && slowest < DELAYED_AT_MOST, "{slowest:?}");
+    // NoError, FormErr, ServFail (there is no resolver), NXDomain, NotImp, Refused.
+    assert!(codes.keys().all(|code| [0, 1, 2, 3, 4, 5].contains(code)), "{codes:?}");
+    assert!(codes[&1] > 1000 && codes.values().sum::<u32>() > MESSAGES / 2, "{codes:?}");
+    assert_eq!(sidecar.addresses("a.weave.local."), [IpAddr::from([10, 2, 1, 1])]);
+}
+
 #[test]
 fn a_hundred_thousand_names_are_taken() {
     let sidecar = Sidecar::start();

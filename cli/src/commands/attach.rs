@@ -11,7 +11,7 @@ use weave_host::records::Records;
 use weave_host::{Netlink, failpoint};
 
 use super::container::{self, Opened};
-use super::dns::publish;
+use super::dns::{self, publish};
 use super::{elsewhere, keeper};
 use crate::app::{AddressArguments, Force};
 use crate::environment::Environment;
@@ -58,16 +58,21 @@ pub fn attach(
     }
     let mut records = open_records(environment)?;
     let mut attached = records.attach(&mut host, &opened.name, &opened.namespace, cidrs, options);
-    if let (Ok(attachment), Some(called)) = (&attached, &opened.called) {
-        let named = records.change_names(&opened.name, |names| names.refresh(called.clone()));
+    let called = opened.called();
+    let is_of_engine = called.is_some();
+    if let (Ok(attachment), Some(called)) = (&attached, called) {
+        let named = records.change_names(&opened.name, |names| names.refresh(called));
         attached = named.map(|_| attachment.clone());
     }
     drop(records);
     if attached.is_ok() {
         failpoint("tell the router");
         publish::tell(environment)?;
-        if opened.called.is_some() {
+        if is_of_engine {
             keeper::ensure(environment);
+        }
+        if let Some(fault) = opened.fault_of_names(environment)? {
+            output::warn(format_args!("container {}: {fault}", dns::shown(&opened.name)));
         }
     }
     Ok(attached)

@@ -5,11 +5,12 @@ use std::fmt;
 use ipnet::IpNet;
 use weave_host::address::check_cidrs;
 use weave_host::detached::DetachedRun;
-use weave_host::engine::{Engine, check_name};
+use weave_host::engine::{Engine, EngineContainer, check_name};
 use weave_host::names::ContainerNames;
 use weave_host::records;
 use weave_host::{Namespace, NamespaceSpec};
 
+use super::dns;
 use crate::cidr;
 use crate::environment::Environment;
 use crate::failure::{Failure, Result};
@@ -31,13 +32,27 @@ pub struct Opened {
     pub name: String,
     /// Its namespace.
     pub namespace: Namespace,
-    /// What it is called, if an engine knows it: it may run again.
-    pub called: Option<ContainerNames>,
-    /// This run of it, if its label attaches it.
-    run: Option<DetachedRun>,
+    /// Its description by the engine, if one knows it.
+    container: Option<EngineContainer>,
 }
 
 impl Opened {
+    /// What it is called, if an engine knows it: it may run again.
+    pub fn called(&self) -> Option<ContainerNames> {
+        self.container.as_ref().map(EngineContainer::called)
+    }
+
+    /// What of its label for names gives no name in the domain of this host.
+    pub fn fault_of_names(&self, environment: &Environment) -> Result<Option<String>> {
+        let Some(container) = &self.container else { return Ok(None) };
+        Ok(container.fault_of_names(&dns::settings(environment)?.domain))
+    }
+
+    /// This run of it, if its label attaches it.
+    fn run(&self) -> Option<DetachedRun> {
+        self.container.as_ref()?.detached_run()
+    }
+
     /// The runs of containers in this namespace that their labels attach, whichever way it was named.
     ///
     /// # Errors
@@ -49,7 +64,7 @@ impl Opened {
         let others = records.iter().filter(|record| {
             record.is_of_engine() && record.namespace == self.namespace.id() && record.container != self.name
         });
-        let mut runs: Vec<DetachedRun> = self.run.iter().cloned().collect();
+        let mut runs: Vec<DetachedRun> = self.run().into_iter().collect();
         for other in others {
             let host = environment.engine_host()?;
             match Engine::new(&host).and_then(|engine| engine.find(&other.container)) {
@@ -80,18 +95,13 @@ impl Container {
     pub fn open(&self, engine_host: &str) -> weave_host::Result<Opened> {
         let opened = match self {
             Self::Namespace(spec) => {
-                Opened { name: spec.to_string(), namespace: Namespace::open(spec)?, called: None, run: None }
+                Opened { name: spec.to_string(), namespace: Namespace::open(spec)?, container: None }
             }
             Self::Engine(name) => {
                 let engine = Engine::new(engine_host)?;
                 let container = engine.find(name)?;
                 let namespace = engine.namespace(&container)?;
-                Opened {
-                    name: container.id.to_string(),
-                    namespace,
-                    called: Some(container.called()),
-                    run: container.detached_run(),
-                }
+                Opened { name: container.id.to_string(), namespace, container: Some(container) }
             }
         };
         opened.namespace.refuse_own()?;

@@ -133,7 +133,7 @@ fn standing(own: &KeeperStatus, found: &Findings) -> KeeperStatus {
         firewall: found.firewall.map(|firewall| firewall.to_string()),
         guard: found.guard_dropped.map(|dropped| GuardStatus { dropped }),
         repairs: KeeperRepairs { devices: found.repairs.devices, rules: found.repairs.rules },
-        degraded: found.degraded.iter().chain(&found.not_attached).map(state).collect(),
+        degraded: found.degraded.iter().chain(&found.containers).map(state).collect(),
         ..own.clone()
     }
 }

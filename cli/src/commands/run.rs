@@ -1,9 +1,12 @@
 //! `weave run`: starts a container and attaches it.
 
 use std::ffi::{OsStr, OsString};
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use weave_host::address::check_cidrs;
 use weave_host::attach::AttachOptions;
 use weave_host::engine::{ContainerId, Engine};
@@ -33,7 +36,7 @@ pub fn run(arguments: &[OsString], with_dns: bool, force: Force, environment: &E
     Engine::new(&host).and_then(|engine| engine.list()).map_err(failed)?;
     let dns = if with_dns { dns::arguments::arguments(rest, environment)? } else { Vec::new() };
     let ours = ["run", "-d"].map(OsStr::new).into_iter().chain(dns.iter().map(OsString::as_os_str));
-    let id = start(docker(ours.chain(rest.iter().map(OsString::as_os_str)))?)?;
+    let id = start(docker(ours.chain(rest.iter().map(OsString::as_os_str)), &host)?)?;
     let container = Container::Engine(id.to_string());
     let options = AttachOptions { mac: None, mtu, probe: force.probe() };
     let early = |error| if has_ended(&host, &id) { Ended::Early(error) } else { Ended::Kernel(error) };
@@ -45,11 +48,11 @@ pub fn run(arguments: &[OsString], with_dns: bool, force: Force, environment: &E
         // It did what it was started for before it could be attached: its output is kept.
         Err(Ended::Early(error)) => Err(container::failure("attach", &container, &error)),
         Err(Ended::Kernel(error)) => {
-            remove(&id);
+            remove(&id, &host);
             Err(container::failure("attach", &container, &error))
         }
         Err(Ended::Failed(failure)) => {
-            remove(&id);
+            remove(&id, &host);
             Err(failure)
         }
     }
@@ -102,17 +105,25 @@ pub fn parse(texts: &[OsString]) -> Result<Vec<IpNet>> {
     check_cidrs(&cidrs).map_err(|error| Failure::usage("cannot use an address", error, ""))
 }
 
-/// The engine's own command line, which knows what its arguments mean.
-pub fn docker<'a>(arguments: impl Iterator<Item = &'a OsStr> + Clone) -> Result<Output> {
+/// How often it is seen whether the engine still answers while its command line works.
+const LOOKED_EVERY: Duration = Duration::from_secs(2);
+/// So many times in a row it may leave that without an answer.
+const UNANSWERED_MAX: u32 = 2;
+/// Longest that its command line may take: it may have a large image to fetch.
+const WORKS_WITHIN: Duration = Duration::from_secs(3600);
+
+/// The engine's own command line, which knows what its arguments mean. It is ended when the engine on
+/// `host` does not answer any more.
+pub fn docker<'a>(arguments: impl Iterator<Item = &'a OsStr> + Clone, host: &str) -> Result<Output> {
     for program in ["docker", "podman"] {
         let mut command = Command::new(program);
-        command.args(arguments.clone()).stdin(Stdio::null()).stderr(Stdio::inherit());
-        match command.output() {
+        command.args(arguments.clone()).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::inherit());
+        match command.spawn() {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-            result => {
-                return result
-                    .map_err(|error| Failure::new(format_args!("cannot start `{program}`"), error, ""));
+            Err(error) => {
+                return Err(Failure::new(format_args!("cannot start `{program}`"), error, ""));
             }
+            Ok(child) => return wait_for(program, child, host),
         }
     }
     Err(Failure::new(
@@ -120,6 +131,38 @@ pub fn docker<'a>(arguments: impl Iterator<Item = &'a OsStr> + Clone) -> Result<
         "neither `docker` nor `podman` is in PATH",
         "install the engine's command line",
     ))
+}
+
+/// What it printed, once it has ended by itself.
+fn wait_for(program: &str, child: Child, host: &str) -> Result<Output> {
+    let failed = |error: std::io::Error| Failure::new(format_args!("cannot wait for `{program}`"), error, "");
+    // It is ended by this, whoever has its number by then.
+    let process = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
+    let process = process.ok_or_else(|| failed(std::io::ErrorKind::InvalidData.into()))?;
+    let process = pidfd_open(process, PidfdFlags::empty()).map_err(|error| failed(error.into()))?;
+    let (done, output) = channel();
+    std::thread::spawn(move || done.send(child.wait_with_output()));
+    let (begin, mut unanswered) = (Instant::now(), 0);
+    let why = loop {
+        match output.recv_timeout(LOOKED_EVERY) {
+            Ok(output) => return output.map_err(failed),
+            Err(RecvTimeoutError::Disconnected) => return Err(failed(std::io::ErrorKind::BrokenPipe.into())),
+            Err(RecvTimeoutError::Timeout) => {}
+        }
+        match Engine::new(host).and_then(|engine| engine.list()) {
+            Ok(_) => unanswered = 0,
+            Err(_) => unanswered += 1,
+        }
+        if unanswered >= UNANSWERED_MAX {
+            break format!("the engine at {host} stopped answering while `{program}` waited for it");
+        }
+        if begin.elapsed() > WORKS_WITHIN {
+            break format!("`{program}` was not done within {} s", WORKS_WITHIN.as_secs());
+        }
+    };
+    // Whatever becomes of the signal: nothing more can be done about it.
+    let _ = pidfd_send_signal(&process, Signal::KILL);
+    Err(Failure::new("cannot have the engine do it", why, "look after the engine, and say it again"))
 }
 
 /// The id that the engine printed; what went wrong it has said itself.
@@ -143,9 +186,9 @@ fn start(ran: Output) -> Result<ContainerId> {
 }
 
 /// Takes a container back that could not be attached.
-fn remove(id: &ContainerId) {
+fn remove(id: &ContainerId, host: &str) {
     let arguments = ["rm", "-f", id.as_str()].map(OsStr::new);
-    if !docker(arguments.into_iter()).is_ok_and(|ran| ran.status.success()) {
+    if !docker(arguments.into_iter(), host).is_ok_and(|ran| ran.status.success()) {
         output::warn(format_args!("container {id} runs and is not attached: remove it"));
     }
 }

@@ -51,8 +51,10 @@ pub fn run(arguments: &[OsString], force: Force, environment: &Environment) -> R
     }
     // The keeper may be the first to attach it.
     let before = remember(known.id.as_str(), &cidrs, environment)?.map_err(failed)?;
-    let undo = Undo { name: &name, known: &known, before, environment };
-    let ran = docker(["start", name.as_str()].map(OsStr::new).into_iter())?;
+    let undo = Undo { name: &name, known: &known, before, host: &host, environment };
+    let ran = docker(["start", name.as_str()].map(OsStr::new).into_iter(), &host);
+    // What does not answer cannot be asked to stop it.
+    let ran = ran.map_err(|failure| undo.after_no_answer(failure))?;
     if !ran.status.success() {
         let why = format_args!("the engine refused ({})", ran.status).to_string();
         let refused = Failure::new(format_args!("cannot start {name}"), why, "its own words stand above");
@@ -75,6 +77,7 @@ struct Undo<'a> {
     known: &'a EngineContainer,
     /// The addresses that were remembered and are not any more.
     before: Option<Vec<IpNet>>,
+    host: &'a str,
     environment: &'a Environment<'a>,
 }
 
@@ -85,12 +88,20 @@ impl Undo<'_> {
         let mut has_ended = false;
         if self.known.pid.is_none() {
             let stop = ["stop", "-t", STOPPED_WITHIN, self.name].map(OsStr::new);
-            has_ended = docker(stop.into_iter()).is_ok_and(|ran| ran.status.success());
+            has_ended = docker(stop.into_iter(), self.host).is_ok_and(|ran| ran.status.success());
             if !has_ended {
                 output::warn(format_args!("container {} runs and is not attached: stop it", self.name));
             }
         }
         if let Err(error) = self.put_back(has_ended) {
+            output::warn(error);
+        }
+        failure
+    }
+
+    /// The same when it is not known whether it was started.
+    fn after_no_answer(&self, failure: Failure) -> Failure {
+        if let Err(error) = self.put_back(false) {
             output::warn(error);
         }
         failure

@@ -59,7 +59,15 @@ pub fn run(arguments: &Arguments, environment: &Environment) -> Result<()> {
     if let Some(Part::Dns) = arguments.part {
         return names(arguments.output, environment);
     }
-    let status = fetch(environment)?;
+    let fetched = fetch(environment);
+    if fetched.is_err() && matches!((arguments.part, arguments.output), (None, Format::Text)) {
+        // The DNS goes on without a router, and says how old what it knows is.
+        let run_dir = environment.run_dir()?;
+        if weave_api::sidecar::status(&run_dir, weave_api::names::ANSWER_WITHIN).is_ok() {
+            output::print(dns_summary(environment)?.trim_start())?;
+        }
+    }
+    let status = fetched?;
     match (arguments.part, arguments.output) {
         (None, Format::Text) => {
             output::print(text::summary(&status))?;

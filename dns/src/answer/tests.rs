@@ -270,6 +270,7 @@ fn no_message_ends_the_server() {
         state ^= state << 17;
         state.to_be_bytes()
     };
+    let mut answered = 0;
     for round in 0..50_000 {
         // Half of them nearly a question.
         let mut message = if round % 2 == 0 { good.clone() } else { Vec::new() };
@@ -283,8 +284,20 @@ fn no_message_ends_the_server() {
                 *byte = value;
             }
         }
-        let _ = server.answer(&message, CLIENT.parse().unwrap(), Protocol::Udp);
+        let is_question = message.len() >= HEADER && message[2] & 0x80 == 0;
+        match server.answer(&message, CLIENT.parse().unwrap(), Protocol::Udp) {
+            Outcome::Send(answer) => {
+                assert!(is_question, "an answer to what is none: {message:x?}");
+                assert_eq!(answer[..2], message[..2]);
+                assert_eq!(answer[2] & 0x80, 0x80);
+                answered += 1;
+            }
+            // Whatever else, it is not left without a word.
+            Outcome::Drop => assert!(!is_question, "no answer: {message:x?}"),
+            Outcome::Forward(_) => assert!(is_question, "{message:x?}"),
+        }
     }
+    assert!(answered > 25_000, "{answered}");
 }
 
 #[test]

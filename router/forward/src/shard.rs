@@ -26,6 +26,7 @@ use crate::storm::StormControl;
 use crate::tables::Tables;
 use moderation::{GATHERING, Moderation};
 use per_second::PerSecond;
+use receive::Open;
 use relay::Spreading;
 use std::collections::VecDeque;
 use std::io;
@@ -89,6 +90,8 @@ pub(crate) struct Shard {
     read: Buffers,
     sends: Sends,
     deliveries: Deliveries,
+    /// The super-frame that is being put together, of what came in this turn.
+    open: Option<Open>,
     handed: HandedDelivery,
     tables: Tables,
     storm: Arc<StormControl>,
@@ -144,6 +147,7 @@ impl Shard {
             read: parts.read,
             sends: parts.sends,
             deliveries,
+            open: None,
             handed: HandedDelivery::new(),
             tables: parts.tables,
             storm: parts.storm,
@@ -203,6 +207,7 @@ impl Shard {
             while let Some(completion) = self.completions.pop_front() {
                 self.handle(completion)?;
             }
+            self.finish()?;
             self.retry_parked()?;
             self.flush()?;
             self.time_turn();
@@ -244,9 +249,9 @@ impl Shard {
             Operation::Receive => self.on_receive(completion),
             Operation::Read => self.on_read(completion),
             Operation::Send(slot) => self.on_sent(slot, completion.result),
-            Operation::Write(buffer) => {
+            Operation::Write(buffer, more) => {
                 self.on_written(completion.result);
-                self.release_receive(buffer);
+                self.receive.release_chain(buffer, more);
                 Ok(())
             }
             Operation::WriteHanded(slot) => {
@@ -375,11 +380,6 @@ impl Shard {
         if overflows > 0 {
             self.counters.completion_overflow.add(overflows.into());
         }
-    }
-
-    /// Takes a receive buffer's user off; with the last one its writes are done.
-    fn release_receive(&mut self, buffer: u16) {
-        self.receive.release(buffer);
     }
 
     /// Makes what was pushed happen, and takes what the kernel finished at once.

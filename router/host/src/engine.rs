@@ -4,7 +4,8 @@
 
 mod container;
 
-pub use container::{CIDR_LABEL, ContainerId, EngineContainer, Listed};
+pub(crate) use container::fault_of_names;
+pub use container::{CIDR_LABEL, ContainerId, EngineContainer, Listed, NAMES_LABEL};
 
 use std::collections::HashMap;
 use std::fs;

@@ -117,9 +117,14 @@ impl ExposedAddresses {
         let before = self.all.clone();
         let result = self.carry_out(host, &link, new, &added, policy, probe);
         result.map_err(|error| {
-            let undone = self.take_back(host, &link, &before, &added, policy);
-            let undone = if made { undone.and(bridge::remove(host)) } else { undone };
-            error.after_undo(undone)
+            let undone = self.take_back(host, &link, &before, &added);
+            // Without a bridge and addresses there was nothing to have rules for.
+            let rules = match Firewall::find() {
+                Some(firewall) if made && before.is_empty() => firewall.remove(),
+                _ => self.apply(policy).map(drop),
+            };
+            let bridge = if made { bridge::remove(host) } else { Ok(()) };
+            error.after_undo(undone.and(rules).and(bridge))
         })
     }
 
@@ -169,21 +174,20 @@ impl ExposedAddresses {
         link: &Link,
         before: &[Exposed],
         added: &[IpNet],
-        policy: &HostPolicy,
     ) -> Result<()> {
-        for cidr in added {
-            host.delete_address(link.index, *cidr)?;
-        }
+        // One step that fails keeps none of the others from being done.
+        let mut done: Vec<Result<()>> = Vec::new();
+        done.extend(added.iter().map(|cidr| host.delete_address(link.index, *cidr).map(drop)));
         let now = self.all.clone();
         for exposed in now.iter().filter(|exposed| before.iter().all(|old| old.cidr != exposed.cidr)) {
-            self.forget(exposed.cidr)?;
+            done.push(self.forget(exposed.cidr));
         }
-        for exposed in before {
-            self.write(exposed.clone())?;
+        for exposed in before.iter().filter(|exposed| !now.contains(exposed)) {
+            done.push(self.write(exposed.clone()));
         }
-        self.refuse_ipv6_if_unused(host)?;
-        self.keep_forwarding(host)?;
-        self.apply(policy).map(drop)
+        done.push(self.refuse_ipv6_if_unused(host));
+        done.push(self.keep_forwarding(host));
+        done.into_iter().collect()
     }
 
     /// Takes these addresses from the host. What is not there is no error.

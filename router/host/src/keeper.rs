@@ -78,8 +78,8 @@ pub struct Findings {
     pub guard_dropped: Option<u64>,
     /// What works, but worse than it could.
     pub degraded: Vec<Degraded>,
-    /// Containers of the engine that should be attached and cannot be.
-    pub not_attached: Option<Degraded>,
+    /// Containers of the engine that should be attached and cannot be, or are and have bad labels.
+    pub containers: Vec<Degraded>,
     /// What was put right.
     pub repairs: Repairs,
 }
@@ -121,8 +121,8 @@ pub fn run(
     });
     let gate = Arc::new(Gate::default());
     let containers = Containers::new(config.state_dir.clone(), config.engine_host.clone(), Arc::clone(&gate));
-    let not_attached: Arc<Mutex<Option<Degraded>>> = Arc::default();
-    let (told, known) = (Arc::clone(&telling), Arc::clone(&not_attached));
+    let lacking: Arc<Mutex<Vec<Degraded>>> = Arc::default();
+    let (told, known) = (Arc::clone(&telling), Arc::clone(&lacking));
     let to_host = Arc::clone(&news);
     containers.keep_on(Arc::clone(&of_containers), move |changed, now| {
         if changed {
@@ -157,7 +157,7 @@ pub fn run(
         if due.contains(&News::Firewall) || keeper.bridges != other_bridges() {
             now = keeper.keep_firewall();
         }
-        now.not_attached.clone_from(&not_attached.lock().unwrap_or_else(PoisonError::into_inner));
+        now.containers.clone_from(&lacking.lock().unwrap_or_else(PoisonError::into_inner));
         now.repairs = keeper.repairs;
         now.repairs.devices += keeper.devices.taps_restored();
         if keeper.found != now {
@@ -276,7 +276,7 @@ impl Keeper {
         for state in self.found.degraded.iter().filter(|state| !degraded.contains(state)) {
             tracing::info!("{} is over", state.name);
         }
-        Findings { firewall, guard_dropped, degraded, not_attached: None, repairs: self.repairs }
+        Findings { firewall, guard_dropped, degraded, containers: Vec::new(), repairs: self.repairs }
     }
 
     /// Bridge, its ports, the host's addresses on it, and the MTU of the host's ends of attachments.

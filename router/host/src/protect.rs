@@ -6,7 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
-use crate::failpoint::failpoint;
+use crate::failpoint::before_step;
 
 /// What a router advertisement or redirect from the network could change.
 const IPV6_PORT: &[(&str, &str)] = &[
@@ -117,6 +117,6 @@ fn write(path: &Path, value: &str) -> io::Result<()> {
     if fs::read_to_string(path)?.trim() == value {
         return Ok(());
     }
-    failpoint("write a setting");
+    before_step("write a setting")?;
     fs::write(path, value)
 }

@@ -15,7 +15,7 @@ use ipnet::IpNet;
 use weave_wire::MacAddr;
 
 use crate::address::check_cidrs;
-use crate::attach::{AttachOptions, Attachment, Detached, attach, attached, choose_mtu, detach};
+use crate::attach::{AttachOptions, Attachment, Detached, attach_and, attached, choose_mtu, detach};
 use crate::bridge::{BRIDGE, mtu_of, random_mac};
 use crate::detached::{DetachedRun, DetachedRuns};
 use crate::error::{Error, Result};
@@ -197,18 +197,20 @@ impl Records {
         }
         let was_ended = self.ended.remove(container);
         let options = AttachOptions { mac: Some(record.mac), mtu: record.mtu, ..options.clone() };
-        // Rules come before the interface: it never sends without them.
-        match self.renew_guard().and_then(|()| attach(host, namespace, &cidrs, &options)) {
-            Ok(attachment) => {
-                let is_same = record.mac == attachment.mac;
-                let pending = (!leaving.is_empty()).then_some(leaving);
+        let mac = record.mac;
+        let pending = (!leaving.is_empty()).then_some(leaving);
+        let attached = self.renew_guard().and_then(|()| {
+            // Rules come before the interface: it never sends without them.
+            attach_and(host, namespace, &cidrs, &options, |attachment| {
                 self.put(Record { mac: attachment.mac, pending, ..record })?;
-                if !is_same {
+                if attachment.mac != mac {
                     self.renew_guard()?;
                 }
-                self.detached.remove(container)?;
-                Ok(attachment)
-            }
+                self.detached.remove(container)
+            })
+        });
+        match attached {
+            Ok(attachment) => Ok(attachment),
             Err(error) => {
                 let undone = match before {
                     Some(before) => self.put(before),

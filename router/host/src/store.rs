@@ -15,7 +15,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use crate::failpoint::failpoint;
+use crate::failpoint::{before_step, failpoint};
 
 /// Longest file of the state directory, bytes.
 pub const FILE_MAX: u64 = 1 << 20;
@@ -249,7 +249,7 @@ impl StateDir {
         }
         // One name for each file, so that crashes leave at most one behind.
         let temporary = self.path.join(format!(".{name}.tmp"));
-        failpoint("write a file");
+        before_step("write a file").map_err(|error| failed(&error))?;
         let written = OpenOptions::new()
             .write(true)
             .create(true)
@@ -257,10 +257,8 @@ impl StateDir {
             .mode(0o600)
             .open(&temporary)
             .and_then(|mut file| file.write_all(&text).and_then(|()| file.sync_all()))
-            .and_then(|()| {
-                failpoint("rename a file");
-                fs::rename(&temporary, &path)
-            });
+            .and_then(|()| before_step("rename a file"))
+            .and_then(|()| fs::rename(&temporary, &path));
         if let Err(error) = written {
             let _ = fs::remove_file(&temporary);
             return Err(failed(&error));
@@ -275,8 +273,7 @@ impl StateDir {
     /// [`Error::State`] when it cannot be removed.
     pub fn remove(&self, name: &str) -> Result<bool> {
         let path = self.path.join(name);
-        failpoint("remove a file");
-        match fs::remove_file(&path) {
+        match before_step("remove a file").and_then(|()| fs::remove_file(&path)) {
             Ok(()) => self.sync().map(|()| true),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
             Err(error) => Err(state_error("remove", &path, &error)),

@@ -1,4 +1,8 @@
 //! What all peers say of keys (MACs, addresses, names): an index over their parts.
+//!
+//! Which entries of one key are in does not depend on the order in which parts come; beyond the limits
+//! of a peer and of all, which nobody reaches who keeps to the limits for his own, those that came
+//! first stay.
 
 use hashbrown::HashMap;
 use std::collections::{BTreeMap, BTreeSet};
@@ -81,9 +85,13 @@ impl<K: Ord + Clone, V: Ord + Clone> Directory<K, V> {
 
     /// Takes an entry in, or lets it wait.
     fn offer(&mut self, source: PartKey, (key, value): (K, V)) {
-        if self.insert(source, key.clone(), value.clone()) {
-            return;
+        if !self.insert(source, key.clone(), value.clone()) {
+            self.wait(source, key, value);
         }
+    }
+
+    /// Lets an entry wait for room.
+    fn wait(&mut self, source: PartKey, key: K, value: V) {
         self.refused += 1;
         let waiting = self.waiting.entry(source.owner).or_default();
         if waiting.len() < WAITING_PER_PEER {
@@ -125,17 +133,29 @@ impl<K: Ord + Clone, V: Ord + Clone> Directory<K, V> {
             let mut left = waiting;
             left.retain(|(source, key, value)| !self.insert(*source, key.clone(), value.clone()));
             if !left.is_empty() {
-                self.waiting.insert(owner, left);
+                self.waiting.entry(owner).or_default().extend(left);
             }
         }
     }
 
     fn insert(&mut self, source: PartKey, key: K, value: V) -> bool {
         let own = self.per_peer.get(&source.owner).copied().unwrap_or_default();
-        let of_key = self.entries.get(&key).map_or(0, Vec::len);
-        if self.total >= self.limits.total || own >= self.limits.per_peer || of_key >= self.limits.per_key {
+        if own >= self.limits.per_peer {
             return false;
         }
+        let of_key = self.get(&key);
+        if of_key.len() >= self.limits.per_key {
+            // Everywhere the same ones, in whatever order their parts come: the lowest.
+            let Some((last_source, last_value)) = of_key.iter().max().cloned() else { return false };
+            if (source, &value) >= (last_source, &last_value) {
+                return false;
+            }
+            self.remove(last_source, &(key.clone(), last_value.clone()));
+            self.wait(last_source, key.clone(), last_value);
+        } else if self.total >= self.limits.total {
+            return false;
+        }
+        let own = self.per_peer.get(&source.owner).copied().unwrap_or_default();
         self.per_peer.insert(source.owner, own + 1);
         self.total += 1;
         self.changed.insert(key.clone());
@@ -198,6 +218,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::topology::tests::peer;
+    use proptest::prelude::*;
 
     fn source(owner: u16, part: u16) -> PartKey {
         PartKey { owner: peer(owner), part: PartId(part) }
@@ -253,6 +274,62 @@ mod tests {
                 let has = directory.get(&"a").len();
                 assert_eq!(has, KEPT.min(left.len()), "of {}", left.len());
             }
+        }
+    }
+
+    type Said = Vec<(PartKey, Vec<(u8, u8)>)>;
+
+    /// What parts say, several versions of some.
+    fn said() -> impl Strategy<Value = Said> {
+        let says = proptest::collection::vec((0_u8..3, 0_u8..4), 0..8);
+        let part = (1_u16..4, 0_u16..3).prop_map(|(owner, part)| source(owner, part));
+        proptest::collection::vec((part, says), 0..20)
+    }
+
+    proptest! {
+        /// The last version of each part counts, in whatever order parts come and however often.
+        #[test]
+        fn the_index_depends_on_the_last_versions_only(
+            said in said(),
+            order in any::<prop::sample::Index>(),
+            limit in 1_usize..5,
+        ) {
+            let limits = Limits { total: 1000, per_peer: 1000, per_key: limit };
+            let last: BTreeMap<PartKey, Vec<(u8, u8)>> = said.iter().cloned().collect();
+            let mut wanted: BTreeMap<u8, BTreeSet<(PartKey, u8)>> = BTreeMap::new();
+            for (source, says) in &last {
+                for (key, value) in says {
+                    wanted.entry(*key).or_default().insert((*source, *value));
+                }
+            }
+            let wanted: Vec<(u8, Vec<(PartKey, u8)>)> =
+                wanted.into_iter().map(|(key, says)| (key, says.into_iter().take(limit).collect())).collect();
+            let found = |directory: &Directory<u8, u8>| {
+                let sorted = |says: &[(PartKey, u8)]| {
+                    let mut says = says.to_vec();
+                    says.sort();
+                    says
+                };
+                directory.iter().map(|(key, says)| (*key, sorted(says))).collect::<Vec<_>>()
+            };
+            let mut first = Directory::new(limits);
+            for (source, says) in &said {
+                first.set(*source, says.clone());
+            }
+            prop_assert_eq!(found(&first), wanted.clone());
+            prop_assert_eq!(first.count(), wanted.iter().map(|(_, says)| says.len()).sum::<usize>());
+            // Another order, each twice.
+            let mut second = Directory::new(limits);
+            let mut parts: Vec<_> = last.into_iter().collect();
+            if !parts.is_empty() {
+                let by = order.index(parts.len());
+                parts.rotate_left(by);
+                parts[by..].reverse();
+            }
+            for (source, says) in parts.iter().chain(&parts) {
+                second.set(*source, says.clone());
+            }
+            prop_assert_eq!(found(&second), wanted);
         }
     }
 

@@ -43,7 +43,7 @@ fn names_go_and_come_back_with_their_containers() {
     let wait_for_all = |there: bool| {
         for (name, address) in names {
             let address = if there { address } else { "" };
-            wait_found(&hosts, &c1, &format!("{name}.weave.local"), address, TOLD_WITHIN);
+            wait_found(&hosts, &c1, &format!("{name}.weave.local"), address, SOON);
         }
     };
     wait_for_all(true);
@@ -56,7 +56,19 @@ fn names_go_and_come_back_with_their_containers() {
     assert_eq!(found(&hosts, &c1, "plain.weave.local"), "");
     hosts.ok(1, "docker rm -f web");
     wait_found(&hosts, &c1, "web.weave.local", "", TOLD_WITHIN);
-    assert_eq!(hosts.ok(1, "weave status").matches("web.weave.local").count(), 0);
+    let status = || hosts.ok(1, "weave status");
+    assert_eq!(status().matches("web.weave.local").count(), 0);
+    assert!(!status().contains("bad_label"), "{}", status());
+    // Words of a label that give no name are said, by whoever attaches it; the others count.
+    let label = "--label weave.dns=good,bad.example.com";
+    let bad = hosts.ok(1, &format!("docker run -d -t --label weave.cidr=10.2.9.5/24 {label} ubuntu"));
+    let why = "bad.example.com is not in the domain weave.local";
+    wait_until(SOON, status, || status().contains("bad_label") && status().contains(why));
+    wait_found(&hosts, &c1, "good.weave.local", "10.2.9.5", SOON);
+    hosts.ok(1, &format!("docker rm -f {bad}"));
+    wait_until(SOON, status, || !status().contains("bad_label"));
+    let ran = hosts.sh(1, &format!("weave run 10.2.9.6/24 -t {label} ubuntu"));
+    assert!(ran.code == Some(0) && ran.stderr.contains(why), "{ran:?}");
 }
 
 #[test]
@@ -93,8 +105,14 @@ fn names_are_given_and_taken_by_hand() {
     is("me", "");
     hosts.ok(0, "weave expose 10.2.9.100/24 -h me.weave.local");
     is("me", "10.2.9.100");
+    hosts.ok(0, "weave expose 10.2.9.100/24 -h myself.weave.local -h host.weave.local");
+    for name in ["me", "myself", "host"] {
+        is(name, "10.2.9.100");
+    }
     hosts.ok(0, "weave hide 10.2.9.100/24");
-    is("me", "");
+    for name in ["me", "myself", "host"] {
+        is(name, "");
+    }
     for (line, why) in [
         ("weave dns-add web -h web.elsewhere", "not in the domain"),
         ("weave dns-add web -h a-.weave.local", "a-.weave.local"),
@@ -141,8 +159,35 @@ fn bare_names_are_found_by_the_programs_of_a_container() {
         assert_eq!((ran.code, ran.stdout.as_str()), (Some(0), "hello\n"), "{line}: {ran:?}");
     }
     assert!(hosts.inside(&c1, "dig +tcp +short web.weave.local").stdout.contains("10.2.9.2"));
-    let search = hosts.inside(&c1, "cat /etc/resolv.conf").stdout;
-    assert!(search.contains("search weave.local") && search.contains("nameserver 172.17.0.1"), "{search}");
+    let search = |container: &Inside| {
+        let text = hosts.inside(container, "cat /etc/resolv.conf").stdout;
+        assert!(text.contains("nameserver 172.17.0.1"), "{text}");
+        let domains = text.lines().find_map(|line| line.strip_prefix("search "));
+        domains.unwrap_or_default().to_owned()
+    };
+    assert_eq!(search(&c1), "weave.local");
+    // The container's own domain first, and what the user names stays.
+    let run = |line: &str| Inside { host: 0, id: hosts.ok(0, &format!("weave run --with-dns {line}")) };
+    let own = run("10.2.9.3/24 -t -h db.shop.weave.local ubuntu");
+    assert_eq!(search(&own), "shop.weave.local weave.local");
+    let explicit = run("10.2.9.4/24 -t --dns-search example.com ubuntu sh -c 'sleep 60' -h no.example.net");
+    assert_eq!(search(&explicit), "weave.local example.com");
+}
+
+#[test]
+fn names_of_containers_that_ended_stay_where_nobody_watches_and_live_as_long_as_is_said() {
+    let (hosts, c1) = hosts(1);
+    hosts.ok(0, "weave launch-dns --watch=false --ttl 77");
+    hosts.ok(0, "weave run 10.2.9.2/24 -t --name web ubuntu");
+    wait_found(&hosts, &c1, "web.weave.local", "10.2.9.2", SOON);
+    let answer = hosts.inside(&c1, "dig +noall +answer web.weave.local").stdout;
+    assert_eq!(answer.split_whitespace().nth(1), Some("77"), "{answer}");
+    let gone = || hosts.ok(0, "weave ps").contains("10.2.9.2");
+    hosts.ok(0, "docker kill web");
+    wait_until(SOON, || hosts.ok(0, "weave ps"), || !gone());
+    assert_eq!(found(&hosts, &c1, "web.weave.local"), "10.2.9.2");
+    hosts.ok(0, "weave launch-dns");
+    wait_found(&hosts, &c1, "web.weave.local", "", SOON);
 }
 
 #[test]
@@ -152,6 +197,10 @@ fn the_dns_runs_on_without_a_router_and_is_started_again() {
     wait_found(&hosts, &c1, "web.weave.local", "10.2.9.2", TOLD_WITHIN);
     hosts.kill_router(0);
     assert_eq!(found(&hosts, &c1, "web.weave.local"), "10.2.9.2");
+    let said = || hosts.sh(0, "weave status");
+    wait_until(SOON, || format!("{:?}", said()), || said().stdout.contains("Router: lost "));
+    let ran = said();
+    assert!(ran.code == Some(1) && ran.stderr.contains("no router runs"), "{ran:?}");
     hosts.ok(0, "weave run 10.2.9.3/24 -t --name local ubuntu");
     wait_found(&hosts, &c1, "local.weave.local", "10.2.9.3", SOON);
     hosts.ok(0, "weave launch $HOST2");
@@ -194,6 +243,14 @@ fn the_dns_is_no_resolver_of_strangers_and_has_no_privileges() {
     let dig = |server: &str| hosts.sh(1, &format!("dig +time=1 +tries=1 @{server} c1.weave.local")).stdout;
     assert!(dig("172.17.0.1").contains("REFUSED"), "{}", dig("172.17.0.1"));
     assert!(!dig("$HOST1").contains("status:"), "{}", dig("$HOST1"));
+    // By TCP neither, nor for names of others.
+    for question in ["+tcp c1.weave.local", "example.com", "+tcp example.com", "-x 10.2.9.1"] {
+        let line = format!("dig +time=1 +tries=1 @172.17.0.1 {question}");
+        let said = hosts.sh(1, &line).stdout;
+        // Connections of strangers are closed at once.
+        let refused = said.contains("REFUSED") || question.starts_with("+tcp") && said.contains("reset");
+        assert!(refused && !said.contains("NOERROR"), "{question}: {said}");
+    }
     let status = hosts
         .ok(0, &format!("cat /proc/$(cat {}/dns.pid)/status", hosts.world().host(0).run_dir().display()));
     for line in [

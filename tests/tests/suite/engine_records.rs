@@ -228,3 +228,16 @@ fn containers_are_named_by_id_prefix_and_name() {
     let inside = Inside { host: 0, id: "web".into() };
     hosts.wait_attached(&inside, &["10.2.1.1/24", "10.2.2.1/24", "10.2.3.1/24"]);
 }
+
+#[test]
+fn what_is_dockers_passes_through_unchanged() {
+    let hosts = Engines::new(1, 0);
+    let line = "10.2.1.1/24 -t -e 'A=two words' -h web --name web --label a=10.9.9.9/24 -- ubuntu \
+                sh -c 'echo \"$A\" \"$@\"; hostname; sleep 600' 0 10.9.9.9/24 --force -h x -e y --with-dns";
+    let container = Inside { host: 0, id: hosts.ok(0, &format!("weave run {line}")) };
+    hosts.wait_attached(&container, &["10.2.1.1/24"]);
+    let said = || hosts.ok(0, "docker logs web").replace('\r', "");
+    let wanted = "two words 10.9.9.9/24 --force -h x -e y --with-dns\nweb";
+    weave_tests::wait_until(weave_tests::engines::SOON, said, || said() == wanted);
+    assert_eq!(hosts.ok(0, "docker inspect -f '{{.Config.Labels.a}}' web"), "10.9.9.9/24");
+}

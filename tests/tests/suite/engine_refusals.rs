@@ -13,10 +13,11 @@ fn wrong_lines_about_containers_say_why_and_change_nothing() {
     hosts.docker_run(0, "--name ended");
     hosts.ok(0, "docker kill ended");
     hosts.ok(0, "weave expose 10.2.1.101/24");
-    // Enough containers for two ids that begin alike.
+    // Enough containers for two ids that begin alike: there are sixteen digits.
+    hosts.ok(0, "for spare in $(seq 13); do docker create ubuntu; done");
     let ids = hosts.ok(0, "docker ps -aq --no-trunc");
     let mut twice = (b'0'..=b'9').chain(b'a'..=b'f').map(char::from);
-    let twice = twice.find(|first| ids.lines().filter(|id| id.starts_with(*first)).count() > 1);
+    let twice = twice.find(|first| ids.lines().filter(|id| id.starts_with(*first)).count() > 1).unwrap();
     let observed = || {
         let state = hosts.world().host(0).state_dir();
         let look = format!(
@@ -62,9 +63,7 @@ fn wrong_lines_about_containers_say_why_and_change_nothing() {
         ("DOCKER_HOST=unix:///nowhere weave run 10.2.1.2/24 ubuntu".to_owned(), "unix:///nowhere"),
         ("WEAVE_MTU=9 weave attach 10.2.1.2/24 other".to_owned(), "WEAVE_MTU"),
     ];
-    if let Some(prefix) = twice {
-        lines.push((format!("weave attach 10.2.1.2/24 {prefix}"), "more than one"));
-    }
+    lines.push((format!("weave attach 10.2.1.2/24 {twice}"), "more than one"));
     for (line, said) in &lines {
         let ran = hosts.sh(0, line);
         assert!(matches!(ran.code, Some(1 | 2)), "{line}: {ran:?}");
@@ -114,4 +113,27 @@ fn a_start_with_an_address_in_use_leaves_container_and_record_as_they_were() {
     hosts.ok(0, "ip addr add 10.2.1.8/24 dev weave");
     assert_eq!(hosts.sh(0, "weave run 10.2.1.8/24 -t ubuntu").code, Some(1));
     hosts.ok(0, "weave run --force 10.2.1.8/24 -t ubuntu");
+}
+
+#[test]
+fn long_an_engine_that_stops_answering_holds_no_command() {
+    let hosts = Engines::new(1, 0);
+    hosts.launch();
+    let web = hosts.weave_run(0, "10.2.1.1/24 --name web");
+    hosts.ok(0, "docker kill web");
+    // It stops when its command line is called, after it has answered us.
+    let tools = hosts.world().host(0).directory().join("stopping");
+    std::fs::create_dir(&tools).unwrap();
+    let (script, path) = (tools.join("docker"), tools.display());
+    let text = "#!/bin/sh\npkill -STOP -x dockerd\nPATH=${PATH#*:} exec docker \"$@\"\n";
+    hosts.ok(0, &format!("printf '%s' '{text}' >{0} && chmod +x {0}", script.display()));
+    for command in ["start 10.2.1.2/24 web", "run 10.2.1.3/24 -t ubuntu"] {
+        let ran = hosts.sh(0, &format!("PATH={path}:$PATH timeout 60 weave {command}"));
+        hosts.ok(0, "pkill -CONT -x dockerd");
+        assert_eq!(ran.code, Some(1), "{command}: {ran:?}");
+        assert!(ran.stderr.contains("stopped answering while `docker` waited for it"), "{ran:?}");
+    }
+    // What it remembers is what it was.
+    hosts.ok(0, "docker kill web; weave start web");
+    hosts.wait_attached(&web, &["10.2.1.1/24"]);
 }

@@ -151,14 +151,40 @@ fn a_host_that_drops_what_it_forwards_forwards_for_the_network() {
     let (hosts, _container) = exposed();
     hosts.ok(0, "iptables -P FORWARD DROP");
     assert!(hosts.ok(0, "iptables -S FORWARD").contains("-P FORWARD DROP"));
-    // From outside, through the host; the answer is masqueraded as the recipe of service export needs.
     hosts.ok(1, "ip route add 10.2.1.0/24 via $HOST1");
-    hosts.ok(1, "ping -c 1 -W 2 -q 10.2.1.1");
+    // With frames between ports of the bridge shown to the rules of IP, and without.
+    let second = hosts.weave_run(0, "10.2.1.2/24");
+    for filtered in ["1", "0"] {
+        for family in ["ip", "ip6"] {
+            hosts.ok(0, &format!("echo {filtered} >/proc/sys/net/bridge/bridge-nf-call-{family}tables"));
+        }
+        assert!(hosts.reaches(&second, "10.2.1.1"), "bridge-nf-call-iptables {filtered}");
+        assert!(hosts.reaches(&second, "10.2.1.101"), "bridge-nf-call-iptables {filtered}");
+        // From outside, through the host; the answer is masqueraded as the recipe of service export needs.
+        hosts.ok(1, "ping -c 1 -W 2 -q 10.2.1.1");
+    }
     // What belongs to no exposed network stays dropped.
     hosts.weave_run(0, "10.2.9.1/24");
     hosts.ok(1, "ip route add 10.2.9.0/24 via $HOST1");
     hosts.ok(0, "ip route add 10.2.9.0/24 dev weave");
     assert_ne!(hosts.sh(1, "ping -c 1 -W 1 -q 10.2.9.1").code, Some(0));
+}
+
+#[test]
+fn without_masquerade_containers_see_who_asks_and_need_a_route_to_him() {
+    let (hosts, _container) = exposed();
+    hosts.weave_run(0, "10.2.1.7/24 --net none --name quiet");
+    hosts.ok(1, "ip route add 10.2.1.0/24 via $HOST1");
+    let reaches = || hosts.sh(1, "ping -c 1 -W 1 -q 10.2.1.7").code == Some(0);
+    assert!(reaches());
+    hosts.ok(0, "weave expose --without-masquerade 10.2.1.101/24");
+    assert!(!reaches(), "the container has no way back");
+    let inside = "nsenter -n -t $(docker inspect -f '{{.State.Pid}}' quiet)";
+    hosts.ok(0, &format!("{inside} ip route add default via 10.2.1.101"));
+    assert!(reaches());
+    hosts.ok(0, &format!("{inside} ip route del default"));
+    hosts.ok(0, "weave expose 10.2.1.101/24");
+    assert!(reaches());
 }
 
 #[test]

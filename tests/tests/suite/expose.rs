@@ -99,6 +99,32 @@ fn forwarding_is_after_hide_and_reset_what_it_was_before() {
 }
 
 /// `weave` on host 0, as on a host that has only `nft`, or an `iptables` without the table `raw`.
+#[test]
+fn an_exposed_address_of_ipv6_leaves_the_routes_of_the_host_alone() {
+    let world = World::new(Options::encrypted().bare(1));
+    world.tool(0, "ip link add eth0 up type veth peer name other");
+    world.tool(0, "ip link set other up");
+    // As a router advertisement makes it, which a host that forwards does not take any more.
+    world.tool(0, "ip -6 route add default via fe80::1 dev eth0 proto ra expires 600");
+    let kept = || {
+        let settings = ["all", "default", "eth0"].map(|one| {
+            let directory = format!("/proc/sys/net/ipv6/conf/{one}");
+            world.tool(0, &format!("cat {directory}/forwarding {directory}/accept_ra"))
+        });
+        let routes = world.tool(0, "ip -6 route show default");
+        let routes: Vec<String> =
+            routes.lines().map(|line| line.split(" expires").next().unwrap().to_owned()).collect();
+        (settings, routes)
+    };
+    let before = kept();
+    assert!(before.1.len() == 1 && before.1[0].contains("proto ra"), "{before:?}");
+    line(&world, "expose fd00:2::1/64");
+    world.launch(0, &[]);
+    assert_eq!(kept(), before);
+    line(&world, "hide fd00:2::1/64");
+    assert_eq!(kept(), before);
+}
+
 fn limited(world: &World, limit: &str, arguments: &str) -> Ran {
     let directory = world.host(0).directory().join("bin");
     let mut command = world.host(0).command("unshare");

@@ -1,4 +1,5 @@
 //! Commands killed between two steps: the same command once more gives the state that was wanted.
+//! Commands of which one step fails: they leave the state that was before.
 //! The executable has such points in test builds only (`weave_host::failpoint`).
 
 use std::collections::BTreeMap;
@@ -8,7 +9,7 @@ use std::time::Duration;
 
 use weave_host::{Namespace, Netlink};
 use weave_tests::random::Random;
-use weave_tests::{Options, World, wait_until};
+use weave_tests::{Options, Ran, World, wait_until};
 
 /// Time for the keeper to put right what it watches.
 const SETTLES_WITHIN: Duration = Duration::from_secs(10);
@@ -74,6 +75,14 @@ impl Bench {
 
     /// Runs a command with a point to die at; the points that it passed and whether it died.
     fn run_to(&self, line: &str, point: u64) -> (Vec<String>, bool) {
+        let (points, ran) = self.run_with(line, &point.to_string());
+        let died = ran.code.is_none();
+        assert!(died || ran.code == Some(0), "{line}: {ran:?}");
+        (points, died)
+    }
+
+    /// Runs a command with a point at which something is done; the points that it passed.
+    fn run_with(&self, line: &str, point: &str) -> (Vec<String>, Ran) {
         let words = self.words(line);
         let log = self.world.host(0).directory().join("points");
         let mut command = self.world.command(0, &words.iter().map(String::as_str).collect::<Vec<_>>());
@@ -81,9 +90,7 @@ impl Bench {
         let ran = self.world.run(0, &mut command);
         let points = fs::read_to_string(&log).unwrap_or_default().lines().map(str::to_owned).collect();
         let _ = fs::remove_file(&log);
-        let died = ran.code.is_none();
-        assert!(died || ran.code == Some(0), "{line}: {ran:?}");
-        (points, died)
+        (points, ran)
     }
 
     #[track_caller]
@@ -110,6 +117,8 @@ impl Bench {
                 .collect();
             routes.sort();
             seen.extend(routes);
+            let ipv6 = "find /proc/sys/net/ipv6/conf -path */ethwe/disable_ipv6 -exec cat {} +";
+            seen.push(format!("{name}: IPv6 off: {}", self.world.tool_in(container, ipv6).trim()));
         }
         // Counters and handles differ from run to run.
         for line in [
@@ -119,6 +128,7 @@ impl Bench {
             "ip6tables -S",
             "ip6tables -t nat -S",
             "ip6tables -t raw -S",
+            "nft list tables",
             "cat /proc/sys/net/ipv4/ip_forward",
         ] {
             seen.extend(self.world.tool(0, line).lines().map(|rule| format!("{line}: {rule}")));
@@ -175,6 +185,71 @@ impl Bench {
             };
             wait_until(SETTLES_WITHIN, said, || self.observed() == *wanted);
         }
+    }
+}
+
+/// Commands that leave the state as it was when a step of theirs fails.
+const UNDONE: [usize; 5] = [0, 1, 4, 8, 9];
+
+impl Bench {
+    /// Has the step at each of these points of a case fail.
+    fn fail(&self, case: &Case, points: impl IntoIterator<Item = u64>) {
+        let mut failed = 0;
+        let settled = |what: &str, wanted: &[String], named: &[String]| {
+            let said = || {
+                let now = self.observed();
+                let more: Vec<_> = now.iter().filter(|line| !wanted.contains(line)).collect();
+                let less: Vec<_> = wanted.iter().filter(|line| !now.contains(line)).collect();
+                format!("{}, {what} {named:?}: too much {more:#?}, missing {less:#?}", case.command)
+            };
+            wait_until(SETTLES_WITHIN, said, || self.observed() == *wanted);
+        };
+        self.prepare(case);
+        self.run(case.command);
+        let wanted = self.observed();
+        for point in points {
+            self.prepare(case);
+            let before = self.observed();
+            let (points, ran) = self.run_with(case.command, &format!("{point}:fail"));
+            let named = points.get(usize::try_from(point).unwrap() - 1..).unwrap_or_default();
+            match ran.code {
+                // Not a step that may fail, or one without which it goes on.
+                Some(0) => settled("without", &wanted, named),
+                Some(1) => {
+                    failed += 1;
+                    assert!(ran.stderr.contains("a test has it fail"), "{ran:?}");
+                    settled("failed at", &before, named);
+                }
+                _ => panic!("{}: {ran:?}", case.command),
+            }
+        }
+        assert!(failed > 0, "{} never failed", case.command);
+    }
+
+    fn count_points(&self, case: &Case) -> u64 {
+        self.prepare(case);
+        self.run_to(case.command, u64::MAX).0.len() as u64
+    }
+}
+
+#[test]
+fn a_step_that_fails_leaves_the_state_as_it_was() {
+    let mut bench = Bench::new();
+    for number in UNDONE {
+        let case = &CASES[number];
+        let count = bench.count_points(case);
+        let drawn: Vec<u64> = (0..2).map(|_| bench.random.below(count) + 1).collect();
+        // One of them may fail for certain: that which writes the first file.
+        bench.fail(case, drawn.into_iter().chain([1]));
+    }
+}
+
+#[test]
+fn long_any_step_that_fails_leaves_the_state_as_it_was() {
+    let bench = Bench::new();
+    for number in UNDONE {
+        let case = &CASES[number];
+        bench.fail(case, 1..=bench.count_points(case));
     }
 }
 

@@ -64,14 +64,63 @@ fn first_address(bridge: &str) -> HostResult<Option<IpAddr>> {
     Ok(all.first().copied())
 }
 
-/// The host name that Docker's arguments give, if it has a domain.
+/// Options of `docker run` and `podman run` that take no value.
+const FLAGS: [&str; 19] = [
+    "detach",
+    "disable-content-trust",
+    "env-host",
+    "help",
+    "init",
+    "interactive",
+    "no-healthcheck",
+    "no-hosts",
+    "oom-kill-disable",
+    "privileged",
+    "publish-all",
+    "quiet",
+    "read-only",
+    "read-only-tmpfs",
+    "replace",
+    "rm",
+    "rmi",
+    "sig-proxy",
+    "tty",
+];
+/// The same of one letter.
+const SHORT_FLAGS: &str = "diPqt";
+
+/// The host name that Docker's arguments give, if it has a domain. What follows the image is not
+/// Docker's.
 fn host_name(rest: &[OsString]) -> Option<HostName> {
-    let words: Vec<&str> = rest.iter().filter_map(|word| word.to_str()).collect();
-    let named = words.iter().enumerate().find_map(|(index, word)| match *word {
-        "-h" | "--hostname" => words.get(index + 1).copied(),
-        word => word.strip_prefix("--hostname=").or_else(|| word.strip_prefix("-h=")),
-    })?;
-    HostName::typed(named).ok().filter(|name| name.as_str().contains('.'))
+    let mut named = None;
+    let mut words = rest.iter().map(|word| word.to_string_lossy());
+    while let Some(word) = words.next() {
+        if let Some(option) = word.strip_prefix("--") {
+            let (name, value) = match option.split_once('=') {
+                Some((name, value)) => (name, Some(value.to_owned())),
+                // No more options.
+                None if option.is_empty() => break,
+                None if FLAGS.contains(&option) => continue,
+                None => (option, words.next().map(Into::into)),
+            };
+            if name == "hostname" {
+                named = value;
+            }
+        } else if let Some(letters) = word.strip_prefix('-').filter(|letters| !letters.is_empty()) {
+            let flags = letters.chars().take_while(|letter| SHORT_FLAGS.contains(*letter)).count();
+            let Some(letter) = letters.chars().nth(flags) else { continue };
+            // What follows the letter is its value, with or without `=`.
+            let glued: String = letters.chars().skip(flags + 1).collect();
+            let glued = glued.strip_prefix('=').unwrap_or(&glued).to_owned();
+            let value = if glued.is_empty() { words.next().map(Into::into) } else { Some(glued) };
+            if letter == 'h' {
+                named = value;
+            }
+        } else {
+            break;
+        }
+    }
+    HostName::typed(&named?).ok().filter(|name| name.as_str().contains('.'))
 }
 
 #[cfg(test)]
@@ -81,12 +130,31 @@ mod tests {
     #[test]
     fn the_domain_of_the_host_name_is_found() {
         let of = |line: &str| host_name(&line.split(' ').map(OsString::from).collect::<Vec<_>>());
-        for line in
-            ["-t -h a.weave.local ubuntu", "--hostname=A.weave.local ubuntu", "--hostname a.weave.local. x"]
-        {
+        for line in [
+            "-t -h a.weave.local ubuntu",
+            "--hostname=A.weave.local ubuntu",
+            "--hostname a.weave.local. x",
+            "-ha.weave.local x",
+            "-h=a.weave.local x",
+            "-tih a.weave.local x",
+            "-it --rm -e A=B -v /a:/b --name web -p80:80 --network=none -h a.weave.local x y",
+            // The last one counts, as Docker has it.
+            "-h b.example.com -h a.weave.local x",
+        ] {
             assert_eq!(of(line).map(|name| name.to_string()).as_deref(), Some("a.weave.local"), "{line}");
         }
-        for line in ["-t ubuntu", "-h web ubuntu", "ubuntu ls -h"] {
+        for line in [
+            "-t ubuntu",
+            "-h web ubuntu",
+            "ubuntu ls -h",
+            "mysql mysql -h db.example.com",
+            "-t --name -h mysql -h db.example.com",
+            "-e -h mysql",
+            "--rm -- mysql -h db.example.com",
+            "-h",
+            "-",
+            "",
+        ] {
             assert_eq!(of(line), None, "{line}");
         }
     }

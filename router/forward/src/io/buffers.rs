@@ -16,6 +16,8 @@ pub struct Buffers {
     tail: u16,
     /// Users of each buffer; 0: with the kernel.
     users: Box<[u32]>,
+    /// The buffer that follows each one in a write.
+    next: Box<[u16]>,
     lent: usize,
 }
 
@@ -31,7 +33,8 @@ impl Buffers {
         let data = Memory::map(usize::from(count) * size)?;
         let ring = Memory::map(usize::from(count) * size_of::<BufRingEntry>())?;
         let users = vec![1; usize::from(count)].into_boxed_slice();
-        let mut buffers = Self { data, ring, size, group, tail: 0, users, lent: usize::from(count) };
+        let next = vec![0; usize::from(count)].into_boxed_slice();
+        let mut buffers = Self { data, ring, size, group, tail: 0, users, next, lent: usize::from(count) };
         for id in 0..count {
             buffers.release(id);
         }
@@ -124,6 +127,27 @@ impl Buffers {
         tail.store(self.tail, Ordering::Release);
     }
 
+    /// Adds a user to `id`: a write that goes on there after `last`, and may have other buffers before.
+    pub fn chain(&mut self, last: u16, id: u16) {
+        if let Some(next) = self.next.get_mut(usize::from(last)) {
+            *next = id;
+        }
+        self.retain(id);
+    }
+
+    /// Removes the user that a write is of `first` and of the `more` buffers that were [chained](Self::chain)
+    /// to it. A buffer has a follower in one write only: that which was open when its last byte was looked
+    /// at.
+    pub fn release_chain(&mut self, first: u16, more: u16) {
+        let mut id = first;
+        for _ in 0..more {
+            let next = self.next.get(usize::from(id)).copied().unwrap_or(id);
+            self.release(id);
+            id = next;
+        }
+        self.release(id);
+    }
+
     /// Bytes of a buffer that is lent out; empty if `range` does not fit.
     #[must_use]
     #[inline]
@@ -156,17 +180,6 @@ impl Buffers {
             std::slice::from_raw_parts(start, range.len())
         }
     }
-
-    /// Two disjoint ranges of one lent buffer, the first one to change.
-    #[must_use]
-    #[inline]
-    pub fn two(&mut self, id: u16, first: Range<usize>, second: Range<usize>) -> (&mut [u8], &mut [u8]) {
-        let whole = self.bytes_mut(id, first.start..second.end.max(first.start));
-        let Some((head, tail)) = whole.split_at_mut_checked(second.start.saturating_sub(first.start)) else {
-            return (&mut [], &mut []);
-        };
-        (head.get_mut(..first.len()).unwrap_or_default(), tail)
-    }
 }
 
 #[cfg(test)]
@@ -197,7 +210,25 @@ mod tests {
         assert_eq!(buffers.bytes_mut(0, 0..10).len(), 10);
         assert!(buffers.bytes_mut(0, 4000..5000).is_empty());
         assert!(buffers.bytes_mut(7, 0..1).is_empty());
-        let (a, b) = buffers.two(0, 10..20, 30..50);
-        assert_eq!((a.len(), b.len()), (10, 20));
+    }
+
+    #[test]
+    fn buffers_of_a_write_return_with_it_also_where_the_last_is_the_first_of_another() {
+        let mut buffers = Buffers::new(0, 4, 4096).unwrap();
+        for id in 0..4 {
+            buffers.take(id);
+        }
+        // One write of 2, 0 and 3, then one of 3 and 1.
+        buffers.retain(2);
+        buffers.chain(2, 0);
+        buffers.chain(0, 3);
+        buffers.retain(3);
+        buffers.chain(3, 1);
+        (0..4).for_each(|id| buffers.release(id));
+        assert_eq!(buffers.lent(), 4);
+        buffers.release_chain(2, 2);
+        assert_eq!(buffers.lent(), 2, "3 is still in use");
+        buffers.release_chain(3, 1);
+        assert_eq!(buffers.lent(), 0);
     }
 }

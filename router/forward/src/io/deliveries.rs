@@ -1,8 +1,8 @@
 //! Frames on their way from a receive buffer to the tap.
 //!
 //! Nothing is copied: a write gathers the header for the tap and the pieces of
-//! a super-frame where they lie in the receive buffer. Each receive buffer has
-//! room for the writes it can cause, so that no write waits for a free slot.
+//! a super-frame where they lie in receive buffers. Each receive buffer has
+//! room for the writes that begin in it, so that no write waits for a free slot.
 
 use super::buffers::Buffers;
 use crate::handover::INBOX;
@@ -15,6 +15,8 @@ pub const MAX_DATAGRAMS: usize = 128;
 /// Part of a buffer's room used by one write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Write {
+    /// The receive buffer it begins in, whose room it uses.
+    pub buffer: u16,
     first: usize,
     count: usize,
 }
@@ -71,35 +73,29 @@ impl Deliveries {
         room.pieces[first] = libc::iovec { iov_base: header.cast(), iov_len: VNET_LEN };
         room.pieces[first + 1] = piece(buffers.bytes_mut(buffer, range));
         room.used_pieces += 2;
-        Some(Write { first, count: 2 })
+        Some(Write { buffer, first, count: 2 })
     }
 
-    /// True if the write begun last can be extended.
+    /// True if the write begun last in a buffer can be extended.
     #[must_use]
     pub fn has_room(&self, buffer: u16) -> bool {
         let room = &self.rooms[usize::from(buffer)];
         room.used_pieces < room.pieces.len()
     }
 
-    /// Adds the bytes `range` of `buffer` to the write begun last; false without room.
+    /// Adds bytes of any receive buffer to the write begun last in its own; false without room.
     #[must_use]
-    pub fn extend(
-        &mut self,
-        buffers: &mut Buffers,
-        buffer: u16,
-        write: &mut Write,
-        range: Range<usize>,
-    ) -> bool {
-        let room = &mut self.rooms[usize::from(buffer)];
+    pub fn extend(&mut self, write: &mut Write, bytes: &mut [u8]) -> bool {
+        let room = &mut self.rooms[usize::from(write.buffer)];
         debug_assert_eq!(write.first + write.count, room.used_pieces, "not the last write");
         let Some(place) = room.pieces.get_mut(room.used_pieces) else { return false };
-        *place = piece(buffers.bytes_mut(buffer, range));
+        *place = piece(bytes);
         room.used_pieces += 1;
         write.count += 1;
         true
     }
 
-    /// Sets the header of the write begun last.
+    /// Sets the header of the write begun last in a buffer.
     pub fn set_header(&mut self, buffer: u16, header: VnetHeader) {
         let room = &mut self.rooms[usize::from(buffer)];
         if let Some(place) = room.used_headers.checked_sub(1) {
@@ -108,8 +104,8 @@ impl Deliveries {
     }
 
     /// Pieces of a write and their number.
-    pub(super) fn parts(&self, buffer: u16, write: Write) -> (*const libc::iovec, u32) {
-        let pieces = &self.rooms[usize::from(buffer)].pieces[write.first..write.first + write.count];
+    pub(super) fn parts(&self, write: Write) -> (*const libc::iovec, u32) {
+        let pieces = &self.rooms[usize::from(write.buffer)].pieces[write.first..write.first + write.count];
         #[expect(clippy::cast_possible_truncation, reason = "at most 256")]
         let count = pieces.len() as u32;
         (pieces.as_ptr(), count)

@@ -43,8 +43,8 @@ pub enum Operation {
     Read,
     /// A send of this slot was done.
     Send(u16),
-    /// A write out of this receive buffer was done.
-    Write(u16),
+    /// A write out of receive buffers was done: the first, and how many are chained to it.
+    Write(u16, u16),
     /// A write of this handed-over datagram was done.
     WriteHanded(u16),
     /// Commands or handed-over datagrams wait.
@@ -57,20 +57,20 @@ impl Operation {
             Self::Receive => 1 << 32,
             Self::Read => 2 << 32,
             Self::Send(slot) => 3 << 32 | slot as u64,
-            Self::Write(buffer) => 4 << 32 | buffer as u64,
+            Self::Write(buffer, more) => 4 << 32 | (more as u64) << 16 | buffer as u64,
             Self::WriteHanded(slot) => 5 << 32 | slot as u64,
             Self::Wake => 6 << 32,
         }
     }
 
     fn from_user_data(data: u64) -> Option<Self> {
-        #[expect(clippy::cast_possible_truncation, reason = "the lower half holds 16 bits")]
-        let low = data as u16;
+        #[expect(clippy::cast_possible_truncation, reason = "the lower half holds twice 16 bits")]
+        let (low, high) = (data as u16, (data >> 16) as u16);
         match data >> 32 {
             1 => Some(Self::Receive),
             2 => Some(Self::Read),
             3 => Some(Self::Send(low)),
-            4 => Some(Self::Write(low)),
+            4 => Some(Self::Write(low, high)),
             5 => Some(Self::WriteHanded(low)),
             6 => Some(Self::Wake),
             _ => None,
@@ -261,21 +261,21 @@ impl Ring {
         Ok(())
     }
 
-    /// Writes one frame or super-frame, whose parts `deliveries` holds for
-    /// receive buffer `buffer`, to the tap.
+    /// Writes one frame or super-frame, whose parts `deliveries` holds, to the tap; `more` receive
+    /// buffers are chained to the one that it begins in.
     ///
     /// # Errors
     /// The kernel's, from a submission in between.
     pub fn write(
         &mut self,
         deliveries: &Deliveries,
-        buffer: u16,
         write: super::deliveries::Write,
+        more: u16,
     ) -> io::Result<()> {
-        let (parts, count) = deliveries.parts(buffer, write);
+        let (parts, count) = deliveries.parts(write);
         let entry = opcode::Writev::new(types::Fixed(File::Tap as u32), parts, count)
             .build()
-            .user_data(Operation::Write(buffer).to_user_data());
+            .user_data(Operation::Write(write.buffer, more).to_user_data());
         self.push(&entry)
     }
 

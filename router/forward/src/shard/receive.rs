@@ -19,12 +19,17 @@ use weave_wire::inner::ChecksumRequest;
 use weave_wire::packet::{Protocol, Transport};
 use weave_wire::vnet::VnetHeader;
 
-/// A super-frame being put together in a receive buffer.
+/// A super-frame being put together, of datagrams in one or more receive buffers.
 pub(super) struct Open {
     run: Run,
     write: Write,
+    /// The first frame, in the buffer that the write begins in.
     first: Range<usize>,
     request: Option<ChecksumRequest>,
+    /// The buffer of its last frame.
+    last: u16,
+    /// Buffers that are chained to the first.
+    more: u16,
 }
 
 impl Shard {
@@ -50,7 +55,7 @@ impl Shard {
             }
             Err(_) => self.on_receive_error(-completion.result),
         };
-        self.release_receive(buffer);
+        self.receive.release(buffer);
         result
     }
 
@@ -77,7 +82,6 @@ impl Shard {
         };
         self.counters.receives.add(1);
         self.note_socket_drops(received.dropped);
-        let mut open = None;
         let mut datagrams = received.datagrams().peekable();
         while let Some(range) = datagrams.next() {
             self.counters.datagrams_received.add(1);
@@ -102,10 +106,10 @@ impl Shard {
                             self.spread_later(buffer, spread, place.clone(), inner)?;
                         }
                     }
-                    self.deliver(buffer, place, inner.checksum(), &mut open)?;
+                    self.deliver(buffer, place, inner.checksum())?;
                 }
                 Ok(Opened::Reassembled(bytes, frame)) => {
-                    self.finish(buffer, &mut open)?;
+                    self.finish_in(buffer)?;
                     self.take_reassembled(bytes, frame)?;
                 }
                 Ok(Opened::Fragment) => self.counters.fragments_received.add(1),
@@ -114,7 +118,6 @@ impl Shard {
                 Err(reason) => self.counters.dropped(reason),
             }
         }
-        self.finish(buffer, &mut open)?;
         self.spread_pending(buffer)
     }
 
@@ -134,24 +137,29 @@ impl Shard {
         buffer: u16,
         frame: Range<usize>,
         request: Option<ChecksumRequest>,
-        open: &mut Option<Open>,
     ) -> io::Result<()> {
         let state = if request.is_some() { Checksum::Requested } else { Checksum::Complete };
-        if let Some(current) = open {
-            let joined = if current.request == request && self.deliveries.has_room(buffer) {
-                let (first, next) = self.receive.two(buffer, current.first.clone(), frame.clone());
-                current.run.offer(first, next, state)
+        if let Some(current) = &mut self.open {
+            let home = current.write.buffer;
+            let joined = if current.request == request && self.deliveries.has_room(home) {
+                let first = self.receive.bytes(home, current.first.clone());
+                current.run.offer(first, self.receive.bytes(buffer, frame.clone()), state)
             } else {
                 Joined::No
             };
             if joined != Joined::No {
                 let payload = frame.start + current.run.payload_start()..frame.end;
-                if !self.deliveries.extend(&mut self.receive, buffer, &mut current.write, payload) {
+                if !self.deliveries.extend(&mut current.write, self.receive.bytes_mut(buffer, payload)) {
                     self.counters.dropped(DropReason::DeliveryFull);
                 }
-                return if joined == Joined::Closed { self.finish(buffer, open) } else { Ok(()) };
+                if current.last != buffer {
+                    self.receive.chain(current.last, buffer);
+                    current.last = buffer;
+                    current.more += 1;
+                }
+                return if joined == Joined::Closed { self.finish_in(buffer) } else { Ok(()) };
             }
-            self.finish(buffer, open)?;
+            self.finish_in(buffer)?;
         }
         let bytes = self.receive.bytes(buffer, frame.clone());
         let at = Transport::find(bytes);
@@ -164,14 +172,15 @@ impl Shard {
             self.counters.dropped(DropReason::DeliveryFull);
             return Ok(());
         };
+        self.receive.retain(buffer);
         match run {
             Some(run) => {
-                *open = Some(Open { run, write, first: frame, request });
+                self.open = Some(Open { run, write, first: frame, request, last: buffer, more: 0 });
                 Ok(())
             }
             None => {
                 self.deliveries.set_header(buffer, header_for(request));
-                self.write(buffer, write)
+                self.ring.write(&self.deliveries, write, 0)
             }
         }
     }
@@ -183,21 +192,22 @@ impl Shard {
         }
     }
 
-    /// Writes the open super-frame to the tap.
-    fn finish(&mut self, buffer: u16, open: &mut Option<Open>) -> io::Result<()> {
-        let Some(current) = open.take() else { return Ok(()) };
-        if !self.spreading.is_empty() {
+    /// Writes the open super-frame to the tap, while `buffer` is looked at.
+    fn finish_in(&mut self, buffer: u16) -> io::Result<()> {
+        if self.open.is_some() && !self.spreading.is_empty() {
             // The headers of its first frame are about to change.
             self.spread_pending(buffer)?;
         }
-        let header = current.run.finish(self.receive.bytes_mut(buffer, current.first));
-        self.deliveries.set_header(buffer, header);
-        self.write(buffer, current.write)
+        self.finish()
     }
 
-    fn write(&mut self, buffer: u16, write: Write) -> io::Result<()> {
-        self.receive.retain(buffer);
-        self.ring.write(&self.deliveries, buffer, write)
+    /// Writes the open super-frame to the tap: nothing that came could be joined to it.
+    pub(super) fn finish(&mut self) -> io::Result<()> {
+        let Some(current) = self.open.take() else { return Ok(()) };
+        let home = current.write.buffer;
+        let header = current.run.finish(self.receive.bytes_mut(home, current.first));
+        self.deliveries.set_header(home, header);
+        self.ring.write(&self.deliveries, current.write, current.more)
     }
 
     /// Gives a datagram to the shard that owns its lane, or to the control core.

@@ -5,7 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use super::Shard;
-use crate::command::{Command, LinkId, Mode, Report, Routes, SendSession};
+use crate::command::{Command, LinkId, Mode, ReceiveSession, Report, Routes, SendSession};
 use crate::counters::{Counters, DropReason};
 use crate::group::{GroupConfig, build};
 use crate::handover::Inbox;
@@ -13,15 +13,18 @@ use crate::io::ring::Operation;
 use crate::io::{sends::SLOTS, socket};
 use crate::shard::Door;
 use crate::{CommandQueue, boot_time, probe};
-use std::net::{Ipv4Addr, UdpSocket};
-use std::os::fd::OwnedFd;
+use nix::sys::socket::{ControlMessage, MsgFlags, SockaddrIn, sendmsg, setsockopt, sockopt};
+use std::io::IoSlice;
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixDatagram;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
-use weave_crypto::Key;
-use weave_wire::vnet::VnetHeader;
-use weave_wire::{Lane, PeerName, SessionIndex};
+use weave_crypto::{Key, Ring, SendKey};
+use weave_wire::packet::Transport;
+use weave_wire::vnet::{VNET_LEN, VnetHeader};
+use weave_wire::{InnerHeader, Lane, OUTER_LEN, PeerName, SessionIndex, checksum};
 use zerocopy::IntoBytes;
 
 const LINK: LinkId = LinkId(0);
@@ -32,6 +35,8 @@ struct Bench {
     shard: Shard,
     tap: UnixDatagram,
     far: UdpSocket,
+    /// Where the shard receives.
+    address: SocketAddr,
     counters: Arc<Counters>,
     reports: async_channel::Receiver<Report>,
 }
@@ -40,10 +45,14 @@ impl Bench {
     /// With a key of its own for each `key`.
     fn new(key: u8) -> Self {
         let (inner, tap) = UnixDatagram::pair().unwrap();
+        // A super-frame may be larger than what a pair holds otherwise.
+        setsockopt(&inner, sockopt::SndBufForce, &(1 << 20)).unwrap();
+        let sockets = socket::open(Some(Ipv4Addr::LOCALHOST.into()), 0, 1, true).unwrap();
+        let own = SocketAddr::from((Ipv4Addr::LOCALHOST, sockets.port));
         let config = GroupConfig {
             own_name: PeerName::new([2, 0, 0, 0, 0, 1]).unwrap(),
             mtu: 1376,
-            sockets: socket::open(Some(Ipv4Addr::LOCALHOST.into()), 0, 1, true).unwrap(),
+            sockets,
             taps: vec![OwnedFd::from(inner)],
             features: probe(&[]).unwrap(),
             join_tcp: true,
@@ -85,7 +94,7 @@ impl Bench {
         ] {
             shard.run_command(command).unwrap();
         }
-        let mut bench = Self { shard, tap, far, counters, reports };
+        let mut bench = Self { shard, tap, far, address: own, counters, reports };
         bench.shard.flush().unwrap();
         bench.answer(0);
         bench.received(1);
@@ -241,4 +250,110 @@ fn one_frame_in_256_is_timed_until_its_datagrams_are_queued() {
     }
     let (_, sum_ns) = bench.counters.frame_times.get();
     assert!((200..1_000_000_000).contains(&sum_ns), "{sum_ns} ns");
+}
+
+const SEGMENT: usize = 100;
+
+/// A segment of a flow of UDP, the checksums complete.
+fn segment(number: u8) -> Vec<u8> {
+    let mut frame = vec![2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 8, 0, 0x45, 0];
+    frame.extend((28 + SEGMENT as u16).to_be_bytes());
+    frame.extend([0, 0, 0x40, 0, 64, 17, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2, 0, 80, 1, 2]);
+    frame.extend((8 + SEGMENT as u16).to_be_bytes());
+    frame.extend([0, 0]);
+    frame.extend([number; SEGMENT]);
+    let at = Transport::find(&frame).unwrap();
+    at.ipv4_mut(&mut frame).unwrap().complete_checksum();
+    checksum::prepare(&mut frame, &at);
+    checksum::complete(&mut frame, &at);
+    frame
+}
+
+/// Lets a shard receive datagrams of so many segments each in one turn; returns what it wrote to the tap.
+fn received_in_one_turn(key: u8, groups: &[u8]) -> Vec<Vec<u8>> {
+    let mut bench = Bench::new(key);
+    let (peer, lane, session) =
+        (PeerName::new([2, 0, 0, 0, 0, 2]).unwrap(), Lane::data(0).unwrap(), SessionIndex(2));
+    let receive = ReceiveSession {
+        link: LINK,
+        peer,
+        address: Ipv4Addr::LOCALHOST.into(),
+        epoch: 1,
+        index: session,
+        mode: Mode::Clear,
+        keys: vec![(lane, Key::from_bytes([key; 32]))],
+        expires: boot_time() + Duration::from_secs(3600),
+    };
+    bench.shard.run_command(Command::InstallReceive(Box::new(receive))).unwrap();
+    let mut sender: SendKey<Ring> = SendKey::new(&Key::from_bytes([key; 32]), session, lane);
+    let SocketAddr::V4(to) = bench.address else { unreachable!() };
+    let to: SockaddrIn = SocketAddrV4::into(to);
+    let mut number = 0;
+    for &count in groups {
+        let datagrams: Vec<Vec<u8>> = (number..number + count)
+            .map(|number| {
+                let inner = InnerHeader::new(peer, None, None);
+                let mut datagram = [&[0; OUTER_LEN], inner.as_bytes(), &segment(number)].concat();
+                sender.frame_clear(&mut datagram).unwrap();
+                datagram
+            })
+            .collect();
+        number += count;
+        let pieces: Vec<_> = datagrams.iter().map(|datagram| IoSlice::new(datagram)).collect();
+        let len = datagrams[0].len() as u16;
+        let merged = [ControlMessage::UdpGsoSegments(&len)];
+        sendmsg(bench.far.as_raw_fd(), &pieces, &merged, MsgFlags::empty(), Some(&to)).unwrap();
+    }
+    while bench.shard.completions.iter().filter(|one| one.operation == Operation::Receive).count()
+        < groups.len()
+    {
+        bench.shard.arm().unwrap();
+        bench.shard.ring.wait().unwrap();
+        bench.shard.take_completions();
+    }
+    while let Some(completion) = bench.shard.completions.pop_front() {
+        bench.shard.handle(completion).unwrap();
+    }
+    bench.shard.finish().unwrap();
+    bench.shard.ring.submit().unwrap();
+    bench.tap.set_read_timeout(Some(WITHIN)).unwrap();
+    let mut buffer = vec![0; 1 << 17];
+    let (mut written, mut left) = (Vec::new(), usize::from(number));
+    while left > 0 {
+        let len = bench.tap.recv(&mut buffer).unwrap();
+        let payload = &buffer[VNET_LEN + 42..len];
+        assert_eq!(payload.len() % SEGMENT, 0);
+        left -= payload.len() / SEGMENT;
+        written.push(payload.to_vec());
+    }
+    // All buffers go back to the kernel.
+    while bench.shard.receive.lent() > 0 {
+        bench.shard.ring.wait().unwrap();
+        bench.shard.take_completions();
+        while let Some(completion) = bench.shard.completions.pop_front() {
+            bench.shard.handle(completion).unwrap();
+        }
+    }
+    written
+}
+
+#[test]
+fn segments_are_joined_across_all_that_came_in_a_turn() {
+    for (key, groups, written) in [
+        (10, &[3][..], &[3][..]),
+        (11, &[1, 1, 1, 1], &[4]),
+        (12, &[45, 3, 16], &[64]),
+        // A super-frame has 64 segments at most; the next goes on in the same buffer.
+        (13, &[40, 40, 40, 40], &[64, 64, 32]),
+        (14, &[1; 32], &[32]),
+        (15, &[60, 10, 70, 1, 1], &[64, 64, 14]),
+    ] {
+        let frames = received_in_one_turn(key, groups);
+        let lengths: Vec<usize> = frames.iter().map(|frame| frame.len() / SEGMENT).collect();
+        assert_eq!(lengths, written, "{groups:?}");
+        let all = frames.concat();
+        let numbers: Vec<u8> = all.chunks(SEGMENT).map(|segment| segment[0]).collect();
+        assert_eq!(numbers, (0..groups.iter().sum()).collect::<Vec<u8>>(), "{groups:?}");
+        assert!(all.chunks(SEGMENT).all(|segment| segment.iter().all(|byte| *byte == segment[0])));
+    }
 }

@@ -21,12 +21,12 @@ pub struct Detached {
 ///
 /// # Errors
 /// [`Error::Invalid`] when an address is attached with another prefix,
-/// [`Error::NameTaken`] when `ethwe` is not ours, otherwise what the kernel refuses.
+/// [`Error::NameTaken`] when `ethwe` is not ours and ours is not there, otherwise what the kernel refuses.
 pub fn detach(host: &mut Netlink, namespace: &Namespace, cidrs: &[IpNet]) -> Result<Detached> {
     namespace.refuse_own()?;
     let mut inside = Netlink::in_namespace(namespace)?;
     let state = State::read(host, &mut inside, namespace)?;
-    let Some(pair) = &state.pair else {
+    let Some(pair) = state.pair.as_ref().or(state.renamed.as_ref()) else {
         return Ok(Detached { removed: Vec::new(), remaining: Vec::new() });
     };
     let present = state.cidrs();
@@ -62,7 +62,8 @@ pub fn detach(host: &mut Netlink, namespace: &Namespace, cidrs: &[IpNet]) -> Res
 /// As [`detach`].
 pub fn detach_all(host: &mut Netlink, namespace: &Namespace) -> Result<bool> {
     let mut inside = Netlink::in_namespace(namespace)?;
-    match State::read(host, &mut inside, namespace)?.pair {
+    let state = State::read(host, &mut inside, namespace)?;
+    match state.pair.or(state.renamed) {
         Some(pair) => host.delete_link(&pair.outer).map(|()| true),
         None => Ok(false),
     }

@@ -8,7 +8,7 @@ use super::pair::{Pair, host_interface};
 use crate::bridge::describe;
 use crate::error::{Error, Result};
 use crate::namespace::Namespace;
-use crate::netlink::{InterfaceAddress, Netlink};
+use crate::netlink::{InterfaceAddress, Link, Netlink};
 
 /// A container on the network, as the kernel has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,6 +39,8 @@ pub fn attached(host: &mut Netlink, namespace: &Namespace) -> Result<Option<Atta
 /// The interfaces and addresses of a container.
 pub(super) struct State {
     pub pair: Option<Pair>,
+    /// The pair, if somebody renamed the container's end: of no use, and taken away with the rest.
+    pub renamed: Option<Pair>,
     addresses: Vec<InterfaceAddress>,
 }
 
@@ -49,29 +51,39 @@ impl State {
         let outer = host.link(&host_interface(namespace.id()))?;
         let inner = inside.link(CONTAINER_INTERFACE)?;
         let addresses = inside.addresses()?;
+        let is_pair = |outer: &Link, inner: &Link| {
+            outer.kind == "veth"
+                && inner.kind == "veth"
+                && outer.peer == Some(inner.index)
+                && inner.peer == Some(outer.index)
+        };
         let pair = match (outer, inner) {
-            (Some(outer), Some(inner))
-                if outer.kind == "veth"
-                    && inner.kind == "veth"
-                    && outer.peer == Some(inner.index)
-                    && inner.peer == Some(outer.index) =>
-            {
-                Some(Pair { outer, inner })
+            (Some(outer), Some(inner)) if is_pair(&outer, &inner) => Some(Pair { outer, inner }),
+            (Some(outer), inner) => {
+                let renamed = inside.links()?.into_iter().find(|link| is_pair(&outer, link));
+                let renamed = renamed.map(|inner| Pair { outer, inner });
+                if let Some(inner) = inner.filter(|_| renamed.is_none()) {
+                    return Err(Error::NameTaken {
+                        interface: format!("{} of {}", inner.name, namespace.label()),
+                        found: describe(&inner.kind),
+                    });
+                }
+                return Ok(Self { pair: None, renamed, addresses });
             }
-            (_, Some(inner)) => {
+            (None, Some(inner)) => {
                 return Err(Error::NameTaken {
                     interface: format!("{} of {}", inner.name, namespace.label()),
                     found: describe(&inner.kind),
                 });
             }
-            (_, None) => None,
+            (None, None) => None,
         };
-        Ok(Self { pair, addresses })
+        Ok(Self { pair, renamed: None, addresses })
     }
 
-    /// Addresses of `ethwe` but link-local ones the kernel gave it.
+    /// Addresses of `ethwe`, however it is called by now, but link-local ones the kernel gave it.
     pub(super) fn cidrs(&self) -> Vec<IpNet> {
-        let Some(pair) = &self.pair else { return Vec::new() };
+        let Some(pair) = self.pair.as_ref().or(self.renamed.as_ref()) else { return Vec::new() };
         self.addresses
             .iter()
             .filter(|address| address.index == pair.inner.index && !address.link_local)
@@ -86,9 +98,13 @@ impl State {
     /// [`Error::Invalid`] when `ethwe` has it with another prefix.
     pub(super) fn missing(&self, wanted: &[IpNet]) -> Result<Vec<IpNet>> {
         let ours = self.pair.as_ref().map(|pair| pair.inner.index);
+        // That is made anew.
+        let stale = self.renamed.as_ref().map(|pair| pair.inner.index);
+        let held = |address: &&InterfaceAddress| Some(address.index) != stale;
         let mut missing = Vec::with_capacity(wanted.len());
         for cidr in wanted {
-            match self.addresses.iter().find(|address| address.cidr.addr() == cidr.addr()) {
+            let mut held = self.addresses.iter().filter(held);
+            match held.find(|address| address.cidr.addr() == cidr.addr()) {
                 None => missing.push(*cidr),
                 Some(present) if Some(present.index) == ours && present.cidr == *cidr => {}
                 Some(present) if Some(present.index) == ours => {

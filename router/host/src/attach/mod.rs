@@ -81,6 +81,20 @@ pub fn attach(
     cidrs: &[IpNet],
     options: &AttachOptions,
 ) -> Result<Attachment> {
+    attach_and(host, namespace, cidrs, options, |_| Ok(()))
+}
+
+/// [`attach`], of which `then` is the last step: when that fails, all is taken back.
+///
+/// # Errors
+/// As [`attach`], and those of `then`.
+pub(crate) fn attach_and(
+    host: &mut Netlink,
+    namespace: &Namespace,
+    cidrs: &[IpNet],
+    options: &AttachOptions,
+    then: impl FnOnce(&Attachment) -> Result<()>,
+) -> Result<Attachment> {
     namespace.refuse_own()?;
     let cidrs = check_cidrs(cidrs)?;
     let wants_ipv6 = cidrs.iter().any(|cidr| cidr.addr().is_ipv6());
@@ -104,7 +118,7 @@ pub fn attach(
     let made_bridge = bridge.is_none();
     let bridge = bridge::ensure(host, bridge_mtu.unwrap_or(mtu))?;
     let plan = Plan { namespace, bridge: &bridge, mtu, cidrs: &cidrs, new: &new, options };
-    plan.carry_out(host, &mut inside, state.pair)
+    plan.carry_out(host, &mut inside, state.pair, then)
         .map_err(|error| if made_bridge { error.after_undo(bridge::remove(host)) } else { error })
 }
 
@@ -124,23 +138,46 @@ struct Plan<'a> {
 }
 
 impl Plan<'_> {
-    fn carry_out(self, host: &mut Netlink, inside: &mut Netlink, pair: Option<Pair>) -> Result<Attachment> {
-        let before = pair.as_ref().map(|pair| Mtus { outer: pair.outer.mtu, inner: pair.inner.mtu });
-        let pair = match pair {
-            Some(pair) => pair.repair(host, inside, self.bridge, self.mtu)?,
-            None => pair::create(host, inside, self.namespace, self.bridge, self.options.mac, self.mtu)?,
+    fn carry_out(
+        self,
+        host: &mut Netlink,
+        inside: &mut Netlink,
+        pair: Option<Pair>,
+        then: impl FnOnce(&Attachment) -> Result<()>,
+    ) -> Result<Attachment> {
+        let before = match &pair {
+            Some(pair) => Some(Before {
+                outer_mtu: pair.outer.mtu,
+                inner_mtu: pair.inner.mtu,
+                ipv6: self.namespace.run(|| protect::has_ipv6(CONTAINER_INTERFACE))?,
+            }),
+            None => None,
+        };
+        let pair = match (pair, before) {
+            (Some(pair), Some(before)) => {
+                let repaired = pair.clone().repair(host, inside, self.bridge, self.mtu);
+                repaired.map_err(|error| {
+                    error.after_undo(take_back(self.namespace, host, inside, &pair, &[], before))
+                })?
+            }
+            _ => pair::create(host, inside, self.namespace, self.bridge, self.options.mac, self.mtu)?,
         };
         let mut added = Vec::with_capacity(self.new.len());
-        let finished = self
-            .configure(inside, &pair, &mut added)
-            .and_then(|()| announce::announce(self.namespace, &pair.inner, &addresses(self.cidrs)))
-            .and_then(|()| pair.mac());
+        let mut finish = |added: &mut Vec<IpNet>| {
+            self.configure(inside, &pair, added)?;
+            announce::announce(self.namespace, &pair.inner, &addresses(self.cidrs))?;
+            pair.mac()
+        };
+        let finished = finish(&mut added).and_then(|mac| {
+            let host_interface = pair.outer.name.clone();
+            let attachment =
+                Attachment { mac, host_interface, is_new: before.is_none(), added: added.clone() };
+            then(&attachment).map(|()| attachment)
+        });
         match finished {
-            Ok(mac) => {
-                Ok(Attachment { mac, host_interface: pair.outer.name, is_new: before.is_none(), added })
-            }
+            Ok(attachment) => Ok(attachment),
             Err(error) => Err(error.after_undo(match before {
-                Some(before) => take_back(host, inside, &pair, &added, before),
+                Some(before) => take_back(self.namespace, host, inside, &pair, &added, before),
                 None => host.delete_link(&pair.outer),
             })),
         }
@@ -166,31 +203,34 @@ impl Plan<'_> {
     }
 }
 
-/// Leaves an attachment with the addresses and the MTU it had `before`.
+/// Leaves an attachment with the addresses and settings it had `before`; the first step that fails
+/// keeps none of the others from being done.
 fn take_back(
+    namespace: &Namespace,
     host: &mut Netlink,
     inside: &mut Netlink,
     pair: &Pair,
     added: &[IpNet],
-    before: Mtus,
+    before: Before,
 ) -> Result<()> {
-    for cidr in added.iter().rev() {
-        inside.delete_address(pair.inner.index, *cidr)?;
+    let mut done: Vec<Result<()>> = Vec::new();
+    done.extend(added.iter().rev().map(|cidr| inside.delete_address(pair.inner.index, *cidr).map(drop)));
+    if !before.ipv6 {
+        let refused = namespace.run(|| protect::refuse_ipv6(CONTAINER_INTERFACE));
+        done.push(refused.and_then(|refused| refused));
     }
-    if pair.inner.mtu != before.inner {
-        inside.set_mtu(&pair.inner, before.inner)?;
-    }
-    if pair.outer.mtu != before.outer {
-        host.set_mtu(&pair.outer, before.outer)?;
-    }
-    Ok(())
+    done.push(inside.set_mtu(&pair.inner, before.inner_mtu));
+    done.push(host.set_mtu(&pair.outer, before.outer_mtu));
+    done.into_iter().collect()
 }
 
-/// MTU of each end of a pair, bytes.
+/// What an attachment was like: MTU of each end of the pair, bytes, and whether the container's has
+/// IPv6.
 #[derive(Debug, Clone, Copy)]
-struct Mtus {
-    outer: u32,
-    inner: u32,
+struct Before {
+    outer_mtu: u32,
+    inner_mtu: u32,
+    ipv6: bool,
 }
 
 fn addresses(cidrs: &[IpNet]) -> Vec<IpAddr> {

@@ -41,7 +41,7 @@ pub fn is_host_interface(name: &str) -> bool {
 }
 
 /// Both ends of an attachment.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Pair {
     /// The host's end, in the bridge.
     pub outer: Link,

@@ -119,14 +119,19 @@ impl EngineContainer {
     /// What it is called; words of its label that are no names are left out.
     #[must_use]
     pub fn called(&self) -> ContainerNames {
-        let label = self.labels.get(NAMES_LABEL).map_or("", String::as_str);
-        let words = label.split([' ', ',']).filter(|word| !word.is_empty());
+        let words = words_of(self.labels.get(NAMES_LABEL).map_or("", String::as_str));
         ContainerNames {
             host: Some(self.host_name.clone()),
             engine: Some(self.name.clone()),
             labelled: words.filter_map(|word| HostName::typed(word).ok()).take(GIVEN_MAX).collect(),
             ..ContainerNames::default()
         }
+    }
+
+    /// What of its label gives no name in `domain`, and why.
+    #[must_use]
+    pub fn fault_of_names(&self, domain: &HostName) -> Option<String> {
+        fault_of_names(self.labels.get(NAMES_LABEL)?, domain)
     }
 
     /// What is to be remembered when the user detaches it; `None`: no label attaches it.
@@ -160,9 +165,51 @@ impl EngineContainer {
     }
 }
 
+fn words_of(label: &str) -> impl Iterator<Item = &str> {
+    label.split([' ', ',']).filter(|word| !word.is_empty())
+}
+
+/// What of a label [`NAMES_LABEL`] gives no name in `domain`, and why; the first such word.
+pub(crate) fn fault_of_names(label: &str, domain: &HostName) -> Option<String> {
+    let fault_of = |word: &str| match HostName::typed(word) {
+        Err(error) => Some(format!("{word:.80?} is no name: {error}")),
+        Ok(name) if name.as_str().contains('.') && !name.is_in(domain) => {
+            Some(format!("{name} is not in the domain {domain}"))
+        }
+        Ok(_) => None,
+    };
+    let fault = words_of(label).take(GIVEN_MAX).find_map(fault_of);
+    let many = || {
+        let count = words_of(label).count();
+        (count > GIVEN_MAX).then(|| format!("it has {count} names: the first {GIVEN_MAX} count"))
+    };
+    Some(format!("its label {NAMES_LABEL}: {}", fault.or_else(many)?))
+}
+
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
+
+    #[test]
+    fn words_of_a_label_that_give_no_name_are_told() {
+        let domain = "weave.local".parse().unwrap();
+        for good in ["", "web", "web,db.weave.local api", "a.b.weave.local"] {
+            assert_eq!(fault_of_names(good, &domain), None, "{good}");
+        }
+        let long = "a".repeat(64);
+        for (bad, why) in [
+            ("web bad!name", "\"bad!name\" is no name"),
+            ("web,db.example.com", "db.example.com is not in the domain weave.local"),
+            ("-", "\"-\" is no name"),
+            (long.as_str(), "is no name"),
+        ] {
+            let fault = fault_of_names(bad, &domain).unwrap_or_default();
+            assert!(fault.contains(why) && fault.contains(NAMES_LABEL), "{bad}: {fault}");
+        }
+        let many = vec!["web"; GIVEN_MAX + 1].join(" ");
+        assert!(fault_of_names(&many, &domain).unwrap().contains("the first"));
+    }
 
     #[test]
     fn ids_are_64_hexadecimal_digits() {

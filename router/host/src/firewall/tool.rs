@@ -10,7 +10,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::error::{Error, Result};
-use crate::failpoint::failpoint;
+use crate::failpoint::{before_step, failpoint};
 
 /// Time a program has; it may wait for another that changes the tables.
 const WITHIN: Duration = Duration::from_secs(10);
@@ -38,7 +38,7 @@ pub(super) fn ask(program: &str, arguments: &[&str]) -> Result<Output> {
 
 /// Runs a program with this input; its words if it refuses.
 pub(super) fn tell(program: &str, arguments: &[&str], input: &str) -> Result<()> {
-    failpoint("change the firewall");
+    before_step("change the firewall").map_err(|error| Error::kernel("run", program, error))?;
     let output = run(program, arguments, input)?;
     failpoint("go on after the firewall was changed");
     if output.status.success() {

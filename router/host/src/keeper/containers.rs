@@ -18,9 +18,10 @@ use super::answers::{Answers, Found, is_still_in, namespace_of};
 use super::news::{Inbox, Looks};
 use crate::attach::{AttachOptions, PROBE_WAIT};
 use crate::detached;
-use crate::engine::{CIDR_LABEL, ContainerId, Engine, Listed};
+use crate::engine::{CIDR_LABEL, ContainerId, Engine, Listed, NAMES_LABEL, fault_of_names};
 use crate::error::{Error, Result};
 use crate::firewall::Degraded;
+use crate::names::DnsSettings;
 use crate::namespace::{Namespace, NamespaceId, NamespaceSpec};
 use crate::netlink::Netlink;
 use crate::records::{self, Record, Records};
@@ -82,6 +83,8 @@ pub(super) struct Containers {
     has_failed: bool,
     /// What could not be done, so that it is said once.
     failures: BTreeMap<ContainerId, String>,
+    /// Labels of attached containers that name what is no name here.
+    bad_labels: BTreeMap<ContainerId, String>,
     /// Why nothing could be done the last time.
     error: Option<String>,
 }
@@ -108,16 +111,17 @@ impl Containers {
             waits: false,
             has_failed: false,
             failures: BTreeMap::new(),
+            bad_labels: BTreeMap::new(),
             error: None,
         }
     }
 
     /// Keeps on a thread of its own, which ends with the process or with the last who tells news;
-    /// calls `done` after each look, with true if an attachment changed, and what is not attached.
+    /// calls `done` after each look, with true if an attachment changed, and what containers lack.
     pub(super) fn keep_on(
         mut self,
         news: Arc<Inbox>,
-        done: impl Fn(bool, Option<Degraded>) + Send + 'static,
+        done: impl Fn(bool, Vec<Degraded>) + Send + 'static,
     ) -> Result<()> {
         const NAME: &str = "keeper-containers";
         let keep = move || {
@@ -125,7 +129,8 @@ impl Containers {
             loop {
                 let begin = Instant::now();
                 let changed = self.look();
-                done(changed, not_attached(&self.failures));
+                let lacking = [named("not_attached", &self.failures), named("bad_label", &self.bad_labels)];
+                done(changed, lacking.into_iter().flatten().collect());
                 let now = Instant::now();
                 if self.waits {
                     looks.look_again(now + LOOKED_AGAIN);
@@ -179,6 +184,28 @@ impl Containers {
         }
         self.processes.retain(|id, _| answers.listed.contains_key(id));
         self.failures.retain(|id, _| answers.runs(id));
+        self.check_labels(&answers)
+    }
+
+    /// Says of attached containers' labels, once each, what gives no name.
+    fn check_labels(&mut self, answers: &Answers) -> Result<()> {
+        let before = std::mem::take(&mut self.bad_labels);
+        let is_labelled = |one: &&Listed| one.running && one.labels.contains_key(NAMES_LABEL);
+        let mut labelled = answers.listed.values().filter(is_labelled).peekable();
+        if labelled.peek().is_none() {
+            return Ok(());
+        }
+        let domain = DnsSettings::read(&self.state_dir)?.unwrap_or_default().domain;
+        let attached: HashSet<ContainerId> =
+            records::read_all(&self.state_dir)?.0.iter().filter_map(id_of).collect();
+        for one in labelled.filter(|one| attached.contains(&one.id)) {
+            let fault = one.labels.get(NAMES_LABEL).and_then(|label| fault_of_names(label, &domain));
+            let Some(fault) = fault else { continue };
+            if before.get(&one.id) != Some(&fault) {
+                tracing::warn!(container = one.id.short(), "{fault}");
+            }
+            self.bad_labels.insert(one.id.clone(), fault);
+        }
         Ok(())
     }
 
@@ -501,16 +528,16 @@ impl Containers {
     }
 }
 
-/// What it is called that containers which are remembered, or have a label, are not attached.
-fn not_attached(failures: &BTreeMap<ContainerId, String>) -> Option<Degraded> {
+/// A state of containers, and why each is in it.
+fn named(name: &'static str, whys: &BTreeMap<ContainerId, String>) -> Option<Degraded> {
     let named: Vec<String> =
-        failures.iter().take(NAMED).map(|(id, why)| format!("container {} {why}", id.short())).collect();
-    let more = match failures.len().saturating_sub(NAMED) {
+        whys.iter().take(NAMED).map(|(id, why)| format!("container {} {why}", id.short())).collect();
+    let more = match whys.len().saturating_sub(NAMED) {
         0 => String::new(),
         more => format!("; and {more} more"),
     };
     let reason = format!("{}{more}", named.join("; "));
-    (!failures.is_empty()).then_some(Degraded { name: "not_attached", reason })
+    (!whys.is_empty()).then_some(Degraded { name, reason })
 }
 
 /// Whether the user detached it in this run.

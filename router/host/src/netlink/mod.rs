@@ -22,7 +22,7 @@ use netlink_sys::protocols::NETLINK_ROUTE;
 use netlink_sys::{AsyncSocket, Socket};
 
 use crate::error::{Error, Result};
-use crate::failpoint::failpoint;
+use crate::failpoint::before_step;
 use crate::namespace::Namespace;
 use crate::sys;
 use socket::DirectSocket;
@@ -73,7 +73,7 @@ impl Netlink {
         request: impl Future<Output = Result<T, rtnetlink::Error>>,
     ) -> Result<T> {
         if !matches!(step, "list" | "look up") {
-            failpoint(step);
+            before_step(step).map_err(|error| Error::kernel(step, &object, error))?;
         }
         self.call_within(CALL_LIMIT, step, object, request)
     }

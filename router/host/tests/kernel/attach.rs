@@ -329,6 +329,41 @@ fn a_stale_host_end_is_replaced() {
 }
 
 #[test]
+fn an_interface_that_was_renamed_is_made_anew_by_an_attach_and_goes_with_a_detach() {
+    in_host(|host| {
+        let container = container("c");
+        let list = cidrs(&["10.2.1.1/24", "10.2.1.2/24"]);
+        let rename = |made: &str| {
+            let line = format!("ip link set ethwe down && ip link set ethwe name {made} up");
+            let ran =
+                container.run(|| std::process::Command::new("sh").args(["-c", &line]).status().unwrap());
+            assert!(ran.unwrap().success());
+        };
+        let first = attach(host, &container, &list, &defaults()).unwrap();
+        rename("other");
+        // It has the address of the one that was renamed.
+        let again = attach(host, &container, &list[..1], &defaults()).unwrap();
+        assert!(again.is_new);
+        let mut inside = Netlink::in_namespace(&container).unwrap();
+        assert!(inside.link("other").unwrap().is_none());
+        assert_eq!(attached(host, &container).unwrap().unwrap().cidrs, list[..1]);
+        attach(host, &container, &list, &defaults()).unwrap();
+
+        rename("other");
+        let left = detach(host, &container, &list[..1]).unwrap();
+        assert_eq!((left.removed, left.remaining), (list[..1].to_vec(), list[1..].to_vec()));
+        detach(host, &container, &list[1..]).unwrap();
+        assert!(host.link(&first.host_interface).unwrap().is_none());
+        assert!(inside.link("other").unwrap().is_none());
+
+        attach(host, &container, &list, &defaults()).unwrap();
+        rename("other");
+        assert!(detach_all(host, &container).unwrap());
+        assert!(inside.link("other").unwrap().is_none());
+    });
+}
+
+#[test]
 fn ipv6_works_where_the_container_has_it_off() {
     in_host(|host| {
         let container = container("c");

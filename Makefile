@@ -1,5 +1,5 @@
 # Two commands for newcomers: `make demo` and `make test`.
-.PHONY: all static image demo test test-page page deb test-deb test-long test-memory soak sim bench lint fmt help
+.PHONY: all static image demo test test-page page deb test-deb test-long test-memory soak sim bench bench-dns lint fmt help
 .DEFAULT_GOAL := help
 CARGO ?= cargo
 TARGET := $(or $(CARGO_TARGET_DIR),target)
@@ -72,6 +72,11 @@ bench: ## this router and others side by side; a table
 	@scripts/install-deps bench
 	$(CARGO) build --release --locked -p weave -p weave-perf
 	$(TARGET)/release/weave-perf ab
+
+bench-dns: ## answers a second beside dnsmasq with the same names
+	@scripts/install-deps bench
+	$(CARGO) build --release --locked -p weave -p weave-perf
+	$(TARGET)/release/weave-perf dns
 
 lint: ## formatting and lints, as CI runs them
 	$(CARGO) fmt --all --check

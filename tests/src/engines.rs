@@ -191,7 +191,13 @@ impl Engines {
     /// Kills the engine of a host, as a crash does.
     #[track_caller]
     pub fn kill_engine(&mut self, index: usize) {
-        self.engines[index].kill_engine(self.world.host(index));
+        self.engines[index].end_engine(self.world.host(index), "KILL");
+    }
+
+    /// Stops the engine of a host, as a service manager does; it stops its containers.
+    #[track_caller]
+    pub fn stop_engine(&mut self, index: usize) {
+        self.engines[index].end_engine(self.world.host(index), "TERM");
     }
 
     /// Starts the engine of a host again and waits until it answers.

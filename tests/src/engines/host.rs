@@ -131,9 +131,9 @@ impl EngineHost {
     }
 
     #[track_caller]
-    pub(super) fn kill_engine(&mut self, host: &Host) {
+    pub(super) fn end_engine(&mut self, host: &Host, signal: &str) {
         let mut kill = self.command(host, "sh");
-        kill.args(["-c", "kill -9 $(cat /run/engine.pid)"]);
+        kill.args(["-c", &format!("kill -{signal} $(cat /run/engine.pid)")]);
         assert!(host.output(&mut kill, ENDS_WITHIN).unwrap().status.success());
         // Ends with it.
         self.engine.wait(ENDS_WITHIN).unwrap();

@@ -1,6 +1,7 @@
 //! Many containers of an engine: one after the other, and short-lived ones at once.
 
 use std::fs;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use weave_tests::callers::at_once;
@@ -64,6 +65,8 @@ fn long_1000_containers_that_live_50_ms_leave_no_record() {
 fn live_briefly(count: usize) {
     let hosts = Engines::new(1, 0);
     hosts.launch();
+    // Started by the engine, and attached while they lived.
+    let (started, attached) = (AtomicUsize::new(0), AtomicUsize::new(0));
     at_once(CALLERS, count, |number| {
         let cidr = format!("10.2.{}.{}/16", 1 + number / 250, 1 + number % 250);
         let line = match number % 2 {
@@ -71,8 +74,21 @@ fn live_briefly(count: usize) {
             0 => format!("weave run {cidr} --rm ubuntu sleep 0.05"),
             _ => format!("docker run -d --rm --label weave.cidr={cidr} ubuntu sleep 0.05"),
         };
-        hosts.sh(0, &line);
+        let ran = hosts.sh(0, &line);
+        match number % 2 {
+            0 if ran.code == Some(0) => attached.fetch_add(1, Ordering::Relaxed),
+            0 => {
+                assert!(ran.code == Some(1) && ran.stderr.contains("cannot attach"), "{line}: {ran:?}");
+                0
+            }
+            _ => {
+                assert_eq!(ran.code, Some(0), "{line}: {ran:?}");
+                started.fetch_add(1, Ordering::Relaxed)
+            }
+        };
     });
+    let (started, attached) = (started.into_inner(), attached.into_inner());
+    println!("{started} by label; by command {attached} were attached before they ended");
     let running = || hosts.ok(0, "docker ps -aq");
     wait_until(Duration::from_secs(60), || format!("still there: {}", running()), || running().is_empty());
     let left = || {

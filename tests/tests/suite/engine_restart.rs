@@ -137,6 +137,19 @@ fn containers_are_attached_again_after_a_crash_of_the_engine() {
 }
 
 #[test]
+fn containers_are_attached_again_after_a_restart_of_the_engine() {
+    let mut hosts = Engines::new(1, 0);
+    hosts.launch();
+    let always = hosts.weave_run(0, "10.2.1.1/24 10.2.2.1/24 --restart always --stop-timeout 1");
+    hosts.stop_engine(0);
+    assert!(!hosts.ps(0).contains("10.2.1.1"), "{}", hosts.ps(0));
+    hosts.start_engine(0);
+    hosts.wait_runs(&always);
+    hosts.wait_attached(&always, &ADDRESSES);
+    hosts.wait_reaches(&always, "10.2.2.1", SOON);
+}
+
+#[test]
 fn a_container_that_starts_while_keeper_and_router_are_dead_is_attached_by_the_launch() {
     let hosts = Engines::new(1, 0);
     hosts.launch();

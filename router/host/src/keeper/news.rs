@@ -226,6 +226,22 @@ mod tests {
     }
 
     #[test]
+    fn containers_are_looked_at_every_half_minute_without_any_news_of_them() {
+        let begin = Instant::now();
+        let mut looks = Looks::of_containers(begin);
+        let mut now = begin;
+        for _ in 0..5 {
+            let next = looks.next();
+            assert_eq!(next, now + EVERYTHING_EVERY);
+            assert_eq!(looks.due(now + EVERYTHING_EVERY / 2, &[News::Links]), [News::Links]);
+            now = next;
+            assert_eq!(looks.due(now, &[]), [News::Engine]);
+        }
+        // A router that starts is news, too.
+        assert_eq!(looks.due(now, &[News::Router]), [News::Router, News::Engine]);
+    }
+
+    #[test]
     fn containers_are_looked_at_once_more_after_news_of_them_whatever_other_news_there_is() {
         let begin = Instant::now();
         let after = |ms| begin + Duration::from_millis(ms);

@@ -10,7 +10,7 @@ mod control;
 mod daemon;
 mod ground;
 pub mod logging;
-mod privileges;
+pub mod privileges;
 mod rt;
 mod seccomp;
 mod secrets;

@@ -1,11 +1,11 @@
-//! System calls that a router never makes, refused by the kernel (seccomp(2)): who takes the
-//! process over runs no other program, reaches no other process or namespace and loads nothing
+//! System calls that a daemon never makes, refused by the kernel (seccomp(2)): who takes the
+//! router over runs no other program, reaches no other process or namespace and loads nothing
 //! into the kernel with it. Files that root may open without a capability stay within reach, also
 //! by a new ring, whose operations no filter sees (the rings of the shards are limited by
-//! themselves).
+//! themselves). The keeper runs programs and enters namespaces; the rest is refused to it, too.
 //!
 //! A list of what is refused, not of what is allowed: a library that begins to use another call
-//! must not end a router.
+//! must not end a daemon.
 
 use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
@@ -13,23 +13,24 @@ use seccompiler::{
 };
 use std::collections::BTreeMap;
 
-/// Calls refused whatever their arguments.
+/// Whose calls are filtered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Process {
+    /// The router.
+    Router,
+    /// The keeper and what it runs: the programs of the firewall, the DNS.
+    Keeper,
+}
+
+/// Calls refused to every daemon, whatever their arguments.
 const REFUSED: &[libc::c_long] = &[
-    // Other programs and processes.
-    libc::SYS_execve,
-    libc::SYS_execveat,
+    // Other processes.
     libc::SYS_ptrace,
     libc::SYS_process_vm_readv,
     libc::SYS_process_vm_writev,
     libc::SYS_pidfd_getfd,
-    libc::SYS_pidfd_send_signal,
-    libc::SYS_rt_sigqueueinfo,
-    libc::SYS_rt_tgsigqueueinfo,
-    libc::SYS_tkill,
     libc::SYS_kcmp,
-    // Namespaces and file systems.
-    libc::SYS_setns,
-    libc::SYS_unshare,
+    // File systems and devices.
     libc::SYS_mount,
     libc::SYS_umount2,
     libc::SYS_pivot_root,
@@ -48,9 +49,6 @@ const REFUSED: &[libc::c_long] = &[
     libc::SYS_swapon,
     libc::SYS_swapoff,
     // The kernel itself.
-    libc::SYS_init_module,
-    libc::SYS_finit_module,
-    libc::SYS_delete_module,
     libc::SYS_kexec_load,
     libc::SYS_bpf,
     libc::SYS_perf_event_open,
@@ -72,21 +70,40 @@ const REFUSED: &[libc::c_long] = &[
 ];
 /// Those that only this architecture has.
 #[cfg(target_arch = "x86_64")]
-const REFUSED_HERE: &[libc::c_long] = &[
-    libc::SYS_fork,
-    libc::SYS_vfork,
-    libc::SYS_mknod,
-    libc::SYS_kexec_file_load,
-    libc::SYS_iopl,
-    libc::SYS_ioperm,
-    libc::SYS_modify_ldt,
-];
+const REFUSED_HERE: &[libc::c_long] =
+    &[libc::SYS_mknod, libc::SYS_kexec_file_load, libc::SYS_iopl, libc::SYS_ioperm, libc::SYS_modify_ldt];
 #[cfg(not(target_arch = "x86_64"))]
 const REFUSED_HERE: &[libc::c_long] = &[];
+/// What the keeper does and the router never: other programs, processes, namespaces; modules, which
+/// `iptables` loads.
+const ROUTER_REFUSED: &[libc::c_long] = &[
+    libc::SYS_execve,
+    libc::SYS_execveat,
+    libc::SYS_pidfd_send_signal,
+    libc::SYS_rt_sigqueueinfo,
+    libc::SYS_rt_tgsigqueueinfo,
+    libc::SYS_tkill,
+    libc::SYS_setns,
+    libc::SYS_unshare,
+    libc::SYS_init_module,
+    libc::SYS_finit_module,
+    libc::SYS_delete_module,
+];
+/// Those that only this architecture has.
+#[cfg(target_arch = "x86_64")]
+const ROUTER_REFUSED_HERE: &[libc::c_long] = &[libc::SYS_fork, libc::SYS_vfork];
+#[cfg(not(target_arch = "x86_64"))]
+const ROUTER_REFUSED_HERE: &[libc::c_long] = &[];
+/// What the router does and the keeper never: no filter sees what a ring does.
+const KEEPER_REFUSED: &[libc::c_long] =
+    &[libc::SYS_io_uring_setup, libc::SYS_io_uring_enter, libc::SYS_io_uring_register];
 
 /// Families of sockets that are made: the control socket, the underlay, and netlink to read
 /// which addresses there are.
-const FAMILIES: [libc::c_int; 4] = [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK];
+const FAMILIES: &[libc::c_int] = &[libc::AF_UNIX, libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK];
+/// The same for the keeper, which asks whether an address is taken.
+const KEEPER_FAMILIES: &[libc::c_int] =
+    &[libc::AF_UNIX, libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK, libc::AF_PACKET];
 
 /// Why there is no filter.
 #[derive(Debug, thiserror::Error)]
@@ -104,8 +121,8 @@ pub(crate) enum SeccompError {
 
 /// Filters the calls of this thread, and of all that it starts, for good. Needs
 /// `no_new_privs`.
-pub(crate) fn restrict() -> Result<(), SeccompError> {
-    for filter in filters()? {
+pub(crate) fn restrict(process: Process) -> Result<(), SeccompError> {
+    for filter in filters(process)? {
         apply_filter(&filter)?;
     }
     Ok(())
@@ -127,25 +144,32 @@ fn x32() -> BpfProgram {
     ]
 }
 
-fn filters() -> Result<Vec<BpfProgram>, SeccompError> {
-    let mut rules: BTreeMap<i64, Vec<SeccompRule>> =
-        REFUSED.iter().chain(REFUSED_HERE).map(|call| (*call, Vec::new())).collect();
+fn filters(process: Process) -> Result<Vec<BpfProgram>, SeccompError> {
+    let (more, families) = match process {
+        Process::Router => ([ROUTER_REFUSED, ROUTER_REFUSED_HERE].concat(), FAMILIES),
+        Process::Keeper => (KEEPER_REFUSED.to_vec(), KEEPER_FAMILIES),
+    };
+    let refused = REFUSED.iter().chain(REFUSED_HERE).chain(&more);
+    let mut rules: BTreeMap<i64, Vec<SeccompRule>> = refused.map(|call| (*call, Vec::new())).collect();
     let arg = |number, op, value: u64| SeccompCondition::new(number, SeccompCmpArgLen::Dword, op, value);
     let family = |family: &libc::c_int| arg(0, SeccompCmpOp::Ne, family.unsigned_abs().into());
-    let none_of = FAMILIES.iter().map(family).collect::<Result<_, _>>()?;
+    let none_of = families.iter().map(family).collect::<Result<_, _>>()?;
     rules.insert(libc::SYS_socket, vec![SeccompRule::new(none_of)?]);
-    // Threads may be started, processes not.
-    let thread = u64::from(libc::CLONE_THREAD.unsigned_abs());
-    let process = arg(0, SeccompCmpOp::MaskedEq(thread), 0)?;
-    rules.insert(libc::SYS_clone, vec![SeccompRule::new(vec![process])?]);
-    // Signals to this process only.
-    for call in [libc::SYS_kill, libc::SYS_tgkill] {
-        let elsewhere = arg(0, SeccompCmpOp::Ne, std::process::id().into())?;
-        rules.insert(call, vec![SeccompRule::new(vec![elsewhere])?]);
+    let mut filters = Vec::new();
+    if process == Process::Router {
+        // Threads may be started, processes not.
+        let thread = u64::from(libc::CLONE_THREAD.unsigned_abs());
+        let forks = arg(0, SeccompCmpOp::MaskedEq(thread), 0)?;
+        rules.insert(libc::SYS_clone, vec![SeccompRule::new(vec![forks])?]);
+        // Signals to this process only.
+        for call in [libc::SYS_kill, libc::SYS_tgkill] {
+            let elsewhere = arg(0, SeccompCmpOp::Ne, std::process::id().into())?;
+            rules.insert(call, vec![SeccompRule::new(vec![elsewhere])?]);
+        }
+        // Its arguments lie in memory, where no filter looks; libraries take the former call then.
+        filters.push(compile(BTreeMap::from([(libc::SYS_clone3, Vec::new())]), libc::ENOSYS)?);
     }
-    // Its arguments lie in memory, where no filter looks; libraries take the former call then.
-    let newer = BTreeMap::from([(libc::SYS_clone3, Vec::new())]);
-    let mut filters = vec![compile(rules, libc::EPERM)?, compile(newer, libc::ENOSYS)?];
+    filters.push(compile(rules, libc::EPERM)?);
     #[cfg(target_arch = "x86_64")]
     filters.push(x32());
     Ok(filters)
@@ -169,7 +193,7 @@ mod tests {
     fn what_a_router_never_does_is_refused_and_the_rest_goes_on() {
         std::thread::spawn(|| {
             rustix::thread::set_no_new_privs(true).unwrap();
-            restrict().unwrap();
+            restrict(Process::Router).unwrap();
             let refused = |error: Option<i32>| assert_eq!(error, Some(libc::EPERM));
             refused(Command::new("/bin/true").spawn().unwrap_err().raw_os_error());
             refused(unshare(CloneFlags::CLONE_NEWNET).err().map(|error| error as i32));

@@ -19,7 +19,7 @@ use weave_host::keeper::{
 use weave_host::keeper_socket::{KeeperClient, KeeperError, KeeperListener, Queues, Wanted};
 use weave_host::policy::HostPolicy;
 use weave_router::config::LogLevel;
-use weave_router::logging;
+use weave_router::{logging, privileges};
 
 use super::attach::tell_router;
 use super::{dns, expose};
@@ -52,6 +52,10 @@ pub fn run(environment: &Environment, for_router: bool) -> Result<()> {
     let _ = rustix::process::setsid();
     let Ok(claim) = Claim::take(&run_dir, Daemon::Keeper) else { return Ok(()) };
     logging::start(LogLevel::Info, "");
+    // Before the first thread: privileges are a matter of each.
+    privileges::keep_those_of_keeper().map_err(|(step, error)| {
+        Failure::because("cannot keep this host", format_args!("{step}: {error}"))
+    })?;
     let failed = |error: std::io::Error| Failure::because("cannot keep this host", error);
     let refused = |error: weave_host::Error| Failure::because("cannot keep this host", error);
     let config = KeeperConfig {

@@ -1,6 +1,8 @@
-//! A router has no privilege once it runs; the keeper opens the tap for it.
+//! A router has no privilege once it runs; the keeper opens the tap for it, with those it needs.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
@@ -11,24 +13,70 @@ use weave_tests::{Pings, Ran};
 /// Time in which everything talks again after a launch.
 const TALKS_WITHIN: Duration = Duration::from_secs(10);
 
+/// Capabilities that a keeper keeps, as docs/security.md names them, by their bits in
+/// linux/capability.h.
+const OF_KEEPER: [(&str, u32); 14] = [
+    ("CHOWN", 0),
+    ("DAC_OVERRIDE", 1),
+    ("DAC_READ_SEARCH", 2),
+    ("FOWNER", 3),
+    ("FSETID", 4),
+    ("KILL", 5),
+    ("SETGID", 6),
+    ("SETUID", 7),
+    ("NET_BIND_SERVICE", 10),
+    ("NET_ADMIN", 12),
+    ("NET_RAW", 13),
+    ("SYS_MODULE", 16),
+    ("SYS_PTRACE", 19),
+    ("SYS_ADMIN", 21),
+];
+/// Does what a keeper never has done, says what came of it, and then what it was run for.
+const CURIOUS: &str = r#"#!/bin/sh
+{
+    grep -E '^(Cap|NoNewPrivs|Seccomp:)' /proc/self/status
+    renice -n -5 -p $$ || echo refused: priority
+    mknod "$0.device" c 1 3 || echo refused: device
+    mount -t tmpfs none /mnt || echo refused: mount
+    chroot / true || echo refused: root
+} > "$0.$$" 2>&1
+mv "$0.$$" "$0.said"
+exec /usr/sbin/iptables-restore "$@"
+"#;
+
+/// A field of a process' or thread's status.
+fn field<'a>(status: &'a str, name: &str) -> &'a str {
+    let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+    line.expect(name).trim()
+}
+
+/// What the kernel says of each thread of a process.
+fn threads(pid: u32) -> Vec<String> {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).unwrap().flatten();
+    // One that ended just now has nothing.
+    threads.filter_map(|thread| fs::read_to_string(thread.path().join("status")).ok()).collect()
+}
+
+/// Asserts that a thread or process has these capabilities, and will get no others.
+#[track_caller]
+fn assert_has(status: &str, capabilities: u64, who: &str) {
+    let (expected, none) = (format!("{capabilities:016x}"), format!("{:016x}", 0));
+    for set in ["CapPrm", "CapEff", "CapBnd"] {
+        assert_eq!(field(status, set), expected, "{set} of {who}");
+    }
+    for set in ["CapInh", "CapAmb"] {
+        assert_eq!(field(status, set), none, "{set} of {who}");
+    }
+    assert_eq!((field(status, "NoNewPrivs"), field(status, "Seccomp")), ("1", "2"), "{who}");
+}
+
 /// Asserts that no thread of a process has a privilege or may get one.
 #[track_caller]
 fn assert_unprivileged(pid: u32) {
-    let threads: Vec<_> = fs::read_dir(format!("/proc/{pid}/task")).unwrap().flatten().collect();
+    let threads = threads(pid);
     assert!(threads.len() > 2, "a router has shards");
-    for thread in threads {
-        // One that ended just now has nothing.
-        let Ok(status) = fs::read_to_string(thread.path().join("status")) else { continue };
-        let value = |name: &str| {
-            let line = status.lines().find_map(|line| line.strip_prefix(name)).expect(name);
-            line.trim_start_matches(':').trim().to_owned()
-        };
-        let name = value("Name");
-        for set in ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"] {
-            assert_eq!(value(set), "0000000000000000", "{set} of {name}");
-        }
-        assert_eq!(value("NoNewPrivs"), "1", "{name}");
-        assert_eq!(value("Seccomp"), "2", "{name}");
+    for status in threads {
+        assert_has(&status, 0, field(&status, "Name"));
     }
 }
 
@@ -75,6 +123,51 @@ fn no_thread_of_a_router_has_a_privilege_also_under_a_new_name() {
     assert_eq!(world.status(2).pid, pid);
     assert_eq!(world.degraded(2), Vec::<String>::new(), "sockets and tap are what they were");
     assert_unprivileged(pid);
+}
+
+#[test]
+fn a_keeper_has_a_named_few_and_what_it_runs_is_refused_the_rest() {
+    let few = OF_KEEPER.iter().fold(0, |few, (_, bit)| few | 1 << bit);
+    let documented = include_str!("../../../docs/security.md");
+    for (name, _) in OF_KEEPER {
+        assert!(documented.contains(&format!("`{name}`")), "docs/security.md does not name {name}");
+    }
+    let programs = tempfile::tempdir().unwrap();
+    let curious = programs.path().join("iptables-restore");
+    fs::write(&curious, CURIOUS).unwrap();
+    fs::set_permissions(&curious, fs::Permissions::from_mode(0o755)).unwrap();
+    let path = format!("{}:{}", programs.path().display(), std::env::var("PATH").unwrap());
+    let world = World::new(Options::encrypted().count(1).no_wait().env("PATH", &path));
+
+    let pid = keeper(&world, 0).expect("a keeper").pid();
+    let threads = threads(pid);
+    assert!(threads.len() > 4, "a keeper watches");
+    for status in threads {
+        assert_has(&status, few, field(&status, "Name"));
+    }
+    let said = fs::read_to_string(programs.path().join("iptables-restore.said")).unwrap();
+    assert_has(&said, few, "a program that the keeper runs");
+    for act in ["priority", "device", "mount", "root"] {
+        assert!(said.contains(&format!("refused: {act}")), "{act}: {said}");
+    }
+    assert!(!Path::new(&format!("{}.device", curious.display())).exists());
+    // And what it has to do it can: rules, an address, the DNS, which becomes another user.
+    assert!(world.tool(0, "iptables-save").contains("WEAVE"));
+    world.weave(0, &["expose", "10.32.9.1/24"]).ok();
+    world.weave(0, &["launch-dns"]).ok();
+    let dns = || fs::read_to_string(world.host(0).run_dir().join("dns.pid")).ok()?.trim().parse().ok();
+    wait_until(LINK_WITHIN, || "a DNS".into(), || dns().is_some());
+    PidFd::open(dns().unwrap()).unwrap().expect("a DNS").signal(Signal::SIGKILL).unwrap();
+    let before = dns();
+    let is_back = || dns() != before && dns().is_some_and(is_of_its_own);
+    wait_until(LINK_WITHIN, || format!("a DNS by the keeper: {}", world.log(0)), is_back);
+}
+
+/// Whether a DNS has become the user that has port 53 and nothing else.
+fn is_of_its_own(pid: u32) -> bool {
+    const PORT_53: &str = "0000000000000400";
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    status.contains(&format!("CapEff:\t{PORT_53}")) && !status.contains("Uid:\t0\t")
 }
 
 #[test]

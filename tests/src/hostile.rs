@@ -11,6 +11,7 @@ use std::time::Duration;
 use nix::sys::socket::{
     AddressFamily, SockFlag, SockType, SockaddrStorage, bind, connect, setsockopt, socket, sockopt,
 };
+use nix::sys::time::TimeVal;
 use weave_host::address::cidr;
 use weave_host::netlink::VethEnd;
 use weave_host::{Namespace, Netlink};
@@ -187,7 +188,7 @@ fn connect_all(source: Ipv4Addr, target: SocketAddr, mut random: Random, over: &
     while !over.load(Ordering::Relaxed) {
         tally.connections.fetch_add(1, Ordering::Relaxed);
         // Some stay and say nothing more, until others take their place.
-        if let Some(mut stream) = connect_from(source, target) {
+        if let Some(mut stream) = connect_from(source, target, TimeVal::new(0, 200_000)) {
             let mut noise = vec![0; random.below(700) as usize];
             noise.iter_mut().for_each(|byte| *byte = random.number() as u8);
             let _ = stream.write_all(&noise);
@@ -200,12 +201,11 @@ fn connect_all(source: Ipv4Addr, target: SocketAddr, mut random: Random, over: &
     }
 }
 
-/// A connection that leaves no port waiting behind it.
-fn connect_from(source: Ipv4Addr, target: SocketAddr) -> Option<TcpStream> {
+/// A connection that is made within `limit` and leaves no port waiting behind it.
+pub(crate) fn connect_from(source: Ipv4Addr, target: SocketAddr, limit: TimeVal) -> Option<TcpStream> {
     let fd = socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).ok()?;
     let linger = libc::linger { l_onoff: 1, l_linger: 0 };
     setsockopt(&fd, sockopt::Linger, &linger).ok()?;
-    let limit = nix::sys::time::TimeVal::new(0, 200_000);
     setsockopt(&fd, sockopt::SendTimeout, &limit).ok()?;
     bind(fd.as_raw_fd(), &SockaddrStorage::from(SocketAddr::new(IpAddr::V4(source), 0))).ok()?;
     connect(fd.as_raw_fd(), &SockaddrStorage::from(target)).ok()?;

@@ -54,7 +54,7 @@ pub struct Frames {
 /// Runs of insiders so far, and one.
 static RUNS: AtomicU64 = AtomicU64::new(1);
 
-fn entropy(bytes: &mut [u8]) {
+pub(crate) fn entropy(bytes: &mut [u8]) {
     use std::hash::{BuildHasher, Hasher};
     for chunk in bytes.chunks_mut(8) {
         // The standard library seeds its hashers from the kernel's random numbers.
@@ -94,6 +94,20 @@ impl Insider {
     }
 
     fn try_join(world: &World, from: usize, name: PeerName, target: SocketAddr) -> Option<Self> {
+        let (stream, socket) = world.on_host(from, || {
+            let stream = TcpStream::connect_timeout(&target, WITHIN).unwrap();
+            (stream, UdpSocket::bind((world.underlay(from), 0)).unwrap())
+        });
+        Self::greet(stream, socket, name, target)
+    }
+
+    /// Joins by a connection that was just made, with a socket for datagrams; `None`: it is closed.
+    pub(crate) fn greet(
+        mut stream: TcpStream,
+        socket: UdpSocket,
+        name: PeerName,
+        target: SocketAddr,
+    ) -> Option<Self> {
         let uid = Uid(RUNS.fetch_add(1, Ordering::Relaxed));
         let local = Arc::new(LocalPeer {
             name,
@@ -105,10 +119,6 @@ impl Insider {
             mtu: 1376,
             features: 0,
             versions: weave_wire::link::handshake::Versions::OURS,
-        });
-        let (mut stream, socket) = world.on_host(from, || {
-            let stream = TcpStream::connect_timeout(&target, WITHIN).unwrap();
-            (stream, UdpSocket::bind((world.underlay(from), 0)).unwrap())
         });
         stream.set_read_timeout(Some(WITHIN)).unwrap();
         stream.set_write_timeout(Some(WITHIN)).unwrap();

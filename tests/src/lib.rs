@@ -12,6 +12,7 @@ pub mod dns;
 pub mod engines;
 pub mod flood;
 pub mod flow;
+pub mod guesser;
 pub mod honest;
 pub mod hostile;
 pub mod http;

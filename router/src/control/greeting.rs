@@ -53,6 +53,9 @@ pub(super) enum GreetingError {
     /// It took too long.
     #[error("the peer did not finish the handshake within {} s", LIMIT.as_secs())]
     TimedOut,
+    /// Others came, and there are so many at once.
+    #[error("the handshake had to make room for others: too many were under way")]
+    Evicted,
     /// The handshake.
     #[error("{0}")]
     Handshake(#[from] HandshakeError),
@@ -84,6 +87,7 @@ impl GreetingError {
             Self::Ourselves | Self::ThroughUs => true,
             Self::Io(_)
             | Self::TimedOut
+            | Self::Evicted
             | Self::Silent
             | Self::Linked
             | Self::Resume(_)

@@ -545,20 +545,53 @@ counters! { counters, mesh:
 #[cfg(test)]
 mod tests {
     use super::*;
+    use weave_mesh::Admission;
+
+    /// An hour of one guess a second from each of `sources`, a genuine peer now and then: how many got
+    /// to guess, and the lines of each source.
+    fn guessed(sources: u32) -> (u64, Vec<u64>) {
+        let (mut admission, mut refusals) = (Admission::new(Duration::ZERO), Refusals::default());
+        let mut under_way = std::collections::VecDeque::new();
+        let (mut tried, mut lines) = (0, vec![0; sources as usize]);
+        let genuine = IpAddr::from([192, 0, 2, 1]);
+        for second in 0..3600 {
+            let now = Duration::from_secs(second);
+            while under_way.front().is_some_and(|(until, _, _)| *until <= now) {
+                let Some((_, ticket, source)) = under_way.pop_front() else { break };
+                admission.done(ticket);
+                tried += 1;
+                let logged = refusals.note(IpAddr::from(u32::to_be_bytes(source)), "wrong".into(), now);
+                lines[source as usize] += u64::from(logged);
+            }
+            for source in 0..sources {
+                if let Ok(let_in) = admission.admit(IpAddr::from(source.to_be_bytes()), false, now) {
+                    under_way.push_back((now + Duration::from_secs(2), let_in.ticket, source));
+                }
+            }
+            // One that was away for a while, or comes back at once, whoever else comes.
+            if second > 0 && second % 90 < 2 {
+                match admission.admit(genuine, second % 90 == 1, now) {
+                    Ok(let_in) => admission.done(let_in.ticket),
+                    Err(refusal) => unreachable!("a genuine peer is refused in second {second}: {refusal:?}"),
+                }
+            }
+        }
+        (tried, lines)
+    }
 
     #[test]
     fn an_hour_of_wrong_guesses_is_one_line_a_minute_and_source() {
+        let (tried, lines) = guessed(3);
+        assert_eq!((tried, lines), (3 * 3598, vec![60; 3]), "all but those under way at the end");
+        // More than are let in together: fewer guesses than come, and no more lines.
+        let (tried, lines) = guessed(40);
+        assert!((14 * 3600..15 * 3600 + 15).contains(&tried), "{tried}");
+        assert!(lines.iter().all(|lines| *lines <= 60), "{lines:?}");
+        // However many there are, few are kept, and few lines are written.
+        let (_, lines) = guessed(300);
+        let all: u64 = lines.iter().sum();
+        assert!(all <= 60 * REFUSALS as u64, "{all} lines");
         let mut refusals = Refusals::default();
-        let mut lines = HashMap::new();
-        for second in 0..3600 {
-            for source in 0..3_u8 {
-                let address = IpAddr::from([10, 0, 0, source]);
-                let logged = refusals.note(address, "wrong password".into(), Duration::from_secs(second));
-                *lines.entry(address).or_insert(0) += u32::from(logged);
-            }
-        }
-        assert!(lines.values().all(|lines| *lines == 60), "{lines:?}");
-        // However many there are, few are kept.
         for source in 0..1000_u32 {
             refusals.note(IpAddr::from(source.to_be_bytes()), String::new(), Duration::from_secs(3600));
         }

@@ -19,6 +19,7 @@ mod hostile_account;
 mod hostile_container;
 mod hostile_flood;
 mod hostile_frames;
+mod hostile_guesses;
 mod hostile_member;
 mod hostile_peer;
 mod hostile_relay;

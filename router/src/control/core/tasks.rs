@@ -136,7 +136,7 @@ pub(super) async fn answer(
     let Incoming { ticket, stream, address, trusted } = incoming;
     let greeted = futures_lite::future::or(greeting::answer(stream, local, links, trusted), async {
         let _ = cancelled.recv().await;
-        Err(GreetingError::TimedOut)
+        Err(GreetingError::Evicted)
     })
     .await;
     let _ = events.send(Event::Answered(ticket, address, greeted)).await;

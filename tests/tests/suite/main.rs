@@ -42,6 +42,7 @@ mod link_restart;
 mod link_targets;
 mod link_udp;
 mod link_versions;
+mod logs;
 mod mesh_cuts;
 mod mesh_firewall;
 mod mesh_identity;

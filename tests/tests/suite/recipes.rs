@@ -30,3 +30,36 @@ recipes! {
     container_mobility: "container-mobility",
     fault_tolerance: "fault-tolerance",
 }
+
+const README: &str = include_str!("../../../README.md");
+
+/// The lines of the README that are typed on hosts, as they stand there.
+fn typed_in_readme() -> Vec<&'static str> {
+    let blocks = README.split("\n```\n").skip(1).step_by(2);
+    blocks.flat_map(str::lines).filter(|line| line.starts_with("host")).collect()
+}
+
+/// A newcomer types what the README says, from the first network to the status page. Written here is
+/// only what differs: hosts have addresses instead of names, pings end by themselves, and a
+/// namespace has the number of its process.
+#[test]
+fn the_readme_from_the_first_network_to_the_status_page() {
+    let lines = typed_in_readme();
+    assert_eq!(lines.len(), 12, "a line came or went: {lines:#?}");
+    let mut recipe =
+        "! engines 2, plain 0\nhost1$ docker run -d --name lab --network none ubuntu sleep 600\n".to_owned();
+    for line in lines {
+        let lab = "pid:$(docker inspect -f '{{.State.Pid}}' lab)";
+        let line = line.replace("weave launch host1", "weave launch $HOST1").replace("netns:lab", lab);
+        recipe += &line.replace(" ping ", " ping -c 1 -W 1 ");
+        recipe += match line {
+            line if line.contains("launch $HOST1") => {
+                "\nhost2$ weave status connections\n! until established\n"
+            }
+            line if line.contains(" ping ") => "\n! until 1 packets received\n",
+            _ => "\n",
+        };
+    }
+    recipe += "host1$ curl -sS http://127.0.0.1:6782/\n! until <title>weave</title>\n";
+    follow("README.md", &recipe);
+}

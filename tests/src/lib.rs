@@ -7,6 +7,7 @@
 pub mod account;
 pub mod callers;
 pub mod checksums;
+pub mod crowd;
 pub mod descriptors;
 pub mod dns;
 pub mod engines;

@@ -197,7 +197,7 @@ fn answer_heartbeats(
     })
 }
 
-fn answer(key: &mut ReceiveKey, datagram: &mut [u8]) -> Option<ControlMessage> {
+pub(crate) fn answer(key: &mut ReceiveKey, datagram: &mut [u8]) -> Option<ControlMessage> {
     let header = *OuterHeader::split(datagram)?.0;
     if header.kind() != Some(DatagramKind::Control) {
         return None;
@@ -211,7 +211,12 @@ fn answer(key: &mut ReceiveKey, datagram: &mut [u8]) -> Option<ControlMessage> {
     }
 }
 
-fn send_control(socket: &UdpSocket, target: SocketAddr, key: &mut SendKey, message: &ControlMessage) {
+pub(crate) fn send_control(
+    socket: &UdpSocket,
+    target: SocketAddr,
+    key: &mut SendKey,
+    message: &ControlMessage,
+) {
     let body = message.encode();
     let mut datagram = vec![0; OUTER_LEN + body.len() + TAG_LEN];
     datagram[OUTER_LEN..OUTER_LEN + body.len()].copy_from_slice(&body);

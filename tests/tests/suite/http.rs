@@ -2,10 +2,11 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use weave_api::Report;
 use weave_api::status::ConnectionState;
+use weave_tests::crowd::Crowd;
 use weave_tests::http::{self, STATUS_ADDR};
 use weave_tests::{Options, World};
 
@@ -120,4 +121,42 @@ fn an_address_that_is_none_is_refused_by_launch() {
     let ran = world.try_launch(0, &[]);
     assert_eq!(ran.code, Some(2), "{}", ran.stderr);
     assert!(ran.stderr.contains("WEAVE_STATUS_ADDR"), "{}", ran.stderr);
+}
+
+/// A scrape of a router with so many peers takes no longer.
+const PEERS: usize = 300;
+const SCRAPE_WITHIN: Duration = Duration::from_millis(5);
+/// Scrapes of which the one in the middle counts.
+const SCRAPES: usize = 21;
+
+/// The real thing: every link is there, its peer told of itself, and all crosses a connection.
+#[test]
+fn alone_a_scrape_with_three_hundred_peers_is_quick() {
+    let world = World::new(Options::encrypted().bare(2).args("--conn-limit 400"));
+    world.launch(0, &[]);
+    let crowd = Crowd::join(&world, 1, 0, PEERS);
+    let (mut times, body): (Vec<_>, _) = world.on_host(0, || {
+        let scrape = || {
+            let begun = Instant::now();
+            let answer = http::ask("GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+            assert_eq!(answer.code, 200);
+            (begun.elapsed(), answer.body)
+        };
+        let body = scrape().1;
+        ((0..SCRAPES).map(|_| scrape().0).collect(), body)
+    });
+    drop(crowd);
+    times.sort();
+    println!(
+        "{} bytes, {} lines: {:?} at best, {:?} in the middle, {:?} at worst",
+        body.len(),
+        body.lines().count(),
+        times[0],
+        times[SCRAPES / 2],
+        times[SCRAPES - 1]
+    );
+    let has = |line: &str| assert!(body.contains(&format!("\n{line}\n")), "{line}: {body:.4000}");
+    has(&format!("weave_connections{{state=\"established\",type=\"udp\",encryption=\"yes\"}} {PEERS}"));
+    has(&format!("weave_peers {}", PEERS + 1));
+    assert!(times[SCRAPES / 2] < SCRAPE_WITHIN, "{times:?}");
 }

@@ -7,6 +7,7 @@ mod beside;
 mod core;
 mod greeting;
 mod http;
+mod lanes;
 mod link;
 mod metrics;
 mod names;

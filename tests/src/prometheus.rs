@@ -125,6 +125,20 @@ impl<'a> Prometheus<'a> {
         );
     }
 
+    /// Waits until the rules were looked at once more, after what was scraped by then.
+    #[track_caller]
+    pub fn wait_evaluated(&self) {
+        let last = || {
+            let groups = self.get("/api/v1/rules")["data"]["groups"].as_array().cloned().unwrap_or_default();
+            groups.iter().filter_map(|group| group["lastEvaluation"].as_str().map(str::to_owned)).min()
+        };
+        // One that began before it was asked may have seen the rules before these.
+        for _ in 0..2 {
+            let before = last();
+            wait_until(SEEN_WITHIN, || "rules are looked at".into(), || last() > before);
+        }
+    }
+
     /// Other rules from now on.
     pub fn set_rules(&self, rules: &str) {
         fs::write(&self.rules, rules).unwrap();

@@ -18,6 +18,7 @@ pub(super) use tasks::{accept, receive, reports, signals};
 
 use super::beside::Beside;
 use super::greeting::{Greeted, GreetingError, Outcome, Resumptions, entropy};
+use super::lanes::Lanes;
 use super::link::{Connection, Incoming, Link, Replaced, SEND_QUEUE_MESSAGES, ShardWork};
 use super::metrics::{Asked, RoundTrips};
 use super::names::{Names, Readers};
@@ -193,6 +194,8 @@ pub(super) struct Core {
     pub(super) beside: Beside,
     look_beside: rt::Sender<()>,
     pub(super) counters: CoreCounters,
+    /// Of links that are gone.
+    pub(super) past_lanes: Lanes,
     pub(super) round_trips: RoundTrips,
     pub(super) asked: Asked,
     /// Where peers were, the latest first.
@@ -261,6 +264,7 @@ impl Core {
             beside: Beside::default(),
             look_beside: parts.look_beside,
             counters: CoreCounters::default(),
+            past_lanes: Lanes::default(),
             round_trips: RoundTrips::default(),
             asked: Asked::default(),
             recent: Vec::new(),
@@ -461,6 +465,7 @@ impl Core {
         for session in link.sessions() {
             self.sessions.remove(&session.0);
         }
+        self.past_lanes.add(&link.counters);
         let now = self.now();
         self.mesh.link_removed(LinkNumber(link.number), now);
         self.resumptions.borrow_mut().remove(&link.resumption.link_id());

@@ -41,7 +41,7 @@ fn nowhere(number: u32) -> Vec<SocketAddr> {
 
 /// Tells peers from `numbers`, the first `linked` of them with a link to the member, which says the
 /// same: they count as reachable. Returns how many the connection took.
-fn invent(member: &Member, numbers: std::ops::Range<u32>, linked: u32) -> u32 {
+pub(crate) fn invent(member: &Member, numbers: std::ops::Range<u32>, linked: u32) -> u32 {
     let neighbours: Vec<_> = numbers.clone().take(linked as usize).map(invented).collect();
     assert!(member.announce(1, &neighbours));
     let mut told = 0;

@@ -112,6 +112,10 @@ families! {
         "Bytes of frames that crossed the link, in and out.";
     Counter LINK_FRAMES = "weave_link_frames_total" ["peer" "nickname" "direction"]
         "Frames that crossed the link, in and out.";
+    Counter LANE_BYTES = "weave_lane_bytes_total" ["shard" "direction"]
+        "Bytes of frames that crossed links, out on the lane of this shard, in on the lanes of peers that it owns.";
+    Counter LANE_FRAMES = "weave_lane_frames_total" ["shard" "direction"]
+        "Frames that crossed links, out on the lane of this shard, in on the lanes of peers that it owns.";
     Histogram ROUND_TRIPS = "weave_heartbeat_round_trip_seconds" []
         "Round trips of heartbeats over all links.";
 

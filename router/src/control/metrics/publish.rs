@@ -200,6 +200,10 @@ fn forwarding(sample: &Sample, sheet: &mut Sheet) {
         for (family, (name, _)) in f::SHARD.iter().zip(weave_forward::Counters::MEANINGS) {
             sheet.count(family, &[&number], shard.counters.get(*name).copied().unwrap_or_default());
         }
+        for (direction, carried) in [("in", more.lane.received), ("out", more.lane.sent)] {
+            sheet.count(&f::LANE_BYTES, &[&number, direction], carried.bytes);
+            sheet.count(&f::LANE_FRAMES, &[&number, direction], carried.frames);
+        }
         for (reason, value) in &shard.drops {
             sheet.count(&f::DROPS, &[&number, reason], *value);
         }

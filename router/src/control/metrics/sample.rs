@@ -1,6 +1,7 @@
 //! What a scrape takes from the control core: copies, made within one turn of it.
 
 use crate::control::core::Core;
+use crate::control::lanes::LaneSample;
 use crate::control::metrics::round_trips::BOUNDS_US;
 use crate::control::status;
 use std::collections::BTreeMap;
@@ -44,6 +45,7 @@ pub(in crate::control) struct ShardSample {
     pub(super) times: [u64; FRAME_TIME_BOUNDS_NS.len() + 1],
     pub(super) times_sum_ns: u64,
     pub(super) fill: [(&'static str, u64); 4],
+    pub(super) lane: LaneSample,
 }
 
 /// All of it.
@@ -113,7 +115,7 @@ impl Sample {
             guard_dropped: core.beside.keeper().and_then(|keeper| keeper.guard).map(|guard| guard.dropped),
             counters: status::counters(core),
             shards: status::shards(core),
-            shard_samples: core.group.counters().iter().map(|counters| shard(counters)).collect(),
+            shard_samples: shards(core),
             topology: core.mesh.topology(),
             direct,
             relayed: routes.len() - direct,
@@ -132,7 +134,14 @@ impl Sample {
     }
 }
 
-fn shard(counters: &weave_forward::Counters) -> ShardSample {
+fn shards(core: &Core) -> Vec<ShardSample> {
+    let mut lanes = core.past_lanes.clone();
+    core.links.values().for_each(|link| lanes.add(&link.counters));
+    let counters = core.group.counters().iter().enumerate();
+    counters.map(|(number, counters)| shard(counters, lanes.of(number))).collect()
+}
+
+fn shard(counters: &weave_forward::Counters, lane: LaneSample) -> ShardSample {
     let (times, times_sum_ns) = counters.frame_times.get();
     let fill = &counters.fill;
     let fill = [
@@ -141,5 +150,5 @@ fn shard(counters: &weave_forward::Counters) -> ShardSample {
         ("send", fill.send_slots.get()),
         ("parked", fill.parked.get()),
     ];
-    ShardSample { times, times_sum_ns, fill }
+    ShardSample { times, times_sum_ns, fill, lane }
 }

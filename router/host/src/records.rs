@@ -77,8 +77,8 @@ impl Records {
     }
 
     /// Forgets attachments whose interface is gone: their containers have ended. Those of an
-    /// engine's containers are kept: they may run again; and those of namespaces that seem to live on:
-    /// the keeper knows whether they do.
+    /// engine's containers are kept: they may run again; and those of namespaces that seem to live on,
+    /// or to be made again since the host was started anew: the keeper knows whether they do.
     ///
     /// # Errors
     /// When the kernel or the file system refuses.
@@ -89,7 +89,7 @@ impl Records {
             // One by one: a list taken while interfaces come and go may lack some.
             if has_interface(host, &record)? {
                 kept.push(record);
-            } else if record.is_of_engine() || record.open().is_some() {
+            } else if record.is_of_engine() || record.open().or_else(|| record.come_back()).is_some() {
                 self.ended.insert(record.container.clone());
                 kept.push(record);
             } else {
@@ -161,6 +161,7 @@ impl Records {
                 mtu: None,
                 forced: false,
                 pending: None,
+                boot: None,
                 names: ContainerNames::default(),
             },
             // Left over from another namespace of this number.
@@ -175,11 +176,13 @@ impl Records {
                     mtu: None,
                     forced: false,
                     pending: None,
+                    boot: None,
                     names,
                 }
             }
         };
         record.forced |= options.probe.is_none();
+        record.boot = record::boot();
         let bridge_mtu = mtu_of(host.link(BRIDGE)?.as_ref());
         record.mtu = Some(choose_mtu(options, present.as_ref().map(|present| present.mtu), bridge_mtu));
         for cidr in &cidrs {

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, clippy::print_stderr)]
 
 mod attach_many;
+mod boot;
 mod engine_many;
 mod engine_names;
 mod engine_podman;

@@ -1,8 +1,10 @@
 //! Attachments of namespaces that no engine tells of: made again where somebody deleted an interface
-//! and the namespace lives on, forgotten where it does not.
+//! and the namespace lives on, or where the host was started anew and somebody makes a namespace of
+//! that name at each start; forgotten where it does not.
 
 use std::collections::HashMap;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use crate::error::Result;
 use crate::namespace::Namespace;
@@ -15,9 +17,17 @@ type Seen = (u32, u64);
 /// No interface has this index.
 const NOT_SEEN: u32 = 0;
 
+/// How long one with a name is remembered that went under this keeper's eyes: a host that is shut down
+/// takes such namespaces away before the keeper, and has them again at its next start.
+const GONE_KEPT: Duration = Duration::from_secs(120);
+
 /// Those of this host, by the name of the host's end.
 #[derive(Debug, Default)]
-pub(super) struct Namespaces(HashMap<String, Seen>);
+pub(super) struct Namespaces {
+    seen: HashMap<String, Seen>,
+    /// Since when those with a name are gone.
+    gone: HashMap<String, Instant>,
+}
 
 impl Namespaces {
     /// Makes again what was deleted since the last look; how many.
@@ -26,16 +36,17 @@ impl Namespaces {
     /// When the kernel refuses or the state cannot be read; what one attachment lacks is logged.
     pub(super) fn keep(&mut self, state_dir: &Path, host: &mut Netlink, links: &[Link]) -> Result<u64> {
         let (mut gone, mut pending) = (Vec::new(), Vec::new());
-        let before = std::mem::take(&mut self.0);
+        let before = std::mem::take(&mut self.seen);
         let (all, _damaged) = records::read_all(state_dir)?;
         for record in all.into_iter().filter(|record| !record.is_of_engine()) {
             let name = record.host_interface();
             let known = before.get(&name).copied();
             match links.iter().find(|link| link.name == name) {
                 Some(link) => {
+                    self.gone.remove(&name);
                     let cookie = known.filter(|(index, _)| *index == link.index).map(|(_, cookie)| cookie);
                     let cookie = cookie.or_else(|| record.open()?.cookie().ok());
-                    self.0.extend(cookie.map(|cookie| (name, (link.index, cookie))));
+                    self.seen.extend(cookie.map(|cookie| (name, (link.index, cookie))));
                     if record.pending.is_some() {
                         pending.push(record);
                     }
@@ -67,8 +78,14 @@ impl Namespaces {
                 cookie.is_some() && namespace.cookie().ok() == cookie && !record.cidrs.is_empty()
             };
             let Some(namespace) = record.open().filter(is_same) else {
-                // The interface went with its namespace, or nobody saw it.
-                records.forget_ended(&record)?;
+                match record.come_back() {
+                    Some(namespace) => attach_after_boot(&mut records, host, &record, &namespace)?,
+                    None if cookie.is_some() && record.is_named() && !self.is_gone_for_long(&record) => {
+                        self.seen.extend(cookie.map(|cookie| (record.host_interface(), (NOT_SEEN, cookie))));
+                    }
+                    // The interface went with its namespace, or nobody saw it.
+                    None => records.forget_ended(&record)?,
+                }
                 continue;
             };
             match attach_again(&mut records, host, &record, &namespace) {
@@ -81,10 +98,39 @@ impl Namespaces {
                 }
             }
             // Should it be gone by now, or not be there yet, the next look tries it again.
-            self.0.extend(cookie.map(|cookie| (record.host_interface(), (NOT_SEEN, cookie))));
+            self.seen.extend(cookie.map(|cookie| (record.host_interface(), (NOT_SEEN, cookie))));
         }
+        self.gone.retain(|name, _| self.seen.contains_key(name));
         Ok(repairs)
     }
+
+    fn is_gone_for_long(&mut self, record: &Record) -> bool {
+        let since = self.gone.entry(record.host_interface()).or_insert_with(Instant::now);
+        since.elapsed() >= GONE_KEPT
+    }
+}
+
+/// Attaches a namespace that was made again since the host was started anew; where that fails the next
+/// look tries it again.
+fn attach_after_boot(
+    records: &mut Records,
+    host: &mut Netlink,
+    record: &Record,
+    namespace: &Namespace,
+) -> Result<()> {
+    if let Err(error) = records.attach(host, &record.container, namespace, &record.cidrs, &record.options()) {
+        tracing::warn!(
+            container = record.container,
+            "not attached again since the host was started: {error}"
+        );
+        return Ok(());
+    }
+    tracing::info!(container = record.container, "attached again since the host was started");
+    // It is remembered by its new number.
+    if namespace.id() != record.namespace {
+        records.forget_ended(record)?;
+    }
+    records.change_names(&record.container, |names| names.clone_from(&record.names)).map(drop)
 }
 
 fn attach_again(

@@ -41,6 +41,9 @@ pub struct Record {
     /// may not be there yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pending: Option<Vec<IpNet>>,
+    /// Which start of the host it was attached in; `None`: not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub boot: Option<String>,
     /// What it is called.
     #[serde(default, skip_serializing_if = "ContainerNames::is_empty")]
     pub names: ContainerNames,
@@ -72,6 +75,19 @@ impl Record {
         Namespace::open(&spec).ok().filter(|namespace| namespace.id() == self.namespace)
     }
 
+    /// True for a namespace that has a name: another one may get it.
+    pub(crate) fn is_named(&self) -> bool {
+        matches!(self.container.parse(), Ok(NamespaceSpec::Named(_)))
+    }
+
+    /// The namespace of that name, where the host was started anew since it was attached: who makes it
+    /// at each start means the same one. Numbers of processes and paths through them mean nothing then.
+    pub(crate) fn come_back(&self) -> Option<Namespace> {
+        let spec: NamespaceSpec = self.container.parse().ok()?;
+        let is_of_earlier = self.boot.is_some() && self.boot != boot();
+        if is_of_earlier && self.is_named() { Namespace::open(&spec).ok() } else { None }
+    }
+
     /// To have it again as it is remembered.
     pub(crate) fn options(&self) -> AttachOptions {
         let probe = (!self.forced).then_some(PROBE_WAIT);
@@ -81,6 +97,12 @@ impl Record {
     pub(super) fn file_name(&self) -> String {
         file_name(&self.container, self.namespace)
     }
+}
+
+/// What tells one start of the host from another (random(4)).
+pub(super) fn boot() -> Option<String> {
+    let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+    Some(text.trim().to_owned())
 }
 
 /// All records, read without the lock: for those who only look, as the router

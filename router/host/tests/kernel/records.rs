@@ -33,6 +33,7 @@ fn attachments_are_remembered_in_order_until_they_are_detached() {
             .unwrap()
             .attach(host, "netns:c", &c, &first, &AttachOptions::default())
             .unwrap();
+        let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
         let expected = Record {
             container: "netns:c".into(),
             namespace: c.id(),
@@ -41,6 +42,7 @@ fn attachments_are_remembered_in_order_until_they_are_detached() {
             mtu: Some(DEFAULT_MTU),
             forced: true,
             pending: None,
+            boot: Some(boot.trim().to_owned()),
             names: Default::default(),
         };
         assert_eq!(stored(state.path()), std::slice::from_ref(&expected));

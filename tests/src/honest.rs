@@ -1,10 +1,11 @@
 //! Honest hosts beside a hostile one: what must not change, whatever that one does.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use weave_api::status::{ConnectionState, MacSource};
-use weave_wire::{MacAddr, Nickname, PeerName, Uid};
+use weave_wire::{HostName, MacAddr, Nickname, PeerName, Uid};
 
 use crate::world::{LINK_WITHIN, Options, v4, v6};
 use crate::{Pings, World, numbered, wait_until};
@@ -37,6 +38,14 @@ struct Kept {
     attached: BTreeMap<MacAddr, PeerName>,
     /// Where each of them is, attached or learned: at one place.
     places: BTreeMap<MacAddr, BTreeSet<PeerName>>,
+    /// What each of them says of its names: the address, and which of them says it.
+    names: BTreeSet<(HostName, IpAddr, PeerName)>,
+}
+
+/// The name of the container of an honest host.
+#[must_use]
+pub fn dns_name(host: usize) -> HostName {
+    format!("honest-{host}.weave.local").parse().unwrap()
 }
 
 impl Honest {
@@ -47,6 +56,10 @@ impl Honest {
         let launches = options.launches[..count].to_vec();
         let world = World::new(Options { launches, ..options });
         let all: Vec<usize> = (0..count).collect();
+        for host in &all {
+            let (name, address) = (dns_name(*host).to_string(), v4(*host).to_string());
+            world.weave(*host, &["dns-add", &address, "-h", &name]).ok();
+        }
         for (one, other) in pairs(&all) {
             world.wait_linked(one, other, LINK_WITHIN);
             world.wait_ping(one, v4(other).into(), LINK_WITHIN);
@@ -56,7 +69,8 @@ impl Honest {
         let told = |host: usize| {
             let kept = kept(&world, host, &names, &stations(&world, count));
             let is_whole = |peer: &(Nickname, Uid, BTreeSet<PeerName>)| peer.2.len() == count - 1;
-            kept.attached.len() == count && kept.peers.len() == count && kept.peers.values().all(is_whole)
+            [kept.attached.len(), kept.peers.len(), kept.names.len()] == [count; 3]
+                && kept.peers.values().all(is_whole)
         };
         wait_until(LINK_WITHIN, || "not everybody knows everybody".into(), || (0..count).all(told));
         let mut honest = Self {
@@ -117,7 +131,7 @@ impl Honest {
     }
 
     /// Ends the test unless the honest hosts are as they were: no ping lost, no link made anew, the
-    /// same records, routes and stations, the same processes, which have grown by `room` bytes at
+    /// same records, routes, stations and names, the same processes, which have grown by `room` bytes at
     /// most.
     #[track_caller]
     pub fn unharmed(mut self, room: u64) {
@@ -173,7 +187,9 @@ fn kept(world: &World, host: usize, names: &[PeerName], stations: &[MacAddr]) ->
     for entry in macs() {
         places.entry(entry.mac).or_default().insert(entry.peer);
     }
+    let told = world.names(host).into_iter().filter(|entry| is_honest(&entry.origin));
     Kept {
+        names: told.map(|entry| (entry.name, entry.address, entry.origin)).collect(),
         peers: peers.collect(),
         routes: routes.map(|route| (route.peer, (route.via, route.hops))).collect(),
         attached: attached.map(|entry| (entry.mac, entry.peer)).collect(),

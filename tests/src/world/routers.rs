@@ -7,6 +7,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
+use weave_api::names::NameEntry;
 use weave_api::status::{Connection, ConnectionState, Status};
 use weave_api::{Client, ClientError};
 use weave_host::PidFd;
@@ -104,6 +105,15 @@ impl World {
     #[track_caller]
     pub fn status(&self, index: usize) -> Status {
         self.try_status(index).unwrap_or_else(|error| panic!("status of host {index}: {error}"))
+    }
+
+    /// All names that host `index` knows.
+    #[must_use]
+    #[track_caller]
+    pub fn names(&self, index: usize) -> Vec<NameEntry> {
+        let asked = Client::connect(&self.host(index).run_dir(), ANSWER_WITHIN);
+        let names = asked.and_then(|mut client| client.names());
+        names.unwrap_or_else(|error| panic!("names of host {index}: {error}"))
     }
 
     /// The first established link of host `index`, if there is one.

@@ -6,13 +6,15 @@ use std::sync::mpsc::TryRecvError;
 use std::time::{Duration, Instant};
 
 use weave_api::status::MacSource;
-use weave_tests::honest::Honest;
+use weave_tests::honest::{Honest, dns_name};
 use weave_tests::member::{Member, digest, host};
 use weave_tests::random::Random;
 use weave_tests::wait_until;
 use weave_tests::world::{LINK_WITHIN, v4};
 use weave_wire::PeerName;
-use weave_wire::link::gossip::{Gossip, HostPart, MAX_CONTENT_LEN, PartId, PartKey, SignedPart};
+use weave_wire::link::gossip::{
+    Gossip, HostPart, MAX_CONTENT_LEN, NameEntry, NamesPart, PartId, PartKey, SignedPart,
+};
 
 const MIB: u64 = 1 << 20;
 /// What a router may grow by: 4,096 peers, the requests for parts, and what a hostile link may
@@ -154,6 +156,13 @@ fn alone_parts_as_large_as_may_be_take_bounded_memory() {
     honest.unharmed(ROOM_OF_PARTS);
 }
 
+/// The name of honest host `host` for other addresses, so many.
+fn other_addresses(host: usize, count: u8) -> Vec<u8> {
+    let entry =
+        |last| NameEntry { name: dns_name(host), address: [192, 0, 2, last].into(), container: [1; 6] };
+    NamesPart { entries: (1..=count).map(entry).collect() }.encode()
+}
+
 /// Everything that a member can do to the part of another peer, and the counter of each refusal.
 fn lies(member: &Member, genuine: &SignedPart) -> Vec<(&'static str, SignedPart)> {
     let own = |version, content| member.sign(genuine.owner, genuine.part, version, content);
@@ -175,6 +184,8 @@ fn lies(member: &Member, genuine: &SignedPart) -> Vec<(&'static str, SignedPart)
         ("gossip_key_conflict", own(genuine.version + 1, genuine.content.clone())),
         ("gossip_key_conflict", own(u64::MAX - 1, host(&[member.name], nowhere(1)))),
         ("gossip_key_conflict", own(u64::MAX - 1, farewell.encode())),
+        ("gossip_key_conflict", member.sign(genuine.owner, PartId::names(0), u64::MAX - 1, Vec::new())),
+        ("gossip_key_conflict", member.sign(genuine.owner, PartId::names(0), 99, other_addresses(1, 1))),
         ("gossip_stale", genuine.clone()),
     ]
 }
@@ -194,6 +205,31 @@ fn nobody_speaks_for_another_peer() {
     }
     let clones = |host: usize| honest.world.degraded(host).iter().any(|name| name == "cloned");
     assert!(!(0..3).any(clones), "a member makes a host believe in a clone");
+    honest.unharmed(ROOM);
+}
+
+#[test]
+fn names_of_honest_hosts_stay_whatever_a_member_says_of_them() {
+    let honest = Honest::hosts(2);
+    let member = Member::join(&honest.world, honest.stranger(), 0, name(1));
+    assert!(member.announce(1, &[]));
+    // More addresses than a name may have, of each honest name; and then none.
+    let claim = |host, version, count| {
+        let part = PartId::names(host as u16);
+        assert!(member.tell(&member.sign(member.name, part, version, other_addresses(host, count))));
+    };
+    (0..2).for_each(|host| claim(host, 1, 200));
+    let claimed = |known: bool| {
+        let seen =
+            |host: usize| honest.world.names(host).iter().filter(|entry| entry.origin == member.name).count();
+        let what = || format!("names of the member: {:?}", (0..2).map(seen).collect::<Vec<_>>());
+        wait_until(LINK_WITHIN, what, || (0..2).all(|host| (seen(host) > 0) == known));
+    };
+    claimed(true);
+    (0..2).for_each(|host| claim(host, 2, 0));
+    claimed(false);
+    (0..2).for_each(|host| claim(host, 3, 200));
+    claimed(true);
     honest.unharmed(ROOM);
 }
 

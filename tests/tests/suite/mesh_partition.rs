@@ -1,6 +1,6 @@
 //! A mesh that falls apart for a while, with changes on both sides.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
@@ -42,6 +42,27 @@ fn attached(world: &World, host: usize) -> BTreeMap<MacAddr, PeerName> {
     macs.filter(|entry| entry.source == MacSource::Attached).map(|entry| (entry.mac, entry.peer)).collect()
 }
 
+/// Names of hosts 0 and 3 that go, and one that stays; each stands for this address.
+const NAME_GOES: [&str; 2] = ["goes0.weave.local", "goes1.weave.local"];
+const NAME_STAYS: &str = "stays.weave.local";
+const NAMED: &str = "192.0.2.1";
+
+/// Which names there are, as host `host` sees it, and which host says so.
+fn names_of(world: &World, host: usize) -> BTreeSet<(String, PeerName)> {
+    world.names(host).into_iter().map(|entry| (entry.name.to_string(), entry.origin)).collect()
+}
+
+/// Waits until every host sees exactly these names.
+#[track_caller]
+fn wait_names(world: &World, expected: &BTreeSet<(String, PeerName)>, limit: Duration) {
+    let seen = || (0..HOSTS).map(|host| names_of(world, host)).collect::<Vec<_>>();
+    wait_until(
+        limit,
+        || format!("{expected:?} on all: {:?}", seen()),
+        || seen().iter().all(|names| names == expected),
+    );
+}
+
 /// Waits until every host sees exactly these stations attached.
 #[track_caller]
 fn wait_agreed(world: &World, expected: &BTreeMap<MacAddr, PeerName>, limit: Duration) {
@@ -74,6 +95,12 @@ fn partition(lasts: Duration) {
     let mut expected: BTreeMap<_, _> = (0..HOSTS).map(|host| (world.mac(host), names[host])).collect();
     expected.extend([(gone[0], names[0]), (gone[1], names[3]), (moved_from, names[1])]);
     wait_agreed(&world, &expected, LINK_WITHIN);
+    let mut named = BTreeSet::new();
+    for (host, name) in [(0, NAME_GOES[0]), (3, NAME_GOES[1]), (0, NAME_STAYS)] {
+        world.weave(host, &["dns-add", NAMED, "-h", name]).ok();
+        named.insert((name.to_owned(), names[host]));
+    }
+    wait_names(&world, &named, LINK_WITHIN);
     let inside: Vec<_> = [(0, 1), (1, 0), (2, 3), (3, 2)]
         .into_iter()
         .map(|(from, to)| {
@@ -93,6 +120,10 @@ fn partition(lasts: Duration) {
     detach(&world, 3, GOES[1], &goes[1]);
     detach(&world, 1, MOVES, &moves);
     let moved_to = attach(&world, 2, MOVES, &moves);
+    for (host, name) in [(0, NAME_GOES[0]), (3, NAME_GOES[1])] {
+        world.weave(host, &["dns-remove", "-h", name]).ok();
+        assert!(named.remove(&(name.to_owned(), names[host])));
+    }
     for (from, to) in [(0, COMES[0]), (3, COMES[1]), (3, MOVES)] {
         world.wait_ping(from, to.into(), LINK_WITHIN);
     }
@@ -111,11 +142,13 @@ fn partition(lasts: Duration) {
     }
     println!("connected {:?} after the healing", healed.elapsed());
     wait_agreed(&world, &expected, SETTLED_WITHIN.saturating_sub(healed.elapsed()));
+    wait_names(&world, &named, SETTLED_WITHIN.saturating_sub(healed.elapsed()));
     println!("agreed {:?} after the healing", healed.elapsed());
     // What was deleted does not come back, with whatever others have of it.
     while healed.elapsed() < SETTLED_WITHIN {
         for host in 0..HOSTS {
             assert_eq!(attached(&world, host), expected, "host {host}");
+            assert_eq!(names_of(&world, host), named, "host {host}");
         }
         std::thread::sleep(Duration::from_millis(200));
     }

@@ -18,6 +18,8 @@ const ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 32, 1, 240);
 /// From the end of the attachment until every peer reaches the container.
 const REACHED_WITHIN: Duration = Duration::from_secs(1);
 const RATE: u32 = 50;
+/// How long after a move it is looked whether the container is still reached.
+const STAYS: Duration = Duration::from_secs(3);
 
 fn mac(container: &Container) -> MacAddr {
     let mut netlink = Netlink::in_namespace(container.namespace()).unwrap();
@@ -61,9 +63,8 @@ fn with_pings() -> (World, Container, Vec<Pings>) {
 
 /// Every host reaches the container, which has just been attached to host 2, and knows where it is.
 #[track_caller]
-fn reached(world: &World, moving: &Container, pings: Vec<Pings>) {
-    let attached = Instant::now();
-    for pings in &pings {
+fn reached(world: &World, moving: &Container, pings: &[Pings], attached: Instant) {
+    for pings in pings {
         pings.wait_answer(attached, REACHED_WITHIN, "a ping after the move");
     }
     println!("reached by all {:?} after the attachment", attached.elapsed());
@@ -86,7 +87,7 @@ fn a_container_that_moves_and_gets_another_mac_is_reached_within_a_second() {
     world.weave(1, &["detach", &format!("{ADDRESS}/24"), moving.spec()]).ok();
     world.weave(2, &["attach", &format!("{ADDRESS}/24"), moving.spec()]).ok();
     assert_ne!(mac(&moving), before);
-    reached(&world, &moving, pings);
+    reached(&world, &moving, &pings, Instant::now());
 }
 
 #[test]
@@ -96,7 +97,59 @@ fn a_container_that_moves_with_its_mac_is_reached_within_a_second() {
     world.weave(1, &["detach", &format!("{ADDRESS}/24"), moving.spec()]).ok();
     attach_with(&world, 2, &moving, before);
     assert_eq!(mac(&moving), before);
-    reached(&world, &moving, pings);
+    reached(&world, &moving, &pings, Instant::now());
+}
+
+/// What became of a container that was not detached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Former {
+    /// Its interface is down: it says nothing more.
+    Silent,
+    /// It runs on and answers.
+    Alive,
+}
+
+/// The container comes up on host 2 with its address while host 1 still has it attached.
+fn moves_undetached(former: Former, same_mac: bool) {
+    let (world, moving, before) = with_pings();
+    let arrived = world.lab().container("arrived").unwrap();
+    if former == Former::Silent {
+        world.tool_in(&moving, &format!("ip link set {INTERFACE} down"));
+    }
+    if same_mac {
+        attach_with(&world, 2, &arrived, mac(&moving));
+    } else {
+        world.weave(2, &["attach", "--force", &format!("{ADDRESS}/24"), arrived.spec()]).ok();
+    }
+    let attached = Instant::now();
+    let pings: Vec<_> =
+        (0..HOSTS).map(|host| Pings::start(world.container(host), &arrived, ADDRESS.into(), RATE)).collect();
+    reached(&world, &arrived, &pings, attached);
+    // So it stays.
+    for pings in &pings {
+        pings.wait_answer(attached + STAYS, STAYS + REACHED_WITHIN, "a ping long after the move");
+    }
+    drop(before);
+}
+
+#[test]
+fn a_container_that_is_not_detached_and_gets_another_mac_elsewhere_is_reached_within_a_second() {
+    moves_undetached(Former::Silent, false);
+}
+
+#[test]
+fn a_container_that_is_not_detached_and_keeps_its_mac_elsewhere_is_reached_within_a_second() {
+    moves_undetached(Former::Silent, true);
+}
+
+#[test]
+fn a_container_beside_its_former_self_with_another_mac_is_reached_within_a_second() {
+    moves_undetached(Former::Alive, false);
+}
+
+#[test]
+fn a_container_beside_its_former_self_with_the_same_mac_is_reached_within_a_second() {
+    moves_undetached(Former::Alive, true);
 }
 
 #[test]

@@ -3,6 +3,8 @@
 
 mod broken;
 mod cuts;
+mod growth;
+mod hundred;
 mod names;
 mod same_seed;
 mod seeds;

@@ -1,11 +1,12 @@
 //! Links over underlays that are not one wire: translators, small paths, cuts, addresses that change.
 
+use std::io::ErrorKind;
 use std::net::{IpAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
-use weave_perf::lab::{NAT_FORGETS, Nat, Place, Traffic, Way};
+use weave_perf::lab::{NAT_FORGETS, Nat, Place, Traffic, Underlay, Way};
 use weave_tests::pings::Pings;
-use weave_tests::world::{LINK_WITHIN, Options, World, v4, wait_until};
+use weave_tests::world::{Family, LINK_WITHIN, Options, World, v4, wait_until};
 
 fn wait_degraded(world: &World, host: usize, name: &str, limit: Duration) {
     let what = || format!("{name} on host {host}: {:?}", world.status(host).connections);
@@ -79,6 +80,130 @@ fn a_path_smaller_than_frames_carries_them_all_the_same() {
     }
     assert_eq!(world.counter(0, "fragments_sent"), fragments, "the container cut it itself");
     assert_eq!(world.status(0).connections.len(), 1, "the link stays");
+}
+
+/// An underlay, what its path is narrowed to, and frames that need more.
+#[derive(Debug, Clone, Copy)]
+struct Path {
+    /// Of all devices, bytes.
+    underlay: u32,
+    /// What passes between the segments for a while, bytes.
+    narrowed: u32,
+    family: Family,
+    /// Of the interfaces of containers, bytes.
+    containers: u32,
+    /// Payload of datagrams that fit these, but not the narrowed path.
+    bytes: usize,
+}
+
+/// The smallest paths of both families, one between, and large frames.
+const PATHS: [Path; 4] = [
+    Path { underlay: 1_500, narrowed: 576, family: Family::V4, containers: 1_376, bytes: 1_300 },
+    Path { underlay: 1_500, narrowed: 1_280, family: Family::V6, containers: 1_376, bytes: 1_300 },
+    Path { underlay: 1_500, narrowed: 1_000, family: Family::V4, containers: 1_376, bytes: 1_300 },
+    Path { underlay: 9_000, narrowed: 4_000, family: Family::V4, containers: 8_876, bytes: 8_800 },
+];
+/// How exactly the limit of a path is found, bytes.
+const SEARCH_STEP: u32 = 16;
+/// A path that shrinks is found within this time: it is confirmed every 3 s.
+const NARROW_WITHIN: Duration = Duration::from_secs(10);
+/// A path that grows is found within this time: more is tried every 40 s.
+const WIDE_WITHIN: Duration = Duration::from_secs(50);
+
+/// Sends broadcasts from host 0 to host 1, each of which arrives as it was; nobody is told that a
+/// broadcast is too big. Returns in how many fragments they went, 0 where they went whole.
+#[track_caller]
+fn fragments_of_broadcasts(world: &World, bytes: usize) -> u64 {
+    let inbox = world.inside(1, || UdpSocket::bind("0.0.0.0:7000").unwrap());
+    inbox.set_read_timeout(Some(LINK_WITHIN)).unwrap();
+    let outbox = world.inside(0, || UdpSocket::bind((v4(0), 0)).unwrap());
+    outbox.set_broadcast(true).unwrap();
+    let before = world.counter(0, "fragments_sent");
+    let mut datagram = [0; 10_000];
+    for number in 0..10_u8 {
+        outbox.send_to(&vec![number; bytes], "255.255.255.255:7000").unwrap();
+        // A thread that is interrupted goes on with what is left of its time, or a little more.
+        let received = std::iter::repeat_with(|| inbox.recv_from(&mut datagram))
+            .find(|received| !received.as_ref().is_err_and(|e| e.kind() == ErrorKind::Interrupted));
+        let length = received.unwrap().unwrap_or_else(|error| panic!("number {number}: {error}")).0;
+        assert!(datagram[..length] == vec![number; bytes], "{length} bytes, number {}", datagram[0]);
+    }
+    world.counter(0, "fragments_sent") - before
+}
+
+/// The longest datagram of which an end of the link says that the path carries it, if that is less
+/// than it is to be.
+fn small_path(world: &World, host: usize) -> Option<u32> {
+    let states = world.link(host)?.degraded;
+    let reason = &states.iter().find(|state| state.name == "small_path")?.reason;
+    let number = reason.split_whitespace().find_map(|word| word.parse().ok());
+    Some(number.unwrap_or_else(|| panic!("no number: {reason}")))
+}
+
+/// Waits until both ends of the link say so of the path.
+#[track_caller]
+fn wait_path(world: &World, limit: Duration, what: &str, is_right: impl Fn(Option<u32>) -> bool) {
+    let ends = || [0, 1].map(|host| small_path(world, host));
+    wait_until(limit, || format!("{what}: {:?}", ends()), || ends().into_iter().all(&is_right));
+}
+
+/// Narrows a path and widens it again, if there is time for that.
+fn narrowed_and_widened(path: Path, told: bool, widen: bool) {
+    let what = format!("{path:?}, told: {told}");
+    let options = Options::encrypted()
+        .underlay(Underlay { mtu: path.underlay, ..Underlay::default() })
+        .family(path.family)
+        .args(&format!("--mtu {}", path.containers))
+        .places(vec![Place::on(&[0]), Place::on(&[1])]);
+    let world = World::pair(options);
+    world.lab().set_too_big(told).unwrap();
+    world.wait_ping(0, v4(1).into(), LINK_WITHIN);
+    wait_path(&world, LINK_WITHIN, &what, |small| small.is_none());
+    assert_eq!(fragments_of_broadcasts(&world, path.bytes), 0, "{what}: at first");
+    world.lab().set_way(0, 1, Way::Mtu(path.narrowed)).unwrap();
+    // What passes was found, not only that less does.
+    let most = path.narrowed - if path.family == Family::V4 { 20 + 8 } else { 40 + 8 };
+    let found = |small: Option<u32>| small.is_some_and(|len| len <= most && len + SEARCH_STEP >= most);
+    wait_path(&world, NARROW_WITHIN, &what, found);
+    assert!(fragments_of_broadcasts(&world, path.bytes) >= 20, "{what}: narrowed");
+    if widen {
+        world.lab().set_way(0, 1, Way::Open).unwrap();
+        wait_path(&world, WIDE_WITHIN, &what, |small| small.is_none());
+        assert_eq!(fragments_of_broadcasts(&world, path.bytes), 0, "{what}: widened");
+    }
+    for host in [0, 1] {
+        let counters = world.status(host).counters;
+        assert_eq!([counters["links_made"], counters["links_lost"]], [1, 0], "{what}: the link stays");
+    }
+}
+
+/// All paths side by side: mostly they wait.
+fn all_paths(told: bool, widen: bool) {
+    std::thread::scope(|scope| {
+        for path in PATHS {
+            scope.spawn(move || narrowed_and_widened(path, told, widen));
+        }
+    });
+}
+
+#[test]
+fn paths_of_all_sizes_that_shrink_carry_frames_and_say_so() {
+    all_paths(true, false);
+}
+
+#[test]
+fn paths_of_all_sizes_that_shrink_and_tell_nobody_carry_frames_and_say_so() {
+    all_paths(false, false);
+}
+
+#[test]
+fn long_paths_that_shrink_and_grow_again_carry_whole_frames_again() {
+    all_paths(true, true);
+}
+
+#[test]
+fn long_paths_that_shrink_and_grow_again_and_tell_nobody_carry_whole_frames_again() {
+    all_paths(false, true);
 }
 
 #[test]

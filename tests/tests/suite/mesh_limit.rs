@@ -1,0 +1,35 @@
+//! `--conn-limit`: a host that has all the links that it may have.
+
+use weave_tests::world::{LINK_WITHIN, Options, World, v4, wait_until};
+
+/// Peers that a host has established links to.
+fn linked(world: &World, host: usize) -> Vec<usize> {
+    (0..5).filter(|other| *other != host && world.is_established(host, *other)).collect()
+}
+
+#[test]
+fn at_its_limit_a_host_gives_up_a_spare_link_for_a_peer_without_links_but_none_that_is_needed() {
+    let options = Options::encrypted().count(5).args("--no-discovery").args_of(0, "--conn-limit 2");
+    let world = World::new(options.launches(&[(0, &[]), (1, &[0]), (2, &[0, 1])]).no_wait());
+    let linked_to_both = || linked(&world, 0) == [1, 2] && linked(&world, 1) == [0, 2];
+    wait_until(LINK_WITHIN, || world.connections(&[0, 1]), linked_to_both);
+
+    // Each of the two links is spare: hosts 1 and 2 are linked to each other.
+    world.launch_to(3, &[0]);
+    world.wait_linked(0, 3, LINK_WITHIN);
+    let kept = linked(&world, 0);
+    assert!(kept == [1, 3] || kept == [2, 3], "{}", world.connections(&[0]));
+    for from in 0..4 {
+        for to in (0..4).filter(|to| *to != from) {
+            world.wait_ping(from, v4(to).into(), LINK_WITHIN);
+        }
+    }
+
+    // Now both are needed. Who comes is refused, and nothing else changes.
+    world.launch_to(4, &[0]);
+    let said = || world.log(0).contains("link refused: this host has its 2 links");
+    wait_until(LINK_WITHIN, || format!("no refusal in the log: {}", world.log(0)), said);
+    assert_eq!(linked(&world, 0), kept);
+    assert_eq!(world.status(0).counters["links_made"], 3, "{}", world.connections(&[0]));
+    assert_eq!(linked(&world, 4), [0_usize; 0]);
+}

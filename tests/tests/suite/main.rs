@@ -68,6 +68,7 @@ mod rekey_traffic;
 mod router_privileges;
 mod router_service;
 mod soak;
+mod status_json;
 mod status_page;
 mod switch_bulk;
 mod switch_checksums;

@@ -142,6 +142,14 @@ impl Balance {
     }
 }
 
+impl Balance {
+    /// True if both sides are equal and nothing is unclear: of each frame it is known where it went.
+    #[must_use]
+    pub fn is_exact(&self) -> bool {
+        self.missing() == 0 && self.account.unclear == 0
+    }
+}
+
 impl fmt::Display for Balance {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{:>9}  sent by containers", self.sent)?;

@@ -159,7 +159,7 @@ fn partition(lasts: Duration) {
 
 #[test]
 fn halves_of_a_mesh_work_on_and_agree_soon_after_they_meet_again() {
-    partition(Duration::from_secs(12));
+    partition(Duration::from_secs(10));
 }
 
 #[test]

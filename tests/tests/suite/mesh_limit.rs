@@ -25,10 +25,12 @@ fn at_its_limit_a_host_gives_up_a_spare_link_for_a_peer_without_links_but_none_t
         }
     }
 
-    // Now both are needed. Who comes is refused, and nothing else changes.
+    // Now both are needed. Who comes is refused and told why, and nothing else changes.
     world.launch_to(4, &[0]);
-    let said = || world.log(0).contains("link refused: this host has its 2 links");
-    wait_until(LINK_WITHIN, || format!("no refusal in the log: {}", world.log(0)), said);
+    let told = |reason: &str| reason == "the peer ended the link: it has its limit of 2 links";
+    let is_told = || world.status(4).connections.iter().any(|link| link.reason.as_deref().is_some_and(told));
+    wait_until(LINK_WITHIN, || world.connections(&[4]), is_told);
+    assert!(world.log(0).contains("link refused: this host has its 2 links"), "{}", world.log(0));
     assert_eq!(linked(&world, 0), kept);
     assert_eq!(world.status(0).counters["links_made"], 3, "{}", world.connections(&[0]));
     assert_eq!(linked(&world, 4), [0_usize; 0]);

@@ -182,6 +182,9 @@ impl Core {
         let place = self.free_link_id().or(old.map(|(id, ..)| id));
         let Some(id) = place.filter(|_| may) else {
             refuse(self, format!("this host has its {limit} links"));
+            // Of a connection that is only closed the other end could not say why.
+            let mut connection = self.connection(stream, established.sealer, established.opener, side);
+            let _ = connection.send(&Message::Bye(format!("it has its limit of {limit} links")));
             return;
         };
         let number = self.next_number();

@@ -196,6 +196,8 @@ impl Host {
             self.make_room_for(peer.name, now);
         }
         if old.is_none() && self.current_links() >= limit {
+            let bye = self.character.encode(&Message::Bye("it has its limit of links".into()));
+            self.effects.push(Effect::Send(id, Payload::Message(bye.into())));
             return self.refuse(id, dial, now);
         }
         self.next_number += 1;

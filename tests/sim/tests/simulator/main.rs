@@ -1,5 +1,5 @@
 //! Meshes of simulated hosts.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 mod broken;
 mod cuts;

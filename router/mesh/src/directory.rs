@@ -86,13 +86,12 @@ impl<K: Ord + Clone, V: Ord + Clone> Directory<K, V> {
     /// Takes an entry in, or lets it wait.
     fn offer(&mut self, source: PartKey, (key, value): (K, V)) {
         if !self.insert(source, key.clone(), value.clone()) {
+            self.refused += 1;
             self.wait(source, key, value);
         }
     }
 
-    /// Lets an entry wait for room.
     fn wait(&mut self, source: PartKey, key: K, value: V) {
-        self.refused += 1;
         let waiting = self.waiting.entry(source.owner).or_default();
         if waiting.len() < WAITING_PER_PEER {
             waiting.insert((source, key, value));
@@ -129,11 +128,9 @@ impl<K: Ord + Clone, V: Ord + Clone> Directory<K, V> {
     }
 
     fn retry_waiting(&mut self) {
-        for (owner, waiting) in std::mem::take(&mut self.waiting) {
-            let mut left = waiting;
-            left.retain(|(source, key, value)| !self.insert(*source, key.clone(), value.clone()));
-            if !left.is_empty() {
-                self.waiting.entry(owner).or_default().extend(left);
+        for (source, key, value) in std::mem::take(&mut self.waiting).into_values().flatten() {
+            if !self.insert(source, key.clone(), value.clone()) {
+                self.wait(source, key, value);
             }
         }
     }
@@ -143,13 +140,9 @@ impl<K: Ord + Clone, V: Ord + Clone> Directory<K, V> {
         if own >= self.limits.per_peer {
             return false;
         }
-        let of_key = self.get(&key);
-        if of_key.len() >= self.limits.per_key {
-            // Everywhere the same ones, in whatever order their parts come: the lowest.
-            let Some((last_source, last_value)) = of_key.iter().max().cloned() else { return false };
-            if (source, &value) >= (last_source, &last_value) {
-                return false;
-            }
+        if self.get(&key).len() >= self.limits.per_key {
+            let last = self.last_with(&key, (source, value.clone()));
+            let Some((last_source, last_value)) = last else { return false };
             self.remove(last_source, &(key.clone(), last_value.clone()));
             self.wait(last_source, key.clone(), last_value);
         } else if self.total >= self.limits.total {
@@ -161,6 +154,22 @@ impl<K: Ord + Clone, V: Ord + Clone> Directory<K, V> {
         self.changed.insert(key.clone());
         self.entries.entry(key).or_default().push((source, value));
         true
+    }
+
+    /// Which entry of a key has to go for `new`; `None`: that itself. Everywhere the same one, in
+    /// whatever order parts come: each peer's first before any peer's second, so that nobody takes all
+    /// places of a key, and of those the lowest.
+    fn last_with(&self, key: &K, new: (PartKey, V)) -> Option<(PartKey, V)> {
+        let mut all: Vec<_> = self.get(key).iter().chain([&new]).collect();
+        all.sort();
+        let mut counts = BTreeMap::<PeerName, usize>::new();
+        let ranked = all.into_iter().map(|entry| {
+            let count = counts.entry(entry.0.owner).or_default();
+            *count += 1;
+            (*count, entry)
+        });
+        let (_, last) = ranked.max()?;
+        (*last != new).then(|| last.clone())
     }
 
     fn remove(&mut self, source: PartKey, (key, value): &(K, V)) -> bool {
@@ -251,6 +260,29 @@ mod tests {
     }
 
     #[test]
+    fn nobody_takes_all_places_of_a_key() {
+        let mut directory = Directory::new(Limits { total: 99, per_peer: 99, per_key: 4 });
+        let of = |directory: &Directory<_, _>, owner: u16| {
+            directory.get(&"a").iter().filter(|(from, _)| from.owner == peer(owner)).count()
+        };
+        directory.set(source(1, 0), (0..9).map(|n| ("a", n)).collect());
+        assert_eq!(of(&directory, 1), 4);
+        directory.set(source(2, 0), vec![("a", 1)]);
+        assert_eq!([1, 2].map(|owner| of(&directory, owner)), [3, 1]);
+        // Never more than the others have, but what is free.
+        directory.set(source(2, 0), (0..9).map(|n| ("a", n)).collect());
+        assert_eq!([1, 2].map(|owner| of(&directory, owner)), [2, 2]);
+        assert_eq!((directory.count(), directory.count_of(peer(1)), directory.count_of(peer(2))), (4, 2, 2));
+        for owner in 3..=9 {
+            directory.set(source(owner, 0), vec![("a", 1)]);
+        }
+        assert_eq!([1, 2, 3, 4, 5].map(|owner| of(&directory, owner)), [1, 1, 1, 1, 0]);
+        // Whoever waited comes when others go, as far as there is room.
+        (2..=9).for_each(|owner| directory.set(source(owner, 0), Vec::new()));
+        assert_eq!((of(&directory, 1), directory.count()), (4, 4));
+    }
+
+    #[test]
     fn what_could_not_even_wait_comes_when_there_is_room_at_last() {
         const KEPT: usize = 10;
         let said: Vec<_> = (0..KEPT + WAITING_PER_PEER + 50).map(|n| ("a", n)).collect();
@@ -275,6 +307,18 @@ mod tests {
                 assert_eq!(has, KEPT.min(left.len()), "of {}", left.len());
             }
         }
+    }
+
+    /// The first entry of each peer, then the second of each, up to a limit; sorted.
+    fn first(says: BTreeSet<(PartKey, u8)>, limit: usize) -> Vec<(PartKey, u8)> {
+        let mut of_peers = BTreeMap::<PeerName, Vec<(PartKey, u8)>>::new();
+        for entry in says {
+            of_peers.entry(entry.0.owner).or_default().push(entry);
+        }
+        let turns = (0..8).flat_map(|turn| of_peers.values().filter_map(move |entries| entries.get(turn)));
+        let mut first: Vec<_> = turns.take(limit).copied().collect();
+        first.sort();
+        first
     }
 
     type Said = Vec<(PartKey, Vec<(u8, u8)>)>;
@@ -303,7 +347,7 @@ mod tests {
                 }
             }
             let wanted: Vec<(u8, Vec<(PartKey, u8)>)> =
-                wanted.into_iter().map(|(key, says)| (key, says.into_iter().take(limit).collect())).collect();
+                wanted.into_iter().map(|(key, says)| (key, first(says, limit))).collect();
             let found = |directory: &Directory<u8, u8>| {
                 let sorted = |says: &[(PartKey, u8)]| {
                     let mut says = says.to_vec();

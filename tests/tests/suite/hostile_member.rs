@@ -230,6 +230,16 @@ fn names_of_honest_hosts_stay_whatever_a_member_says_of_them() {
     claimed(false);
     (0..2).for_each(|host| claim(host, 3, 200));
     claimed(true);
+    // A name that goes and comes again finds room beside the claims of others.
+    let known = |known: bool| {
+        let says = || honest.world.names(1).iter().any(|entry| entry.origin == honest.name(0));
+        wait_until(TOLD_WITHIN, || format!("names of host 0 on host 1: {}", says()), || says() == known);
+    };
+    let name = dns_name(0).to_string();
+    honest.world.weave(0, &["dns-remove", "-h", &name]).ok();
+    known(false);
+    honest.world.weave(0, &["dns-add", &v4(0).to_string(), "-h", &name]).ok();
+    known(true);
     honest.unharmed(ROOM);
 }
 

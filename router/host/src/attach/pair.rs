@@ -8,7 +8,6 @@ use weave_wire::MacAddr;
 use super::CONTAINER_INTERFACE;
 use crate::bridge::random_mac;
 use crate::error::{Error, Result};
-use crate::mtu::gso_max_size;
 use crate::namespace::{Namespace, NamespaceId};
 use crate::netlink::{InterfaceRoute, Link, LinkWatch, Netlink, VethEnd, await_running};
 use crate::protect;
@@ -116,12 +115,7 @@ pub(super) fn create(
         host.delete_link(&stale)?;
     }
     let outer = VethEnd { controller: Some(bridge.index), ..VethEnd::new(&name) };
-    let inner = VethEnd {
-        mac: Some(mac),
-        namespace: Some(namespace),
-        gso_max_size: Some(gso_max_size(mtu)),
-        ..VethEnd::new(CONTAINER_INTERFACE)
-    };
+    let inner = VethEnd { mac: Some(mac), namespace: Some(namespace), ..VethEnd::new(CONTAINER_INTERFACE) };
     host.create_veth(outer, inner, mtu)?;
     let outer = host.expect_link(&name)?;
     let mut finish = |host: &mut Netlink| {

@@ -65,15 +65,13 @@ pub struct VethEnd<'a> {
     pub controller: Option<u32>,
     /// Where to make it; here if none.
     pub namespace: Option<&'a Namespace>,
-    /// Longest super-frame of TCP that it is given, bytes; the kernel's choice if none.
-    pub gso_max_size: Option<u32>,
 }
 
 impl<'a> VethEnd<'a> {
     /// An end of that name, here, without further wishes.
     #[must_use]
     pub fn new(name: &'a str) -> Self {
-        Self { name, mac: None, controller: None, namespace: None, gso_max_size: None }
+        Self { name, mac: None, controller: None, namespace: None }
     }
 }
 
@@ -236,9 +234,6 @@ fn end_message<T>(message: LinkMessageBuilder<T>, end: &VethEnd<'_>, mtu: u32) -
     }
     if let Some(namespace) = end.namespace {
         message = message.setns_by_fd(namespace.as_fd().as_raw_fd());
-    }
-    if let Some(size) = end.gso_max_size {
-        message = message.append_extra_attribute(LinkAttribute::GsoMaxSize(size));
     }
     message
 }

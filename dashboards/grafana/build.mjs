@@ -115,6 +115,8 @@ const boards = {
       of: [[`rate(weave_shard_datagrams_sent_total{${I}}${RATE}) / rate(weave_shard_sends_total{${I}}${RATE})`, "shard {{shard}}"]] }),
     chart({ title: "Buffers in use", unit: "none", help: "When the control core last spoke to a shard.",
       of: [[`weave_shard_buffers_used{${I}}`, "{{kind}}, shard {{shard}}"]] }),
+    chart({ title: "Entries of the rings in use", unit: "none", help: "When the control core last spoke to a shard.",
+      of: [[`weave_shard_ring_entries{${I}}`, "{{queue}}, shard {{shard}}"]] }),
     chart({ title: "Waits and exhausted buffers", unit: "cps", help: "Times that reading stopped because sends or buffers were full.",
       of: [[`sum(rate(weave_shard_back_pressure_total{${I}}${RATE}))`, "back pressure"],
         [`sum(rate(weave_shard_buffers_exhausted_total{${I}}${RATE}))`, "buffers exhausted"]] }),

@@ -244,6 +244,10 @@ pub struct Fill {
     pub send_slots: Gauge,
     /// Frames that wait for send slots.
     pub parked: Gauge,
+    /// Operations that are not submitted to the kernel yet.
+    pub submissions: Gauge,
+    /// Finished operations that were not looked at yet.
+    pub completions: Gauge,
 }
 
 /// A number one thread sets and others read.

@@ -330,6 +330,11 @@ impl Ring {
         complete_first(self.ring.submit_and_wait(want))
     }
 
+    /// Operations that were pushed since the last submission.
+    pub fn unsubmitted(&mut self) -> usize {
+        self.ring.submission().len()
+    }
+
     /// Takes the completions that are there.
     pub fn completions(&mut self) -> impl Iterator<Item = Completion> + '_ {
         self.ring.completion().filter_map(|entry| {

@@ -46,11 +46,14 @@ impl Shard {
     }
 
     /// Notes how full the shard is.
-    pub(super) fn note_fill(&self) {
+    pub(super) fn note_fill(&mut self) {
+        let submissions = self.ring.unsubmitted();
         let fill = &self.counters.fill;
         fill.read_buffers.set(self.read.lent());
         fill.receive_buffers.set(self.receive.lent());
         fill.send_slots.set(self.sends.count_used());
         fill.parked.set(self.parked.len());
+        fill.submissions.set(submissions);
+        fill.completions.set(self.completions.len());
     }
 }

@@ -176,6 +176,8 @@ families! {
         "Time from taking a frame off the tap until its datagrams are queued for the kernel; one in 256 is timed.";
     Gauge SHARD_BUFFERS = "weave_shard_buffers_used" ["shard" "kind"]
         "Buffers in use when the control core last spoke to the shard: read and receive of 32 each, send slots, parked frames.";
+    Gauge SHARD_RING = "weave_shard_ring_entries" ["shard" "queue"]
+        "Entries of the shard's ring when the control core last spoke to the shard: operations not submitted (submission, of 1,024), finished ones not looked at (completion, of 8,192).";
 
     // The control core.
     Gauge QUEUE = "weave_control_queue_length" ["queue"]

@@ -210,6 +210,9 @@ fn forwarding(sample: &Sample, sheet: &mut Sheet) {
         for (kind, value) in more.fill {
             sheet.level(&f::SHARD_BUFFERS, &[&number, kind], value);
         }
+        for (queue, value) in more.ring {
+            sheet.level(&f::SHARD_RING, &[&number, queue], value);
+        }
         let sum = std::time::Duration::from_nanos(more.times_sum_ns).as_secs_f64();
         sheet.histogram(&f::FRAME_TIME, &[&number], &bounds, &more.times, sum);
     }

@@ -45,6 +45,7 @@ pub(in crate::control) struct ShardSample {
     pub(super) times: [u64; FRAME_TIME_BOUNDS_NS.len() + 1],
     pub(super) times_sum_ns: u64,
     pub(super) fill: [(&'static str, u64); 4],
+    pub(super) ring: [(&'static str, u64); 2],
     pub(super) lane: LaneSample,
 }
 
@@ -150,5 +151,9 @@ fn shard(counters: &weave_forward::Counters, lane: LaneSample) -> ShardSample {
         ("send", fill.send_slots.get()),
         ("parked", fill.parked.get()),
     ];
-    ShardSample { times, times_sum_ns, fill, lane }
+    let ring = [
+        ("submission", counters.fill.submissions.get()),
+        ("completion", counters.fill.completions.get()),
+    ];
+    ShardSample { times, times_sum_ns, fill, ring, lane }
 }

@@ -151,9 +151,7 @@ fn shard(counters: &weave_forward::Counters, lane: LaneSample) -> ShardSample {
         ("send", fill.send_slots.get()),
         ("parked", fill.parked.get()),
     ];
-    let ring = [
-        ("submission", counters.fill.submissions.get()),
-        ("completion", counters.fill.completions.get()),
-    ];
+    let ring =
+        [("submission", counters.fill.submissions.get()), ("completion", counters.fill.completions.get())];
     ShardSample { times, times_sum_ns, fill, ring, lane }
 }

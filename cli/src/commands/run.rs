@@ -2,11 +2,11 @@
 
 use std::ffi::{OsStr, OsString};
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use nix::sys::signal::Signal;
+use weave_host::PidFd;
 use weave_host::address::check_cidrs;
 use weave_host::attach::AttachOptions;
 use weave_host::engine::{ContainerId, Engine};
@@ -133,36 +133,31 @@ pub fn docker<'a>(arguments: impl Iterator<Item = &'a OsStr> + Clone, host: &str
     ))
 }
 
-/// What it printed, once it has ended by itself.
+/// What it printed, which is little, once it has ended by itself.
 fn wait_for(program: &str, child: Child, host: &str) -> Result<Output> {
-    let failed = |error: std::io::Error| Failure::new(format_args!("cannot wait for `{program}`"), error, "");
-    // It is ended by this, whoever has its number by then.
-    let process = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
-    let process = process.ok_or_else(|| failed(std::io::ErrorKind::InvalidData.into()))?;
-    let process = pidfd_open(process, PidfdFlags::empty()).map_err(|error| failed(error.into()))?;
-    let (done, output) = channel();
-    std::thread::spawn(move || done.send(child.wait_with_output()));
+    let what = format_args!("cannot wait for `{program}`");
+    let failed = |error: weave_host::Error| Failure::because(what, error);
+    let process = PidFd::open(child.id()).map_err(failed)?;
     let (begin, mut unanswered) = (Instant::now(), 0);
-    let why = loop {
-        match output.recv_timeout(LOOKED_EVERY) {
-            Ok(output) => return output.map_err(failed),
-            Err(RecvTimeoutError::Disconnected) => return Err(failed(std::io::ErrorKind::BrokenPipe.into())),
-            Err(RecvTimeoutError::Timeout) => {}
-        }
+    while let Some(process) = &process
+        && !process.wait_end(Instant::now() + LOOKED_EVERY).map_err(failed)?
+    {
         match Engine::new(host).and_then(|engine| engine.list()) {
             Ok(_) => unanswered = 0,
             Err(_) => unanswered += 1,
         }
-        if unanswered >= UNANSWERED_MAX {
-            break format!("the engine at {host} stopped answering while `{program}` waited for it");
-        }
-        if begin.elapsed() > WORKS_WITHIN {
-            break format!("`{program}` was not done within {} s", WORKS_WITHIN.as_secs());
-        }
-    };
-    // Whatever becomes of the signal: nothing more can be done about it.
-    let _ = pidfd_send_signal(&process, Signal::KILL);
-    Err(Failure::new("cannot have the engine do it", why, "look after the engine, and say it again"))
+        let why = if unanswered >= UNANSWERED_MAX {
+            format!("the engine at {host} stopped answering while `{program}` waited for it")
+        } else if begin.elapsed() > WORKS_WITHIN {
+            format!("`{program}` was not done within {} s", WORKS_WITHIN.as_secs())
+        } else {
+            continue;
+        };
+        process.signal(Signal::SIGKILL).map_err(failed)?;
+        let remedy = "look after the engine and at what it has started, and say it again";
+        return Err(Failure::new("cannot have the engine do it", why, remedy));
+    }
+    child.wait_with_output().map_err(|error| Failure::new(what, error, ""))
 }
 
 /// The id that the engine printed; what went wrong it has said itself.

@@ -4,6 +4,7 @@ mod watch;
 
 use clap::{Args, ValueEnum};
 use weave_api::keeper::{self, Keeper};
+use weave_api::names::SidecarStatus;
 use weave_api::{Client, Status, client::TIME_LIMIT};
 
 use super::dns;
@@ -62,16 +63,15 @@ pub fn run(arguments: &Arguments, environment: &Environment) -> Result<()> {
     let fetched = fetch(environment);
     if fetched.is_err() && matches!((arguments.part, arguments.output), (None, Format::Text)) {
         // The DNS goes on without a router, and says how old what it knows is.
-        let run_dir = environment.run_dir()?;
-        if weave_api::sidecar::status(&run_dir, weave_api::names::ANSWER_WITHIN).is_ok() {
-            output::print(dns_summary(environment)?.trim_start())?;
+        if let Some(Ok(status)) = sidecar(environment)? {
+            output::print(dns_summary(Some(Ok(status)), environment)?.trim_start())?;
         }
     }
     let status = fetched?;
     match (arguments.part, arguments.output) {
         (None, Format::Text) => {
             output::print(text::summary(&status))?;
-            output::print(dns_summary(environment)?)
+            output::print(dns_summary(sidecar(environment)?, environment)?)
         }
         (None, Format::Json) => output::print_json(&status),
         (Some(Part::Peers), Format::Text) => output::print(text::peers(&status.peers)),
@@ -100,13 +100,17 @@ fn names(format: Format, environment: &Environment) -> Result<()> {
     }
 }
 
+/// What the sidecar says of itself; `None`: there is to be none.
+fn sidecar(environment: &Environment) -> Result<Option<std::io::Result<SidecarStatus>>> {
+    match weave_api::sidecar::status(&environment.run_dir()?, weave_api::names::ANSWER_WITHIN) {
+        Ok(status) => Ok(Some(Ok(status))),
+        Err(error) => Ok(dns::settings(environment)?.enabled.then_some(Err(error))),
+    }
+}
+
 /// The sidecar and the names of this host.
-fn dns_summary(environment: &Environment) -> Result<String> {
+fn dns_summary(sidecar: Option<std::io::Result<SidecarStatus>>, environment: &Environment) -> Result<String> {
     let run_dir = environment.run_dir()?;
-    let sidecar = match weave_api::sidecar::status(&run_dir, weave_api::names::ANSWER_WITHIN) {
-        Ok(status) => Some(Ok(status)),
-        Err(error) => dns::settings(environment)?.enabled.then_some(Err(error)),
-    };
     // One of which nothing is known may run.
     let is_kept = !matches!(keeper::look(&run_dir), Ok(Keeper::Absent));
     Ok(text::dns(sidecar, is_kept, &dns::own_names(environment)?))

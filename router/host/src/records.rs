@@ -141,6 +141,17 @@ impl Records {
                 cidrs.iter().filter(|cidr| !held.contains(cidr)).map(IpNet::addr).collect();
             host.refuse_own(&new, None)?;
         }
+        let new = |mac, cidrs| Record {
+            container: container.into(),
+            namespace: id,
+            mac,
+            cidrs,
+            mtu: None,
+            forced: false,
+            pending: None,
+            boot: None,
+            names: ContainerNames::default(),
+        };
         let mut record = match (&before, &present) {
             (Some(record), Some(_)) => Record { namespace: id, ..record.clone() },
             (Some(record), None) if record.is_of_engine() => {
@@ -148,38 +159,12 @@ impl Records {
                 Record { namespace: id, mac, ..record.clone() }
             }
             // The interface is there: take up what of it nobody remembers.
-            (None, Some(present)) => Record {
-                container: container.into(),
-                namespace: id,
-                mac: present.mac,
-                cidrs: present
-                    .cidrs
-                    .iter()
-                    .filter(|cidr| !self.is_shared(container, id, cidr))
-                    .copied()
-                    .collect(),
-                mtu: None,
-                forced: false,
-                pending: None,
-                boot: None,
-                names: ContainerNames::default(),
-            },
-            // Left over from another namespace of this number.
-            (_, None) => {
-                let mac = options.mac.map_or_else(random_mac, Ok)?;
-                let names = ContainerNames::default();
-                Record {
-                    container: container.into(),
-                    namespace: id,
-                    mac,
-                    cidrs: Vec::new(),
-                    mtu: None,
-                    forced: false,
-                    pending: None,
-                    boot: None,
-                    names,
-                }
+            (None, Some(present)) => {
+                let own = present.cidrs.iter().filter(|cidr| !self.is_shared(container, id, cidr));
+                new(present.mac, own.copied().collect())
             }
+            // Left over from another namespace of this number.
+            (_, None) => new(options.mac.map_or_else(random_mac, Ok)?, Vec::new()),
         };
         record.forced |= options.probe.is_none();
         record.boot = record::boot();

@@ -10,20 +10,21 @@ mod http;
 mod lanes;
 mod link;
 mod metrics;
-mod names;
 mod ports;
 mod server;
 mod status;
 mod tap;
+mod updates;
 mod watchdog;
 
 use crate::rt;
 use crate::state::Saver;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
-use weave_api::names::{READERS_MAX, SIDECAR_ID};
+use weave_api::names::SIDECAR_ID;
 use weave_api::target::Target;
+use weave_api::updates::READERS_MAX;
 use weave_crypto::LocalPeer;
 use weave_forward::{ControlSockets, Group};
 use weave_wire::Nickname;
@@ -47,6 +48,7 @@ pub(crate) struct Setup {
     pub(crate) http: Option<std::net::TcpListener>,
     pub(crate) control_socket: PathBuf,
     pub(crate) names_socket: PathBuf,
+    pub(crate) addresses_socket: PathBuf,
     pub(crate) saver: Saver,
     pub(crate) degraded: Vec<(&'static str, String)>,
     pub(crate) signals: rt::Receiver<Signal>,
@@ -69,11 +71,14 @@ pub(crate) enum Signal {
 pub(crate) fn run(setup: Setup, ready: impl FnOnce() + 'static) -> Result<End, String> {
     rt::run(async move {
         let (events, told, inbox) = core::inbox();
-        let Setup { sockets, listener, http, control_socket, names_socket, signals, .. } = setup;
-        let server = rt::UnixListener::bind(&control_socket, weave_api::server::CLIENTS_MAX, None)
-            .map_err(|error| format!("cannot listen on {}: {error}", control_socket.display()))?;
-        let names = rt::UnixListener::bind(&names_socket, READERS_MAX, Some(SIDECAR_ID))
-            .map_err(|error| format!("cannot listen on {}: {error}", names_socket.display()))?;
+        let Setup { sockets, listener, http, signals, .. } = setup;
+        let bind = |path: &Path, waiting, other| {
+            rt::UnixListener::bind(path, waiting, other)
+                .map_err(|error| format!("cannot listen on {}: {error}", path.display()))
+        };
+        let server = bind(&setup.control_socket, weave_api::server::CLIENTS_MAX, None)?;
+        let names = bind(&setup.names_socket, READERS_MAX, Some(SIDECAR_ID))?;
+        let addresses = bind(&setup.addresses_socket, READERS_MAX, None)?;
         sockets
             .send
             .set_nonblocking(true)
@@ -107,7 +112,8 @@ pub(crate) fn run(setup: Setup, ready: impl FnOnce() + 'static) -> Result<End, S
         rt::spawn(core::receive(rt::UdpReceiver::new(sockets.receive), events.clone()));
         rt::spawn(core::reports(core.reports(), events.clone()));
         rt::spawn(core::signals(signals, events.clone()));
-        rt::spawn(names::serve(names, events.clone()));
+        rt::spawn(updates::serve(names, events.clone(), core::Event::ReadsNames));
+        rt::spawn(updates::serve(addresses, events.clone(), core::Event::ReadsAddresses));
         if let Some(listener) = http {
             rt::spawn(http::serve(rt::TcpListener::new(listener), Arc::clone(&config), events.clone()));
         }

@@ -146,7 +146,7 @@ struct Started {
     info: ReadyInfo,
     saver_thread: std::thread::JoinHandle<()>,
     /// Removed when it ends.
-    unix_sockets: [std::path::PathBuf; 2],
+    unix_sockets: [std::path::PathBuf; 3],
 }
 
 impl Started {
@@ -214,7 +214,8 @@ fn start(
     let info = ReadyInfo { name: state.name, nickname: config.nickname.clone(), warnings };
     let control_socket = weave_api::socket::path(&config.run_dir);
     let names_socket = weave_api::names::names_socket(&config.run_dir);
-    let unix_sockets = [control_socket.clone(), names_socket.clone()];
+    let addresses_socket = weave_api::updates::addresses_socket(&config.run_dir);
+    let unix_sockets = [control_socket.clone(), names_socket.clone(), addresses_socket.clone()];
     let setup = Setup {
         local,
         nickname: config.nickname.clone(),
@@ -229,6 +230,7 @@ fn start(
         http,
         control_socket,
         names_socket,
+        addresses_socket,
         saver,
         degraded: ground.degraded.clone(),
         signals: signals.receive(),

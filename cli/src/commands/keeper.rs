@@ -1,6 +1,8 @@
 //! `weave keeper`: keeps this host's side of the network as the state says. Started by the commands
 //! that need it; see [`weave_host::keeper`].
 
+mod elsewhere;
+
 use std::fs::OpenOptions;
 use std::path::Path;
 use std::process::{Child, Stdio};
@@ -14,7 +16,7 @@ use weave_api::Software;
 use weave_api::keeper::{GuardStatus, KeeperDegraded, KeeperRepairs, KeeperStatus};
 use weave_host::firewall::{Degraded, Guard};
 use weave_host::keeper::{
-    Devices, Findings, KeeperConfig, News, has_work, news, run as keep, serve_routers, watch,
+    Devices, Elsewhere, Findings, KeeperConfig, News, has_work, news, run as keep, serve_routers, watch,
 };
 use weave_host::keeper_socket::{KeeperClient, KeeperError, KeeperListener, Queues, Wanted};
 use weave_host::policy::HostPolicy;
@@ -63,6 +65,7 @@ pub fn run(environment: &Environment, for_router: bool) -> Result<()> {
         engine_host: environment.engine_host()?,
         policy: expose::policy(environment, environment.port()?, false)?,
         for_router,
+        elsewhere: Elsewhere::default(),
     };
     let _ = std::env::set_current_dir("/");
     weave_api::socket::prepare(&run_dir).map_err(|error| {
@@ -87,6 +90,7 @@ pub fn run(environment: &Environment, for_router: bool) -> Result<()> {
     let (claim, stop) = (Arc::new(claim), sender.clone());
     watch_claim(Arc::downgrade(&claim), move || stop.tell(News::Stop)).map_err(failed)?;
     watch(config.engine_host.clone(), &sender).map_err(refused)?;
+    elsewhere::follow(run_dir.clone(), config.elsewhere.clone(), sender.clone()).map_err(failed)?;
     let devices = Devices::default();
     serve_routers(listener, config.state_dir.clone(), devices.clone(), sender).map_err(refused)?;
     dns::guard::watch(run_dir.clone(), config.state_dir.clone()).map_err(failed)?;

@@ -145,6 +145,7 @@ fn remove_run(run_dir: &Path) -> io::Result<()> {
         weave_api::keeper::file(run_dir),
         weave_api::keeper::temporary(run_dir),
         names::names_socket(run_dir),
+        weave_api::updates::addresses_socket(run_dir),
         names::sidecar_socket(run_dir),
         own.with_extension("tmp"),
         own,

@@ -25,6 +25,7 @@ pub mod socket;
 pub mod software;
 pub mod status;
 pub mod target;
+pub mod updates;
 
 pub use client::{Client, ClientError};
 pub use problem::{Code, OneLine, Problem};

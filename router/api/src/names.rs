@@ -5,9 +5,7 @@
 //! entered by the sidecar: the socket of names, a file with the names of this host, and the
 //! sidecar's own socket.
 //!
-//! Over the socket of names the router sends a [`crate::Hello`], then frames of [`NamesUpdate`]:
-//! what all other hosts say, one [`NamesUpdate::Complete`], then changes as they happen. It reads
-//! nothing. Whoever reads too slowly is cut off, and begins anew.
+//! The socket of names is one of [`crate::updates`].
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -24,15 +22,12 @@ use serde::{Deserialize, Serialize};
 use weave_wire::{HostName, Nickname, PeerName};
 
 use crate::software::Software;
+use crate::updates::Update;
 
 /// User and group the sidecar runs as: `nobody`, who owns nothing.
 pub const SIDECAR_ID: u32 = 65534;
 /// Bridges of Podman's default network, as netavark and as CNI make them when a container starts.
 pub const PODMAN_BRIDGES: [&str; 2] = ["podman0", "cni-podman0"];
-/// Most readers of the socket of names.
-pub const READERS_MAX: usize = 4;
-/// Most addresses in one frame: keeps any far below [`crate::REPLY_MAX`].
-pub const FRAME_ENTRIES: usize = 2048;
 /// Time a sidecar has to answer a command.
 pub const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 /// Longest line that a command sends to the sidecar, bytes.
@@ -148,15 +143,9 @@ pub struct Says {
     pub container: ShortId,
 }
 
-/// A frame of the socket of names.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum NamesUpdate {
-    /// All that other hosts say of these names from now on; nothing: the name is gone.
-    Set(BTreeMap<HostName, Vec<Says>>),
-    /// All names were told once.
-    Complete,
-}
+/// A frame of the socket of names: all that other hosts say of these names from now on; nothing: the
+/// name is gone.
+pub type NamesUpdate = Update<HostName, Vec<Says>>;
 
 /// A name of this host.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]

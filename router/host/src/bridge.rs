@@ -41,6 +41,12 @@ pub fn mtu_of(bridge: Option<&Link>) -> Option<u32> {
     bridge.filter(|link| link.up).map(|link| link.mtu)
 }
 
+/// The MAC of the bridge; `None` without one. No netlink is needed for it.
+#[must_use]
+pub fn mac() -> Option<MacAddr> {
+    crate::sys::hardware_address(BRIDGE).ok().map(MacAddr)
+}
+
 fn create(netlink: &mut Netlink, mtu: u32) -> Result<(Link, bool)> {
     // Another one than it gets: the kernel takes note that somebody has set it when it changes only.
     let is_new = match netlink.create_bridge(BRIDGE, random_mac()?, mtu - 1) {

@@ -11,6 +11,7 @@
 mod answers;
 mod containers;
 mod namespaces;
+mod neighbourhood;
 mod news;
 mod routers;
 mod watch;
@@ -35,6 +36,7 @@ use crate::records::{self, Record, Records};
 use crate::tap::TAP;
 use containers::{Containers, Gate};
 use namespaces::Namespaces;
+pub use neighbourhood::Elsewhere;
 use news::{Inbox, Looks};
 pub use news::{News, NewsReceiver, NewsSender, news};
 pub use routers::{Devices, serve_routers};
@@ -58,6 +60,8 @@ pub struct KeeperConfig {
     pub policy: HostPolicy,
     /// It is started for a router that starts: until that one runs the host stays as it is.
     pub for_router: bool,
+    /// What the router tells of the addresses of other hosts' containers.
+    pub elsewhere: Elsewhere,
 }
 
 /// What was put right since the keeper started.
@@ -152,6 +156,9 @@ pub fn run(
     loop {
         if due.contains(&News::Links) {
             keeper.report("interfaces", |keeper| keeper.keep_interfaces());
+        }
+        if due.contains(&News::Links) || due.contains(&News::Addresses) {
+            keeper.report("neighbours", |keeper| keeper.keep_neighbours());
         }
         let mut now = keeper.found.clone();
         if due.contains(&News::Firewall) || keeper.bridges != other_bridges() {
@@ -340,6 +347,16 @@ impl Keeper {
         // The lock that `exposed` holds is that of the attachments.
         *repairs += keep_pairs(&mut host, &links, &records::read_all(&self.config.state_dir)?.0)?;
         Ok(())
+    }
+
+    /// Where the host is exposed: at which stations the addresses are that are attached anywhere.
+    fn keep_neighbours(&self) -> Result<()> {
+        let exposed = exposed::read_all(&self.config.state_dir)?;
+        let mut host = Netlink::open()?;
+        let Some(bridge) = host.link(BRIDGE)? else { return Ok(()) };
+        let (attached, _) = records::read_all(&self.config.state_dir)?;
+        let wanted = self.config.elsewhere.neighbours(&exposed, &attached, bridge.mac);
+        neighbourhood::keep(&mut host, bridge.index, &wanted)
     }
 
     /// An attachment whose host's end is gone was deleted, or its container has ended: which of them

@@ -90,6 +90,8 @@ pub enum Output {
     PeersChanged,
     /// Stations attached at other peers: appeared or moved (`Some`) or gone (`None`).
     StationsChanged(Vec<(MacAddr, Option<PeerName>)>),
+    /// Addresses that another station may have now, here or at another peer.
+    AddressesChanged(Vec<IpAddr>),
     /// Names whose set of addresses changed.
     NamesChanged(Vec<HostName>),
     /// Another peer's claim on a station attached here is higher: our entry was withdrawn.

@@ -21,10 +21,10 @@ use super::greeting::{Greeted, GreetingError, Outcome, Resumptions, entropy};
 use super::lanes::Lanes;
 use super::link::{Connection, Incoming, Link, Replaced, SEND_QUEUE_MESSAGES, ShardWork};
 use super::metrics::{Asked, RoundTrips};
-use super::names::{Names, Readers};
 use super::server::Answer;
 use super::status::Refusals;
 use super::tap::{self, Tap};
+use super::updates::{Addresses, Names, Readers};
 use super::{Signal, beside, status};
 use crate::config::Config;
 use crate::rt::{self, TcpStream};
@@ -35,6 +35,7 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use weave_api::names::Says;
 use weave_api::problem::{Code, Problem};
 use weave_api::request::{Reply, Request};
 use weave_api::target::Target;
@@ -52,7 +53,7 @@ use weave_mesh::{
 use weave_wire::link::heartbeat::{ControlMessage, Heartbeat};
 use weave_wire::link::message::{Describe, Message};
 use weave_wire::link::resume::LinkId as LinkName;
-use weave_wire::{Lane, MacAddr, Nickname, OuterHeader, PeerName, SessionIndex};
+use weave_wire::{HostName, Lane, MacAddr, Nickname, OuterHeader, PeerName, SessionIndex};
 
 /// Events handled before timers are looked at again.
 const EVENTS_AT_ONCE: usize = 256;
@@ -101,6 +102,8 @@ pub(super) enum Event {
     Beside(Box<beside::Seen>),
     /// A sidecar wants the names.
     ReadsNames(rt::Sender<Names>),
+    /// A keeper wants the addresses that are attached elsewhere.
+    ReadsAddresses(rt::Sender<Addresses>),
     /// A signal came.
     Signal(Signal),
     /// The password file was read again, for this client if one asked.
@@ -201,7 +204,8 @@ pub(super) struct Core {
     /// Where peers were, the latest first.
     pub(super) recent: Vec<Target>,
     /// Sidecars that are told of names.
-    names_readers: Readers,
+    names_readers: Readers<HostName, Vec<Says>>,
+    addresses_readers: Readers<IpAddr, Option<MacAddr>>,
     pings: Pings,
     mac_changes: Vec<MacChange>,
     /// When the shards may be told of them.
@@ -269,6 +273,7 @@ impl Core {
             asked: Asked::default(),
             recent: Vec::new(),
             names_readers: Readers::default(),
+            addresses_readers: Readers::default(),
             pings: Pings::default(),
             mac_changes: Vec::new(),
             macs_at: Duration::ZERO,
@@ -365,6 +370,7 @@ impl Core {
             Event::Look(look) => look(self),
             Event::Beside(seen) => self.beside.take(*seen, self.now()),
             Event::ReadsNames(reader) => self.on_reads_names(reader),
+            Event::ReadsAddresses(reader) => self.on_reads_addresses(reader),
             Event::Signal(Signal::Stop) => self.stop(),
             Event::Signal(Signal::Reload) => self.reload(None),
             Event::Reloaded(result, answer) => self.on_reloaded(result, answer),

@@ -1,10 +1,10 @@
 //! Containers that speak for others: never to a host, and with `--guard` not to containers either.
 
 use std::fs;
-use std::net::{Ipv4Addr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use weave_host::Netlink;
 use weave_perf::lab::Container;
@@ -12,6 +12,7 @@ use weave_tests::lies::{self, Lie, Station};
 use weave_tests::packets::{Capture, PacketSocket};
 use weave_tests::world::{INTERFACE, Spot};
 use weave_tests::{Options, World, wait_until};
+use weave_wire::MacAddr;
 
 const WITHIN: Duration = Duration::from_secs(15);
 /// Time for a datagram to the next container.
@@ -172,23 +173,92 @@ fn what_a_container_says_changes_nothing_on_hosts() {
         let probed = || world.tool(index, "ip -6 address show tentative");
         wait_until(WITHIN, || format!("host {index}: {}", probed()), || probed().is_empty());
     }
-    let check = |how: &str| {
+    let check = |how: &str, lies: &[Lie]| {
         let before = [0, 1].map(|index| host(&world, index));
-        let heard = heard(&world, &lies, &listeners);
+        let heard = heard(&world, lies, &listeners);
         assert_eq!(heard[0].len(), lies.len(), "the lies are not told");
         for index in [0, 1] {
             let changed = changes(&before[index], &host(&world, index));
             assert_eq!(changed, Vec::<String>::new(), "host {index}, {how}");
         }
     };
-    check("not exposed");
+    check("not exposed", &lies);
     let changed = changes(&believer, &container(&world, NEAR));
     assert!(
         changed.iter().any(|line| line.starts_with("+ default via fe80:")),
         "nobody believes: {changed:#?}"
     );
+    let exposed = expose(&world);
+    // Who has no neighbour believes nothing of it: these have all, containers and the other host.
+    let all = [LIAR, NEAR, FAR].map(|spot| station(&world, spot));
+    for index in [0, 1] {
+        for known in all.into_iter().chain([exposed[1 - index]]) {
+            await_neighbour(&world, index, known.v4.into(), Some(known.mac));
+            await_neighbour(&world, index, known.v6.into(), Some(known.mac));
+        }
+    }
+    let of = |victim: &Station| lies::of_stations(liar, *victim);
+    lies.extend(all[1..].iter().chain(&exposed).flat_map(of));
+    check("exposed", &lies);
+    for index in [0, 1] {
+        for known in &all {
+            assert!(reaches(&world, index, known.v4.into(), WITHIN), "host {index}, {known:?}");
+            assert!(reaches(&world, index, known.v6.into(), WITHIN), "host {index}, {known:?}");
+        }
+    }
+}
+
+/// Whether a host itself gets an answer from `address`.
+fn reaches(world: &World, index: usize, address: IpAddr, limit: Duration) -> bool {
+    world.on_host(index, || weave_perf::traffic::icmp::wait_reachable(address, limit)).unwrap()
+}
+
+/// Waits until a host reaches `address` at this station, whoever says otherwise; at any that answers
+/// for `None`.
+fn await_neighbour(world: &World, index: usize, address: IpAddr, mac: Option<MacAddr>) {
+    let all = || world.tool(index, "ip neigh show dev weave nud permanent");
+    let entry = mac.map(|mac| format!("{address} lladdr {mac} "));
+    let is_so = |all: String| match &entry {
+        Some(entry) => all.lines().any(|line| format!("{line} ").starts_with(entry)),
+        None => all.lines().all(|line| !line.starts_with(&format!("{address} "))),
+    };
+    wait_until(WITHIN, || format!("host {index}, {address} at {mac:?}: {}", all()), || is_so(all()));
+}
+
+#[test]
+fn an_exposed_host_follows_an_address_that_moves_and_forgets_it_when_it_is_hidden() {
+    const MOVES: &str = "10.32.1.77";
+    const WITHIN_A_SECOND: Duration = Duration::from_secs(1);
+    let world = world("");
     expose(&world);
-    check("exposed");
+    let cidr = format!("{MOVES}/24");
+    let spots = [FAR, NEAR, LIAR];
+    for (turn, spot) in spots.into_iter().enumerate() {
+        let spec = world.container_at(spot).spec();
+        if turn > 0 {
+            let before = spots[turn - 1];
+            world.weave(before.host, &["detach", &cidr, world.container_at(before).spec()]).ok();
+        }
+        world.weave(spot.host, &["attach", &cidr, spec]).ok();
+        let attached = Instant::now();
+        for index in [0, 1] {
+            let left = WITHIN_A_SECOND.saturating_sub(attached.elapsed());
+            assert!(reaches(&world, index, MOVES.parse().unwrap(), left), "host {index}, {spot:?}");
+        }
+        let mac = station(&world, spot).mac;
+        (0..2).for_each(|index| await_neighbour(&world, index, MOVES.parse().unwrap(), Some(mac)));
+    }
+    let (others, by_hand) = ("10.32.1.200", MacAddr([2, 0, 0, 0, 0, 9]));
+    world.tool(0, &format!("ip neigh add {others} lladdr {by_hand} dev weave nud permanent"));
+    world.weave(LIAR.host, &["detach", &cidr, world.container_at(LIAR).spec()]).ok();
+    (0..2).for_each(|index| await_neighbour(&world, index, MOVES.parse().unwrap(), None));
+    // One that stays attached, and one that the keeper has not set.
+    let near = station(&world, NEAR);
+    await_neighbour(&world, 0, near.v4.into(), Some(near.mac));
+    await_neighbour(&world, 0, others.parse().unwrap(), Some(by_hand));
+    world.weave(0, &["hide", "10.32.1.253/24"]).ok();
+    await_neighbour(&world, 0, near.v4.into(), None);
+    await_neighbour(&world, 0, near.v6.into(), Some(near.mac));
 }
 
 #[test]

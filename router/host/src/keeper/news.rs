@@ -21,6 +21,8 @@ pub enum News {
     Links,
     /// The firewall's tables changed.
     Firewall,
+    /// Addresses are attached elsewhere than before.
+    Addresses,
     /// A router runs that was given its queues.
     Router,
     /// One did not start.

@@ -2,6 +2,7 @@
 
 mod address;
 mod link;
+mod neighbour;
 mod route;
 mod socket;
 mod watch;
@@ -29,6 +30,7 @@ use socket::DirectSocket;
 
 pub use address::InterfaceAddress;
 pub use link::{INTERFACE_NAME_MAX, LEARNED_MAX, Link, VethEnd};
+pub use neighbour::Neighbours;
 pub(crate) use route::InterfaceRoute;
 pub use watch::{LinkWatch, await_running};
 

@@ -8,7 +8,7 @@ use crate::common::engine::{FakeContainer, FakeEngine, Sandbox};
 use crate::common::{cidrs, in_host};
 use weave_host::attach::{AttachOptions, detach_all};
 use weave_host::bridge::BRIDGE;
-use weave_host::keeper::{Devices, KeeperConfig, News, NewsSender, news, run};
+use weave_host::keeper::{Devices, Elsewhere, KeeperConfig, News, NewsSender, news, run};
 use weave_host::policy::HostPolicy;
 use weave_host::records::{Records, read_all};
 use weave_host::{Namespace, Netlink};
@@ -19,8 +19,13 @@ const SOON: Duration = Duration::from_secs(2);
 /// A keeper that runs in the network namespace of the calling thread while `test` does.
 fn with_keeper<T>(state: &Path, engine: &FakeEngine, test: impl FnOnce(&NewsSender) -> T) -> T {
     let policy = HostPolicy { port: 6783, engine_bridge: "docker0".into(), guard: false };
-    let config =
-        KeeperConfig { state_dir: state.into(), engine_host: engine.host(), policy, for_router: false };
+    let config = KeeperConfig {
+        state_dir: state.into(),
+        engine_host: engine.host(),
+        policy,
+        for_router: false,
+        elsewhere: Elsewhere::default(),
+    };
     let (sender, news) = news();
     std::thread::scope(|scope| {
         let keeper = scope.spawn(move || run(config, Devices::default(), news, || {}, |_| {}).unwrap());

@@ -2,6 +2,7 @@
 
 use super::Mesh;
 use crate::output::{Output, Signer};
+use std::net::IpAddr;
 use std::time::Duration;
 use weave_wire::link::gossip::{NamesPart, PartId, PartKey, StationsPart};
 use weave_wire::{HostName, MacAddr, PeerName};
@@ -78,8 +79,12 @@ impl<S: Signer> Mesh<S> {
             self.outputs.push_back(Output::NamesChanged(names));
         }
         let mut claims_changed = false;
-        for address in self.addresses.take_changed() {
-            claims_changed |= self.judge_address(address);
+        let addresses: Vec<IpAddr> = self.addresses.take_changed().into_iter().collect();
+        for address in &addresses {
+            claims_changed |= self.judge_address(*address);
+        }
+        if !addresses.is_empty() {
+            self.outputs.push_back(Output::AddressesChanged(addresses));
         }
         let mut changes = Vec::new();
         for mac in self.stations.take_changed() {
@@ -112,7 +117,7 @@ impl<S: Signer> Mesh<S> {
     }
 
     /// The best claim of another peer on an address.
-    pub(super) fn best_other_claim_on(&self, address: &std::net::IpAddr) -> Option<(u32, PeerName)> {
+    pub(super) fn best_other_claim_on(&self, address: &IpAddr) -> Option<(u32, PeerName)> {
         let claims = self.addresses.get(address).iter();
         best_of_others(self.config.name, claims.map(|(key, (claim, ..))| (*claim, key.owner)))
     }
@@ -128,7 +133,7 @@ impl<S: Signer> Mesh<S> {
     /// The peer at which an address is attached, if none of our stations has it, be it that
     /// another has the better claim. Of peers that can be reached only.
     #[must_use]
-    pub fn attached_elsewhere(&self, address: &std::net::IpAddr) -> Option<PeerName> {
+    pub fn attached_elsewhere(&self, address: &IpAddr) -> Option<PeerName> {
         let is_ours = self.claims.values().any(|claimed| claimed.addresses.contains_key(address));
         let owner = self.address_owner(address).map(|(owner, _)| owner);
         owner.filter(|owner| !is_ours && *owner != self.config.name)
@@ -136,13 +141,30 @@ impl<S: Signer> Mesh<S> {
 
     /// Where an address is attached, and at which station.
     #[must_use]
-    pub fn address_owner(&self, address: &std::net::IpAddr) -> Option<(PeerName, MacAddr)> {
-        let claims = self.addresses.get(address).iter();
-        claims
-            .map(|(key, (claim, mac, _))| (*claim, key.owner, *mac))
-            .max()
-            .map(|(_, owner, mac)| (owner, mac))
+    pub fn address_owner(&self, address: &IpAddr) -> Option<(PeerName, MacAddr)> {
+        owner_of(self.addresses.get(address))
     }
+
+    /// The station of another peer at which an address is attached.
+    #[must_use]
+    pub fn station_elsewhere(&self, address: &IpAddr) -> Option<MacAddr> {
+        let (owner, mac) = self.address_owner(address)?;
+        (owner != self.config.name).then_some(mac)
+    }
+
+    /// All addresses that are attached at other peers, each with its station.
+    pub fn addresses_elsewhere(&self) -> impl Iterator<Item = (IpAddr, MacAddr)> {
+        self.addresses.iter().filter_map(|(address, claims)| {
+            let (owner, mac) = owner_of(claims)?;
+            (owner != self.config.name).then_some((*address, mac))
+        })
+    }
+}
+
+/// Whose claim on an address is the best, and which station has it.
+fn owner_of(claims: &[(PartKey, (u32, MacAddr, u8))]) -> Option<(PeerName, MacAddr)> {
+    let claims = claims.iter().map(|(key, (claim, mac, _))| (*claim, key.owner, *mac));
+    claims.max().map(|(_, owner, mac)| (owner, mac))
 }
 
 fn best_of_others(ours: PeerName, claims: impl Iterator<Item = (u32, PeerName)>) -> Option<(u32, PeerName)> {

@@ -1,11 +1,10 @@
 //! What the mesh decides, carried out.
 
 use super::*;
-use weave_api::names::{Says, ShortId};
+use weave_api::names::ShortId;
 use weave_crypto::verify_part;
 use weave_host::names::{Held, Holder};
 use weave_mesh::{LinkNumber, Output, OwnStation, Signer};
-use weave_wire::HostName;
 use weave_wire::link::gossip::{Gossip, NameEntry};
 
 /// How long it is said that another host ran on a copy of this host's state.
@@ -44,6 +43,7 @@ impl Core {
                 Output::RoutesChanged => self.routes_changed = true,
                 Output::PeersChanged => self.peers_changed = true,
                 Output::StationsChanged(changes) => self.on_attached_elsewhere(changes),
+                Output::AddressesChanged(addresses) => self.on_addresses_changed(&addresses),
                 Output::NamesChanged(names) => self.on_names_changed(names),
                 Output::Withdrawn(mac) => {
                     tracing::warn!(%mac, "another host claims a station attached here: it is there now");
@@ -186,6 +186,20 @@ impl Core {
         self.names_readers.tell(&change);
     }
 
+    /// A keeper is told all addresses that are attached elsewhere, then what changes.
+    pub(super) fn on_reads_addresses(&mut self, reader: rt::Sender<Addresses>) {
+        let all = self.mesh.addresses_elsewhere().map(|(address, mac)| (address, Some(mac)));
+        self.addresses_readers.add(reader, all.collect());
+    }
+
+    fn on_addresses_changed(&mut self, addresses: &[IpAddr]) {
+        if self.addresses_readers.is_empty() {
+            return;
+        }
+        let change = addresses.iter().map(|address| (*address, self.mesh.station_elsewhere(address)));
+        self.addresses_readers.tell(&change.collect());
+    }
+
     /// The names of this host are these from now on.
     pub(super) fn tell_names(&mut self, own: Vec<Held>) {
         let entries = own.into_iter().map(|held| NameEntry {
@@ -286,6 +300,20 @@ impl Core {
         let followed = followed.filter_map(|link| Some((link.id, self.newest_to(link.peer.name)?.id)));
         Routes { peers, broadcast, sealed_only: self.config.require_encryption, followed: followed.collect() }
     }
+}
+
+/// The host itself where it is exposed: its bridge is a station like those of its containers.
+pub(super) fn host_station(state_dir: &std::path::Path) -> Option<OwnStation> {
+    let exposed = match weave_host::exposed::read_all(state_dir) {
+        Ok(exposed) if exposed.is_empty() => return None,
+        Ok(exposed) => exposed,
+        Err(error) => {
+            tracing::warn!("reading the exposed addresses: {error}");
+            return None;
+        }
+    };
+    let addresses = exposed.iter().map(|one| (one.cidr.addr(), one.cidr.prefix_len())).collect();
+    Some(OwnStation { mac: weave_host::bridge::mac()?, addresses })
 }
 
 /// A record of an attachment as the mesh tells it.

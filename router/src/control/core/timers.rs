@@ -196,8 +196,10 @@ impl Core {
             }
         };
         let now = self.now();
-        let macs: Vec<_> = records.iter().map(|record| record.mac).collect();
-        self.mesh.set_stations(records.iter().map(super::gossip::own_station).collect(), now);
+        let host = super::gossip::host_station(&self.config.state_dir);
+        let stations: Vec<_> = records.iter().map(super::gossip::own_station).chain(host).collect();
+        let macs: Vec<_> = stations.iter().map(|station| station.mac).collect();
+        self.mesh.set_stations(stations, now);
         if self.stations.attached().eq(sorted(&macs)) {
             return;
         }

@@ -28,6 +28,7 @@ impl Host {
                 Output::NamesChanged(names) => self.names_changed.extend(names),
                 Output::Cloned { must_rename, .. } => self.on_cloned(must_rename),
                 Output::StationsChanged(_)
+                | Output::AddressesChanged(_)
                 | Output::Withdrawn(_)
                 | Output::AddressWithdrawn(_)
                 | Output::Refused(_) => {}

@@ -1,16 +1,20 @@
-//! The socket of names: what the DNS sidecar reads.
+//! Sockets over which this router tells other daemons of this host what other hosts say: names to the
+//! DNS sidecar, addresses to the keeper.
 
 use super::core::Event;
 use crate::rt::{self, UnixListener, UnixStream};
+use serde::Serialize;
 use std::collections::BTreeMap;
 use std::io;
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::Duration;
 use weave_api::REPLY_MAX;
 use weave_api::frame::encode;
-use weave_api::names::{FRAME_ENTRIES, NamesUpdate, READERS_MAX, Says};
+use weave_api::names::Says;
 use weave_api::server::{REQUEST_TIME_LIMIT, hello_frame};
-use weave_wire::HostName;
+use weave_api::updates::{FRAME_ENTRIES, READERS_MAX, Update};
+use weave_wire::{HostName, MacAddr};
 
 /// Changes that wait for a reader, at most; one that is further behind begins anew.
 const CHANGES: usize = 256;
@@ -21,15 +25,41 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// What others say of names; nothing: the name is gone.
 pub(super) type Names = BTreeMap<HostName, Vec<Says>>;
+/// At which station an address is attached elsewhere; `None`: at none any more.
+pub(super) type Addresses = BTreeMap<IpAddr, Option<MacAddr>>;
 
-/// The sidecars that listen, as the core sees them.
-#[derive(Debug, Default)]
-pub(super) struct Readers(Vec<rt::Sender<Names>>);
+/// What is told of a key.
+pub(super) trait Told: Clone + Serialize {
+    /// Entries it counts as in a frame, less than [`FRAME_ENTRIES`].
+    fn entries(&self) -> usize;
+}
 
-impl Readers {
+impl Told for Vec<Says> {
+    fn entries(&self) -> usize {
+        self.len().max(1)
+    }
+}
+
+impl Told for Option<MacAddr> {
+    fn entries(&self) -> usize {
+        1
+    }
+}
+
+/// The readers of one socket, as the core sees them.
+#[derive(Debug)]
+pub(super) struct Readers<K, V>(Vec<rt::Sender<BTreeMap<K, V>>>);
+
+impl<K, V> Default for Readers<K, V> {
+    fn default() -> Self {
+        Self(Vec::new())
+    }
+}
+
+impl<K: Clone, V: Clone> Readers<K, V> {
     /// Takes one in, with all there is to tell. Where there are too many the first is cut off: one
     /// that is gone is not seen to be before it is told something.
-    pub(super) fn add(&mut self, reader: rt::Sender<Names>, all: Names) {
+    pub(super) fn add(&mut self, reader: rt::Sender<BTreeMap<K, V>>, all: BTreeMap<K, V>) {
         self.0.retain(|reader| !reader.is_closed());
         if reader.try_send(all).is_ok() {
             self.0.push(reader);
@@ -43,71 +73,83 @@ impl Readers {
     }
 
     /// Tells all of a change; who has no room for it is cut off.
-    pub(super) fn tell(&mut self, change: &Names) {
+    pub(super) fn tell(&mut self, change: &BTreeMap<K, V>) {
         self.0.retain(|reader| reader.try_send(change.clone()).is_ok());
     }
 }
 
-/// Readers that are served or have yet to be found gone, at most: one of each may hold all names.
+/// Readers of a socket that are served or have yet to be found gone, at most: each may hold all there
+/// is.
 const SERVED_MAX: usize = 2 * READERS_MAX;
 
-/// Serves readers until the runtime ends.
-pub(super) async fn serve(listener: UnixListener, events: rt::Sender<Event>) {
+/// Serves readers until the runtime ends; `reads` is the event that one of them came.
+pub(super) async fn serve<K, V>(
+    listener: UnixListener,
+    events: rt::Sender<Event>,
+    reads: fn(rt::Sender<BTreeMap<K, V>>) -> Event,
+) where
+    K: Ord + Serialize + 'static,
+    V: Told + 'static,
+{
     let served = Rc::new(());
     loop {
         match listener.accept().await {
             Ok(_) if Rc::strong_count(&served) > SERVED_MAX => {
-                tracing::debug!("a reader of names is refused: {SERVED_MAX} are served");
+                tracing::debug!("a reader of updates is refused: {SERVED_MAX} are served");
             }
             Ok(stream) => {
                 let (events, served) = (events.clone(), Rc::clone(&served));
                 rt::spawn(async move {
-                    if let Err(error) = tell(stream, events).await {
-                        tracing::debug!("a reader of names: {error}");
+                    if let Err(error) = tell(stream, events, reads).await {
+                        tracing::debug!("a reader of updates: {error}");
                     }
                     drop(served);
                 });
             }
             Err(error) => {
-                tracing::debug!("accepting a reader of names: {error}");
+                tracing::debug!("accepting a reader of updates: {error}");
                 rt::sleep(ACCEPT_PAUSE).await;
             }
         }
     }
 }
 
-async fn tell(mut stream: UnixStream, events: rt::Sender<Event>) -> io::Result<()> {
+async fn tell<K: Ord + Serialize, V: Told>(
+    mut stream: UnixStream,
+    events: rt::Sender<Event>,
+    reads: fn(rt::Sender<BTreeMap<K, V>>) -> Event,
+) -> io::Result<()> {
     write(&mut stream, &hello_frame()).await?;
     let (sender, changes) = rt::bounded(CHANGES);
     let gone = |_| io::Error::other("the control core has ended");
-    events.send(Event::ReadsNames(sender)).await.map_err(gone)?;
+    events.send(reads(sender)).await.map_err(gone)?;
     let mut complete = false;
-    while let Ok(names) = changes.recv().await {
-        for frame in frames(names) {
+    while let Ok(change) = changes.recv().await {
+        for frame in frames(change) {
             write(&mut stream, &frame?).await?;
             rt::yield_now().await;
         }
         if !std::mem::replace(&mut complete, true) {
-            write(&mut stream, &frame(&NamesUpdate::Complete)?).await?;
+            write(&mut stream, &frame(&Update::<K, V>::Complete)?).await?;
         }
     }
     Ok(())
 }
 
 /// Cut so that none is too long, and made one by one: they may be many.
-fn frames(names: Names) -> impl Iterator<Item = io::Result<Vec<u8>>> {
-    let mut left = names.into_iter().peekable();
+fn frames<K: Ord + Serialize, V: Told>(change: BTreeMap<K, V>) -> impl Iterator<Item = io::Result<Vec<u8>>> {
+    let mut left = change.into_iter().peekable();
     std::iter::from_fn(move || {
-        let (mut set, mut count) = (Names::new(), 0);
-        while let Some((name, says)) = left.next_if(|(_, says)| count + says.len() < FRAME_ENTRIES) {
-            count += says.len().max(1);
-            set.insert(name, says);
+        let (mut set, mut count) = (BTreeMap::new(), 0);
+        while let Some((key, told)) = left.next_if(|(_, told)| count + told.entries() < FRAME_ENTRIES) {
+            count += told.entries();
+            set.insert(key, told);
         }
-        (!set.is_empty()).then(|| frame(&NamesUpdate::Set(set)))
+        (!set.is_empty()).then(|| frame(&Update::Set(set)))
     })
 }
 
-fn frame(update: &NamesUpdate) -> io::Result<Vec<u8>> {
+fn frame<K: Ord + Serialize, V: Serialize>(update: &Update<K, V>) -> io::Result<Vec<u8>> {
     encode(update, REPLY_MAX).map_err(io::Error::other)
 }
 
@@ -121,6 +163,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use weave_api::frame::Decoder;
+    use weave_api::names::NamesUpdate;
 
     fn says(number: u8) -> Says {
         let address = [10, 2, 1, number].into();

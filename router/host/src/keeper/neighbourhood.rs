@@ -1,0 +1,106 @@
+//! Neighbours of an exposed host: it reaches each attached address at the station that it is attached
+//! to, whatever other stations say of it by ARP or neighbour discovery.
+
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use ipnet::IpNet;
+use weave_wire::MacAddr;
+
+use crate::error::Result;
+use crate::exposed::Exposed;
+use crate::netlink::{Neighbours, Netlink};
+use crate::records::Record;
+
+/// Addresses that are attached on other hosts, as the router told them last.
+#[derive(Debug, Clone, Default)]
+pub struct Elsewhere(Arc<Mutex<Neighbours>>);
+
+impl Elsewhere {
+    fn lock(&self) -> MutexGuard<'_, Neighbours> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes in what changed; `None`: it is attached nowhere else any more.
+    pub fn change(&self, changes: impl IntoIterator<Item = (IpAddr, Option<MacAddr>)>) {
+        let mut all = self.lock();
+        for (address, mac) in changes {
+            match mac {
+                Some(mac) => all.insert(address, mac),
+                None => all.remove(&address),
+            };
+        }
+    }
+
+    /// What a router that has just begun knows takes the place of all that another one told.
+    pub fn replace(&self, all: Neighbours) {
+        *self.lock() = all;
+    }
+
+    /// The attached addresses in the networks that this host has an address of; on this host those
+    /// of `attached`, unless another host claims one, which the router has found to be right then.
+    /// And its own, at its `bridge`: else a solicitation in their name leaves a neighbour.
+    pub(super) fn neighbours(
+        &self,
+        exposed: &[Exposed],
+        attached: &[Record],
+        bridge: Option<MacAddr>,
+    ) -> Neighbours {
+        let networks: Vec<IpNet> = exposed.iter().map(|one| one.cidr.trunc()).collect();
+        let is_near = |address: &IpAddr| networks.iter().any(|net| net.contains(address));
+        let here =
+            attached.iter().flat_map(|record| record.cidrs.iter().map(|cidr| (cidr.addr(), record.mac)));
+        let own = exposed.iter().filter_map(|one| Some((one.cidr.addr(), bridge?)));
+        let elsewhere = self.lock();
+        let elsewhere = elsewhere.iter().map(|(address, mac)| (*address, *mac));
+        here.chain(elsewhere).chain(own).filter(|(address, _)| is_near(address)).collect()
+    }
+}
+
+/// Makes the kernel's neighbours of ours on this interface those that are `wanted`; one that the
+/// kernel refuses keeps none of the others out.
+pub(super) fn keep(host: &mut Netlink, index: u32, wanted: &Neighbours) -> Result<()> {
+    let there = host.neighbours(index)?;
+    let mut done: Vec<Result<()>> = Vec::new();
+    for address in there.keys().filter(|address| !wanted.contains_key(*address)) {
+        done.push(host.delete_neighbour(index, *address));
+    }
+    for (address, mac) in wanted.iter().filter(|(address, mac)| there.get(*address) != Some(*mac)) {
+        done.push(host.set_neighbour(index, *address, *mac));
+    }
+    done.into_iter().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn mac(number: u8) -> MacAddr {
+        MacAddr([2, 0, 0, 0, 0, number])
+    }
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    fn exposed(cidr: &str) -> Exposed {
+        Exposed { cidr: cidr.parse().unwrap(), masquerade: true, names: Vec::new() }
+    }
+
+    #[test]
+    fn only_networks_of_the_host_count_and_what_the_router_found_wins() {
+        let elsewhere = Elsewhere::default();
+        let told = [("10.2.1.7", 7), ("10.2.2.7", 7), ("fd00::7", 7), ("10.2.1.101", 9)];
+        elsewhere.replace(told.map(|(address, number)| (ip(address), mac(number))).into());
+        let all = [exposed("10.2.1.101/24"), exposed("fd00::101/64")];
+        let near = |all: &[Exposed]| elsewhere.neighbours(all, &[], Some(mac(1)));
+        let own = [(ip("10.2.1.101"), mac(1)), (ip("fd00::101"), mac(1))];
+        let with_own = |others: &[(IpAddr, MacAddr)]| others.iter().copied().chain(own).collect();
+        assert_eq!(near(&all), with_own(&[(ip("10.2.1.7"), mac(7)), (ip("fd00::7"), mac(7))]));
+        assert_eq!(near(&all[1..]), [own[1], (ip("fd00::7"), mac(7))].into());
+        assert_eq!(near(&[]), Neighbours::new());
+        elsewhere.change([(ip("10.2.1.7"), Some(mac(8))), (ip("fd00::7"), None)]);
+        assert_eq!(near(&all), with_own(&[(ip("10.2.1.7"), mac(8))]));
+    }
+}

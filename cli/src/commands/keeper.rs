@@ -3,6 +3,7 @@
 
 mod elsewhere;
 
+use std::cell::Cell;
 use std::fs::OpenOptions;
 use std::path::Path;
 use std::process::{Child, Stdio};
@@ -100,11 +101,19 @@ pub fn run(environment: &Environment, for_router: bool) -> Result<()> {
         dns::publish::write(&of_names, &state_dir);
         tell_router(&of_names);
     };
+    let beats = Cell::new(0);
+    let tell_found = |found: &Findings| {
+        tell(&run_dir, &KeeperStatus { beat: Some(beats.get()), ..standing(&own, found) });
+    };
     let found = |found: &Findings| {
-        tell(&run_dir, &standing(&own, found));
+        tell_found(found);
         tell_router(&run_dir);
     };
-    keep(config, devices, news, names_changed, found).map_err(refused)?;
+    let beat = |found: &Findings| {
+        beats.set(beats.get() + 1);
+        tell_found(found);
+    };
+    keep(config, devices, news, names_changed, found, beat).map_err(refused)?;
     // Else it is that of another.
     if claim.is_in_place() {
         let _ = std::fs::remove_file(weave_api::keeper::file(&run_dir));
@@ -141,7 +150,8 @@ fn standing(own: &KeeperStatus, found: &Findings) -> KeeperStatus {
         firewall: found.firewall.map(|firewall| firewall.to_string()),
         guard: found.guard_dropped.map(|dropped| GuardStatus { dropped }),
         repairs: KeeperRepairs { devices: found.repairs.devices, rules: found.repairs.rules },
-        degraded: found.degraded.iter().chain(&found.containers).map(state).collect(),
+        degraded: found.degraded.iter().chain(&found.containers).chain(&found.insides).map(state).collect(),
+        changed: found.changed,
         ..own.clone()
     }
 }

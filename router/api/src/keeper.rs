@@ -41,6 +41,12 @@ pub struct KeeperStatus {
     /// What it put right.
     #[serde(default)]
     pub repairs: KeeperRepairs,
+    /// Attachments that somebody changed inside their containers.
+    #[serde(default)]
+    pub changed: u64,
+    /// Rises every few seconds while it works; absent in one of an earlier version, or that just starts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub beat: Option<u64>,
 }
 
 /// What a keeper put right that others took or changed, since it started.
@@ -166,6 +172,8 @@ mod tests {
             guard: Some(GuardStatus { dropped: 3 }),
             repairs: KeeperRepairs { devices: 3, rules: 1 },
             degraded: vec![degraded],
+            changed: 2,
+            beat: Some(5),
         };
         write(run_dir, &status).unwrap();
         assert_eq!(look(run_dir).unwrap(), Keeper::Tells(status));

@@ -10,6 +10,7 @@
 
 mod answers;
 mod containers;
+mod insides;
 mod namespaces;
 mod neighbourhood;
 mod news;
@@ -35,6 +36,7 @@ use crate::policy::HostPolicy;
 use crate::records::{self, Record, Records};
 use crate::tap::TAP;
 use containers::{Containers, Gate};
+use insides::Insides;
 use namespaces::Namespaces;
 pub use neighbourhood::Elsewhere;
 use news::{Inbox, Looks};
@@ -44,6 +46,8 @@ pub use watch::watch;
 
 /// How often everything is looked at without any news.
 pub const EVERYTHING_EVERY: Duration = Duration::from_secs(30);
+/// How often it is said that the thread for the host works.
+const BEAT_EVERY: Duration = Duration::from_secs(2);
 /// How often rules are put in place that are changed again at once, until the next news.
 const APPLIED_MAX: usize = 5;
 /// How long a keeper that was started for a router waits for it.
@@ -86,6 +90,10 @@ pub struct Findings {
     pub containers: Vec<Degraded>,
     /// What was put right.
     pub repairs: Repairs,
+    /// Attachments that somebody changed inside their containers.
+    pub insides: Option<Degraded>,
+    /// How many these are.
+    pub changed: u64,
 }
 
 /// Whether there is something to keep without a router: containers that may run again or are
@@ -102,7 +110,8 @@ pub fn has_work(state_dir: &Path) -> bool {
 }
 
 /// Keeps until told to stop; `attachments_changed` is called after each change of an attachment
-/// or of a name, `found` whenever it is found that the host stands otherwise than before.
+/// or of a name, `found` whenever it is found that the host stands otherwise than before, `beat` every
+/// few seconds while it works, with how the host stands.
 /// What cannot be done now is logged and tried again.
 ///
 /// # Errors
@@ -113,6 +122,7 @@ pub fn run(
     news: NewsReceiver,
     attachments_changed: impl Fn() + Send + Sync + 'static,
     found: impl Fn(&Findings),
+    beat: impl Fn(&Findings),
 ) -> Result<()> {
     let NewsReceiver { host: news, containers: of_containers } = news;
     if config.for_router && !await_router(&config.state_dir, &news) {
@@ -144,6 +154,7 @@ pub fn run(
         devices,
         attached: HashSet::new(),
         namespaces: Namespaces::default(),
+        insides: Insides::default(),
         of_containers,
         rules: None,
         bridges: Vec::new(),
@@ -160,26 +171,36 @@ pub fn run(
         if due.contains(&News::Links) || due.contains(&News::Addresses) {
             keeper.report("neighbours", |keeper| keeper.keep_neighbours());
         }
+        keeper.report("containers", |keeper| keeper.insides.take_turn(&keeper.config.state_dir));
         let mut now = keeper.found.clone();
-        if due.contains(&News::Firewall) || keeper.bridges != other_bridges() {
+        if due.contains(&News::Firewall) || !due.is_empty() && keeper.bridges != other_bridges() {
             now = keeper.keep_firewall();
         }
         now.containers.clone_from(&lacking.lock().unwrap_or_else(PoisonError::into_inner));
         now.repairs = keeper.repairs;
         now.repairs.devices += keeper.devices.taps_restored();
+        (now.changed, now.insides) = keeper.insides.told();
         if keeper.found != now {
             found(&now);
             keeper.found = now;
         }
         // Names go with their containers.
-        telling.tell(false);
-        let came = news.take_together(looks.next());
-        if came.contains(&News::Stop) {
-            // What is being done is done; nothing more is begun.
-            gate.close();
-            return Ok(());
+        if !due.is_empty() {
+            telling.tell(false);
         }
-        due = looks.due(Instant::now(), &came);
+        loop {
+            beat(&keeper.found);
+            let came = news.take_together(looks.next().min(Instant::now() + BEAT_EVERY));
+            if came.contains(&News::Stop) {
+                // What is being done is done; nothing more is begun.
+                gate.close();
+                return Ok(());
+            }
+            due = looks.due(Instant::now(), &came);
+            if !due.is_empty() || keeper.insides.has_work() {
+                break;
+            }
+        }
     }
 }
 
@@ -237,6 +258,7 @@ struct Keeper {
     /// The hosts' ends of attachments the last time.
     attached: HashSet<String>,
     namespaces: Namespaces,
+    insides: Insides,
     of_containers: Arc<Inbox>,
     /// The rules as they were when they were put in place last, and what they lack.
     rules: Option<(String, Vec<Degraded>)>,
@@ -283,7 +305,7 @@ impl Keeper {
         for state in self.found.degraded.iter().filter(|state| !degraded.contains(state)) {
             tracing::info!("{} is over", state.name);
         }
-        Findings { firewall, guard_dropped, degraded, containers: Vec::new(), repairs: self.repairs }
+        Findings { firewall, guard_dropped, degraded, repairs: self.repairs, ..Findings::default() }
     }
 
     /// Bridge, its ports, the host's addresses on it, and the MTU of the host's ends of attachments.
@@ -303,6 +325,8 @@ impl Keeper {
         let ports: Vec<&Link> =
             links.iter().filter(|link| link.name == TAP || is_host_interface(&link.name)).collect();
         self.find_gone(&ports);
+        let pairs: Vec<&Link> = ports.iter().filter(|port| port.kind == "veth").copied().collect();
+        self.insides.note(&pairs);
         let bridge = links.iter().find(|link| link.name == BRIDGE);
         if bridge.is_none() && ports.is_empty() && exposed.all().is_empty() {
             return Ok(());

@@ -169,7 +169,9 @@ impl Records {
         record.forced |= options.probe.is_none();
         record.boot = record::boot();
         let bridge_mtu = mtu_of(host.link(BRIDGE)?.as_ref());
-        record.mtu = Some(choose_mtu(options, present.as_ref().map(|present| present.mtu), bridge_mtu));
+        // Somebody may have changed that of the container's end.
+        let old_mtu = present.as_ref().map(|present| record.mtu.unwrap_or(present.mtu));
+        record.mtu = Some(choose_mtu(options, old_mtu, bridge_mtu));
         for cidr in &cidrs {
             if !record.cidrs.contains(cidr) {
                 record.cidrs.push(*cidr);

@@ -120,8 +120,11 @@ impl StateDir {
                     return Err(Error::State {
                         step: STEP,
                         path: self.path.clone(),
-                        cause: "another weave command holds it".to_owned(),
-                        remedy: "wait for that command, or end it".to_owned(),
+                        cause: "another weave command or the keeper holds it".to_owned(),
+                        remedy:
+                            "wait for that command, or end it; `weave keeper --renew` ends a keeper that \
+                                 hangs"
+                                .to_owned(),
                     });
                 }
                 Err((_, error)) => return Err(state_error(STEP, &self.path, &error.into())),

@@ -7,7 +7,7 @@ use crate::rt;
 use std::io::{self, ErrorKind};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use weave_api::Software;
 use weave_api::keeper::{self, Keeper, KeeperStatus};
 use weave_api::sidecar;
@@ -19,8 +19,14 @@ const LOOK_EVERY: Duration = Duration::from_secs(5);
 const LOOKS_APART: Duration = Duration::from_millis(200);
 /// Time the DNS has to tell of itself.
 const DNS_WITHIN: Duration = Duration::from_millis(200);
+/// How long a keeper shows no sign of work before it is said that it hangs, and the looks at it since.
+const SILENT_AFTER: Duration = Duration::from_secs(10);
+const SILENT_LOOKS: u32 = 3;
 /// What starts a keeper, and puts keeper and DNS of another version right.
 const RENEW: &str = "`weave keeper --renew` starts it anew, and traffic does not stop for it";
+
+/// The state that says that it hangs.
+const HANGS: &str = "keeper_hangs";
 
 /// One look at both.
 #[derive(Debug)]
@@ -43,8 +49,20 @@ impl Look {
 pub(super) struct Seen {
     /// `None`: not yet to be told.
     keeper: Option<Keeper>,
+    /// Since when it shows no sign of work.
+    hangs: Option<Instant>,
     /// The program of the DNS that listens, if it ever answered.
     dns: Option<Software>,
+}
+
+/// The last sign of work of a keeper.
+#[derive(Debug, Clone, Copy)]
+struct Beat {
+    /// Its process, and what it said.
+    of: (u32, u64),
+    at: Instant,
+    /// Looks since then.
+    looks: u32,
 }
 
 /// What is believed of look after look: of a busy host, and of daemons that just start, not all.
@@ -53,11 +71,30 @@ struct Watched {
     seen: Seen,
     /// The keeper told nothing the last time.
     is_silent: bool,
+    beat: Option<Beat>,
 }
 
 impl Watched {
+    /// Since when the keeper shows no sign of work, if that is long ago. Takes the sign out of the look,
+    /// which else would differ from each before.
+    fn hangs(&mut self, look: &mut Look, now: Instant) -> Option<Instant> {
+        let Ok(Keeper::Tells(status)) = &mut look.keeper else {
+            self.beat = self.beat.filter(|_| look.keeper.is_err());
+            return self.seen.hangs.filter(|_| look.keeper.is_err());
+        };
+        let of = (status.pid, status.beat.take()?);
+        let beat = match self.beat.filter(|beat| beat.of == of) {
+            Some(beat) => Beat { looks: beat.looks + 1, ..beat },
+            None => Beat { of, at: now, looks: 0 },
+        };
+        self.beat = Some(beat);
+        let is_long = now.duration_since(beat.at) >= SILENT_AFTER && beat.looks >= SILENT_LOOKS;
+        is_long.then_some(beat.at)
+    }
+
     /// What could not be seen is as it was; a keeper that just starts has a time to tell of itself.
-    fn take(&mut self, look: Look) {
+    fn take(&mut self, mut look: Look, now: Instant) {
+        self.seen.hangs = self.hangs(&mut look, now);
         let was_silent = std::mem::replace(&mut self.is_silent, matches!(look.keeper, Ok(Keeper::Silent)));
         match look.keeper {
             Ok(Keeper::Silent) if !was_silent => {}
@@ -102,6 +139,15 @@ impl Seen {
                 states.extend(own);
             }
         }
+        if self.hangs.is_some() {
+            states.push((
+                HANGS.into(),
+                format!(
+                    "the keeper does not answer: it hangs, or was stopped. Containers that start again are not \
+                     attached, rules that are flushed stay away: {RENEW}"
+                ),
+            ));
+        }
         if let Some(difference) = self.dns.as_ref().and_then(|dns| dns.difference(ours)) {
             states.push(("dns_version".into(), other("the DNS", difference)));
         }
@@ -132,7 +178,8 @@ impl Beside {
         let states = seen.states(&self.ours).into_iter().map(|(name, reason)| {
             let since = begun(&name).unwrap_or_else(|| {
                 tracing::warn!("{name}: {reason}");
-                now
+                let hangs = seen.hangs.filter(|_| name == HANGS);
+                now.saturating_sub(hangs.map_or(Duration::ZERO, |since| since.elapsed()))
             });
             (name, reason, since)
         });
@@ -169,7 +216,8 @@ pub(super) async fn watch(config: Arc<Config>, asked: rt::Receiver<()>, events: 
     loop {
         let config = Arc::clone(&config);
         let before = watched.seen.clone();
-        watched.take(rt::blocking(move || Look::take(&config.run_dir)).await);
+        let look = rt::blocking(move || Look::take(&config.run_dir)).await;
+        watched.take(look, Instant::now());
         if watched.seen != before && events.send(Event::Beside(Box::new(watched.seen.clone()))).await.is_err()
         {
             return;
@@ -183,6 +231,7 @@ pub(super) async fn watch(config: Arc<Config>, asked: rt::Receiver<()>, events: 
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
     use weave_api::keeper::KeeperDegraded;
 
@@ -202,8 +251,11 @@ mod tests {
         let ours = beside.ours.clone();
         let older = Software { version: "0.0.1".into(), ..ours.clone() };
         let no_rules = KeeperDegraded { name: "no_firewall".into(), reason: "none".into() };
-        let both =
-            Seen { keeper: Some(Keeper::Tells(told(&older, vec![no_rules]))), dns: Some(older.clone()) };
+        let both = Seen {
+            keeper: Some(Keeper::Tells(told(&older, vec![no_rules]))),
+            dns: Some(older.clone()),
+            hangs: None,
+        };
         beside.take(both, Duration::from_secs(10));
         assert_eq!(names(&beside), ["keeper_version", "no_firewall", "dns_version"]);
         let states: Vec<Degraded> = beside.degraded(Duration::from_secs(15)).collect();
@@ -215,12 +267,13 @@ mod tests {
                 "{state:?}"
             );
         }
-        let renewed = Seen { keeper: Some(Keeper::Tells(told(&ours, Vec::new()))), dns: Some(older) };
+        let renewed =
+            Seen { keeper: Some(Keeper::Tells(told(&ours, Vec::new()))), dns: Some(older), hangs: None };
         beside.take(renewed, Duration::from_secs(20));
         assert_eq!(names(&beside), ["dns_version"]);
         assert_eq!(beside.degraded(Duration::from_secs(30)).next().map(|state| state.since_s), Some(20));
         for (keeper, name) in [(Keeper::Absent, "no_keeper"), (Keeper::Silent, "keeper_version")] {
-            beside.take(Seen { keeper: Some(keeper), dns: None }, Duration::from_secs(40));
+            beside.take(Seen { keeper: Some(keeper), dns: None, hangs: None }, Duration::from_secs(40));
             assert_eq!(names(&beside), [name]);
         }
     }
@@ -231,24 +284,63 @@ mod tests {
         let tells = || Keeper::Tells(KeeperStatus { pid: 1, software: ours.clone(), ..Default::default() });
         let dns = || Ok(ours.clone());
         let failed = || io::Error::from_raw_os_error(libc::EMFILE);
+        let now = Instant::now();
         let mut watched = Watched::default();
-        watched.take(Look { keeper: Err(failed()), dns: Err(failed()) });
-        watched.take(Look { keeper: Ok(Keeper::Silent), dns: Err(ErrorKind::NotFound.into()) });
+        watched.take(Look { keeper: Err(failed()), dns: Err(failed()) }, now);
+        watched.take(Look { keeper: Ok(Keeper::Silent), dns: Err(ErrorKind::NotFound.into()) }, now);
         assert_eq!(watched.seen, Seen::default());
-        watched.take(Look { keeper: Ok(tells()), dns: dns() });
-        let both = Seen { keeper: Some(tells()), dns: Some(ours.clone()) };
+        watched.take(Look { keeper: Ok(tells()), dns: dns() }, now);
+        let both = Seen { keeper: Some(tells()), dns: Some(ours.clone()), hangs: None };
         assert_eq!(watched.seen, both);
         for (keeper, silence) in
             [(Ok(Keeper::Silent), ErrorKind::WouldBlock), (Err(failed()), ErrorKind::TimedOut)]
         {
-            watched.take(Look { keeper, dns: Err(silence.into()) });
+            watched.take(Look { keeper, dns: Err(silence.into()) }, now);
             assert_eq!(watched.seen, both);
         }
         for _ in 0..2 {
-            watched.take(Look { keeper: Ok(Keeper::Silent), dns: Err(ErrorKind::ConnectionRefused.into()) });
+            watched.take(
+                Look { keeper: Ok(Keeper::Silent), dns: Err(ErrorKind::ConnectionRefused.into()) },
+                now,
+            );
         }
-        assert_eq!(watched.seen, Seen { keeper: Some(Keeper::Silent), dns: None });
-        watched.take(Look { keeper: Ok(Keeper::Absent), dns: dns() });
-        assert_eq!(watched.seen, Seen { keeper: Some(Keeper::Absent), dns: Some(ours) });
+        assert_eq!(watched.seen, Seen { keeper: Some(Keeper::Silent), dns: None, hangs: None });
+        watched.take(Look { keeper: Ok(Keeper::Absent), dns: dns() }, now);
+        assert_eq!(watched.seen, Seen { keeper: Some(Keeper::Absent), dns: Some(ours), hangs: None });
+    }
+
+    #[test]
+    fn a_keeper_that_shows_no_sign_of_work_hangs_until_it_shows_one() {
+        let begin = Instant::now();
+        let mut watched = Watched::default();
+        let mut look = |second, pid, beat: Option<u64>| {
+            let status = KeeperStatus { pid, beat, ..Default::default() };
+            let look = Look { keeper: Ok(Keeper::Tells(status)), dns: Err(ErrorKind::NotFound.into()) };
+            let now = begin + Duration::from_secs(second);
+            watched.take(look, now);
+            watched.seen.clone()
+        };
+        let first = look(0, 1, Some(1));
+        // Many looks in a short time say nothing, nor does a long time with few of them.
+        for second in [1, 2, 3, 4, 5, 9] {
+            assert_eq!(look(second, 1, Some(1)), first);
+        }
+        let hangs = look(10, 1, Some(1));
+        assert_eq!(hangs.hangs, Some(begin));
+        let reason = &hangs.states(&Software::ours()).pop().unwrap().1;
+        assert!(reason.contains("keeper --renew"), "{reason}");
+        assert_eq!(look(15, 1, Some(1)), hangs);
+        assert_eq!(look(16, 1, Some(2)), first);
+        assert_eq!(look(1000, 1, Some(2)), first, "this host slept");
+        assert_eq!(look(1001, 1, Some(3)), first);
+        for second in [1006, 1011, 1016] {
+            look(second, 1, Some(3));
+        }
+        assert_eq!(look(1021, 1, Some(3)).hangs, Some(begin + Duration::from_secs(1001)));
+        assert_eq!(look(1022, 2, Some(3)).hangs, None, "another one");
+        // One of an earlier version gives no sign.
+        for second in [1030, 1040, 1050, 1060] {
+            assert_eq!(look(second, 3, None).hangs, None);
+        }
     }
 }

@@ -12,6 +12,7 @@ use weave_api::status::Degraded;
 use weave_host::Netlink;
 use weave_host::attach::host_interface;
 use weave_host::names::DnsSettings;
+use weave_host::store::StateDir;
 use weave_tests::world::{INTERFACE, Ran, Spot, addresses, v4, weave};
 use weave_tests::{Options, World, wait_until};
 
@@ -499,4 +500,97 @@ fn what_our_own_commands_change_is_nobodys_meddling() {
     wait_until(RIGHT_WITHIN, || format!("{:?}", repairs(&world)), || repairs(&world).devices > 0);
     assert_eq!(repairs(&world), KeeperRepairs { devices: 1, rules: 0 });
     assert_eq!(mtu(), [1300, 1300]);
+}
+
+/// A keeper that is stopped has its place in the run directory, and what it told last stands there.
+#[test]
+fn a_keeper_that_hangs_is_named_until_it_works_again_and_commands_go_on() {
+    let world = World::new(Options::clear().bare(1).containers(1).not_attached());
+    world.weave(0, &["launch", "--no-dns"]).ok();
+    let beat = || match weave_api::keeper::look(&world.host(0).run_dir()).unwrap() {
+        Keeper::Tells(status) => status.beat,
+        Keeper::Absent | Keeper::Silent => None,
+    };
+    wait_until(SEEN_WITHIN, || "it gives no sign".into(), || beat().is_some());
+    let pid = Pid::from_raw(keeper(&world).pid.cast_signed());
+    let hangs = || state(&world, "keeper_hangs");
+    // It does not hold the lock on the state then.
+    let lock = StateDir::existing(world.host(0).state_dir()).lock().unwrap();
+    kill(pid, Signal::SIGSTOP).unwrap();
+    drop(lock);
+    wait_until(SEEN_WITHIN, || format!("{:?}", world.status(0).degraded), || hangs().is_some());
+    let told = hangs().unwrap();
+    assert!(told.since_s >= 10 && told.reason.contains("weave keeper --renew"), "{told:?}");
+    let begin = std::time::Instant::now();
+    let status = world.weave(0, &["status"]).ok().stdout;
+    assert!(status.contains("Degraded: keeper_hangs for "), "{status}");
+    assert!(begin.elapsed() < RIGHT_WITHIN, "{:?}", begin.elapsed());
+    let check = world.weave(0, &["check"]).stdout;
+    assert!(check.contains("FAILED   keeper           it does not answer since"), "{check}");
+    let metrics = world.get(0, "/metrics").body;
+    assert!(metrics.contains(r#"weave_degraded{name="keeper_hangs"} 1"#), "{metrics}");
+    // Commands do their work themselves.
+    let spec = world.container_at(Spot { host: 0, number: 0 }).spec();
+    world.weave(0, &["attach", "10.32.8.1/24", spec]).ok();
+    assert!(begin.elapsed() < SEEN_WITHIN);
+    kill(pid, Signal::SIGCONT).unwrap();
+    wait_until(SEEN_WITHIN, || format!("{:?}", hangs()), || hangs().is_none());
+    // One that goes on hanging is put aside.
+    kill(pid, Signal::SIGSTOP).unwrap();
+    world.weave(0, &["keeper", "--renew"]).ok();
+    wait_until(SEEN_WITHIN, || format!("{pid}"), || keeper(&world).pid != pid.as_raw().cast_unsigned());
+    assert_eq!(hangs(), None);
+}
+
+/// What is inside a container is its own: it is told, with what puts it right.
+#[test]
+fn what_is_changed_inside_a_container_is_told_until_it_is_attached_again() {
+    const TOLD_WITHIN: Duration = Duration::from_secs(40);
+    let world = World::new(Options::clear().bare(1).containers(2).not_attached());
+    let at = |number| world.container_at(Spot { host: 0, number });
+    world.weave(0, &["launch", "--no-dns"]).ok();
+    for number in [0, 1] {
+        let cidrs = [format!("10.32.8.{}/24", number + 1), format!("fd00:8::{}/64", number + 1)];
+        world.weave(0, &["attach", &cidrs[0], &cidrs[1], at(number).spec()]).ok();
+    }
+    let before = world.weave(0, &["ps"]).ok().stdout;
+    let told = || state(&world, "attachment_changed").map(|state| state.reason);
+    let spec = at(0).spec();
+    let mac = before.lines().find(|line| line.starts_with(spec)).unwrap().split(' ').nth(1).unwrap();
+    let changes = [
+        (
+            "ip link set ethwe address 02:00:00:00:00:77".to_owned(),
+            format!("has the MAC 02:00:00:00:00:77 instead of {mac}"),
+        ),
+        ("ip link set ethwe mtu 1300".to_owned(), "has the MTU 1300 instead of 1376".to_owned()),
+        ("ip addr del 10.32.8.1/24 dev ethwe".to_owned(), "lacks 10.32.8.1/24".to_owned()),
+        ("ip addr del fd00:8::1/64 dev ethwe".to_owned(), "lacks 10.32.8.1/24, fd00:8::1/64".to_owned()),
+        ("ip link set ethwe down".to_owned(), "is down".to_owned()),
+    ];
+    assert_eq!(told(), None);
+    for (change, what) in &changes {
+        world.tool_in(at(0), change);
+        let says = || told().is_some_and(|told| told.contains(what));
+        wait_until(TOLD_WITHIN, || format!("{change}: {:?}", told()), says);
+    }
+    let said = told().unwrap();
+    assert!(!said.contains(at(1).spec()), "{said}");
+    let check = world.weave(0, &["check"]).stdout;
+    let metrics = world.get(0, "/metrics").body;
+    let log = fs::read_to_string(world.host(0).run_dir().join("keeper.log")).unwrap();
+    for (place, text, what) in [
+        ("check", &check, "attachment_changed"),
+        ("metrics", &metrics, "weave_attachments_changed 1"),
+        ("log", &log, "changed inside a container: ethwe of"),
+    ] {
+        assert!(text.contains(what), "{place}: {text}");
+    }
+    // What it says puts it right.
+    let command = said.split('`').nth(1).unwrap();
+    assert_eq!(command, format!("weave attach 10.32.8.1/24 fd00:8::1/64 {spec}"));
+    world.weave(0, &command.split(' ').skip(1).collect::<Vec<_>>()).ok();
+    wait_until(TOLD_WITHIN, || format!("{:?}", told()), || told().is_none());
+    assert_eq!(world.weave(0, &["ps"]).ok().stdout, before);
+    let end = Netlink::in_namespace(at(0).namespace()).unwrap().expect_link(INTERFACE).unwrap();
+    assert!(end.up && end.mtu == 1376 && end.mac.is_some_and(|end| end.to_string() == mac), "{end:?}");
 }

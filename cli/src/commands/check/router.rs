@@ -5,7 +5,7 @@ use std::path::Path;
 use weave_api::client::TIME_LIMIT;
 use weave_api::keeper::{self, Keeper};
 use weave_api::names::ANSWER_WITHIN;
-use weave_api::status::{Connection, ConnectionState};
+use weave_api::status::{Connection, ConnectionState, Degraded};
 use weave_api::{Client, ClientError, Status, sidecar};
 use weave_host::engine::Engine;
 
@@ -16,8 +16,9 @@ use crate::failure::Result;
 
 /// Links, and states of them, that are named one by one, at most.
 const NAMED: usize = 16;
-/// The state that says that no keeper runs.
+/// The states that say that no keeper runs, or that it hangs.
 const NO_KEEPER: &str = "no_keeper";
+const KEEPER_HANGS: &str = "keeper_hangs";
 /// What to do about a state whose cure is not in its reason.
 const DEGRADED: &str = "it works; docs/troubleshooting.md says what each such state means";
 
@@ -40,17 +41,23 @@ pub(super) fn look(environment: &Environment) -> Result<(Option<Status>, Vec<Fin
         }
     };
     let mut findings = vec![version(&status)];
-    for degraded in status.degraded.iter().filter(|degraded| degraded.name != NO_KEEPER) {
+    let is_of_keeper = |degraded: &Degraded| [NO_KEEPER, KEEPER_HANGS].contains(&degraded.name.as_str());
+    for degraded in status.degraded.iter().filter(|degraded| !is_of_keeper(degraded)) {
         findings.push(Finding::warning(&degraded.name, &degraded.reason, DEGRADED));
     }
-    findings.extend(keeper(&run_dir));
+    findings.extend(keeper(&run_dir, &status));
     findings.extend(links(&status));
     Ok((Some(status), findings))
 }
 
 /// What of the keeper no degraded state says.
-fn keeper(run_dir: &Path) -> Option<Finding> {
+fn keeper(run_dir: &Path, router: &Status) -> Option<Finding> {
+    let hangs = router.degraded.iter().find(|degraded| degraded.name == KEEPER_HANGS);
     match keeper::look(run_dir) {
+        Ok(Keeper::Tells(_)) if let Some(hangs) = hangs => {
+            let text = format!("it does not answer since {} s: it hangs, or was stopped", hangs.since_s);
+            Some(Finding::failed("keeper", text, "weave keeper --renew"))
+        }
         Ok(Keeper::Absent) => {
             let text =
                 "it does not run: containers that start again are not attached, flushed rules stay away";

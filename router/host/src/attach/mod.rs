@@ -40,8 +40,8 @@ pub const CONTAINER_INTERFACE: &str = "ethwe";
 /// How to attach.
 #[derive(Debug, Clone, Default)]
 pub struct AttachOptions {
-    /// MAC of the container's end, if it is made now: that of an earlier
-    /// attachment. Random if none.
+    /// MAC of the container's end: that of an earlier attachment. If none: an attachment keeps its own,
+    /// a new one has a random one.
     pub mac: Option<MacAddr>,
     /// MTU of both ends, bytes. If none: an attachment keeps its own, a new
     /// one takes that of the bridge, a new bridge [`DEFAULT_MTU`].
@@ -155,7 +155,7 @@ impl Plan<'_> {
         };
         let pair = match (pair, before) {
             (Some(pair), Some(before)) => {
-                let repaired = pair.clone().repair(host, inside, self.bridge, self.mtu);
+                let repaired = pair.clone().repair(host, inside, self.bridge, self.options.mac, self.mtu);
                 repaired.map_err(|error| {
                     error.after_undo(take_back(self.namespace, host, inside, &pair, &[], before))
                 })?

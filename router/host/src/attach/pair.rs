@@ -63,9 +63,13 @@ impl Pair {
         host: &mut Netlink,
         inside: &mut Netlink,
         bridge: &Link,
+        mac: Option<MacAddr>,
         mtu: u32,
     ) -> Result<Self> {
         protect::protect(&self.outer.name)?;
+        if let Some(mac) = mac.filter(|mac| self.inner.mac != Some(*mac)) {
+            inside.set_mac(&self.inner, mac)?;
+        }
         if self.outer.mtu != mtu {
             host.set_mtu(&self.outer, mtu)?;
         }

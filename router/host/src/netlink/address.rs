@@ -102,7 +102,7 @@ impl Netlink {
 impl InterfaceAddress {
     // The kernel's attributes are an open set: what is not asked for is passed over.
     #[allow(clippy::wildcard_enum_match_arm)]
-    fn from_message(message: &AddressMessage) -> Option<Self> {
+    pub(super) fn from_message(message: &AddressMessage) -> Option<Self> {
         let mut address: Option<IpAddr> = None;
         let mut local: Option<IpAddr> = None;
         let mut tentative = false;

@@ -50,6 +50,8 @@ pub struct Link {
     pub controller: Option<u32>,
     /// Index of the other end of a veth pair, in the namespace of that end.
     pub peer: Option<u32>,
+    /// Number by which this namespace knows that of the other end of a veth pair; `None`: it is here.
+    pub peer_namespace: Option<i32>,
     /// Queues of a tap that processes hold.
     pub tap_queues: Option<u32>,
 }
@@ -182,7 +184,7 @@ impl Netlink {
         self.change("set the queue length of", link, |message| message.txqueuelen(packets))
     }
 
-    /// Gives an interface that is down a MAC.
+    /// Gives an interface a MAC; one that is not virtual has to be down.
     ///
     /// # Errors
     /// When it is gone or the kernel refuses.
@@ -241,7 +243,7 @@ fn end_message<T>(message: LinkMessageBuilder<T>, end: &VethEnd<'_>, mtu: u32) -
 impl Link {
     // The kernel's attributes are an open set: what is not asked for is passed over.
     #[allow(clippy::wildcard_enum_match_arm)]
-    fn from_message(message: LinkMessage) -> Self {
+    pub(super) fn from_message(message: LinkMessage) -> Self {
         let mut link = Self {
             index: message.header.index,
             name: String::new(),
@@ -253,6 +255,7 @@ impl Link {
             running: message.header.flags.contains(LinkFlags::Running | LinkFlags::LowerUp),
             controller: None,
             peer: None,
+            peer_namespace: None,
             tap_queues: None,
         };
         for attribute in message.attributes {
@@ -265,6 +268,7 @@ impl Link {
                 LinkAttribute::TxQueueLen(packets) => link.tx_queue_len = packets,
                 LinkAttribute::Controller(index) => link.controller = Some(index),
                 LinkAttribute::Link(index) => link.peer = Some(index),
+                LinkAttribute::LinkNetNsId(number) => link.peer_namespace = Some(number),
                 LinkAttribute::LinkInfo(infos) => link.read_info(infos),
                 _ => {}
             }

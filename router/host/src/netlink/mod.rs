@@ -3,6 +3,8 @@
 mod address;
 mod link;
 mod neighbour;
+#[cfg(feature = "engine")]
+mod other_end;
 mod route;
 mod socket;
 mod watch;
@@ -31,6 +33,8 @@ use socket::DirectSocket;
 pub use address::InterfaceAddress;
 pub use link::{INTERFACE_NAME_MAX, LEARNED_MAX, Link, VethEnd};
 pub use neighbour::Neighbours;
+#[cfg(feature = "engine")]
+pub(crate) use other_end::OtherEnds;
 pub(crate) use route::InterfaceRoute;
 pub use watch::{LinkWatch, await_running};
 

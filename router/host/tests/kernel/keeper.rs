@@ -28,7 +28,8 @@ fn with_keeper<T>(state: &Path, engine: &FakeEngine, test: impl FnOnce(&NewsSend
     };
     let (sender, news) = news();
     std::thread::scope(|scope| {
-        let keeper = scope.spawn(move || run(config, Devices::default(), news, || {}, |_| {}).unwrap());
+        let keeper =
+            scope.spawn(move || run(config, Devices::default(), news, || {}, |_| {}, |_| {}).unwrap());
         let end = End(&sender);
         let done = test(&sender);
         drop(end);

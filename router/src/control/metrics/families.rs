@@ -86,6 +86,8 @@ families! {
         "Frames of containers that the guard dropped, as of at most 35 s ago; absent where it is off.";
     Counter HOST_REPAIRS = "weave_host_repairs_total" ["kind"]
         "Times the keeper put right what others took or changed: device (bridge, tap, ports, MTU, addresses of the host) or rules, as of at most 5 s ago; absent where it tells nothing.";
+    Gauge ATTACHMENTS_CHANGED = "weave_attachments_changed" []
+        "Attachments that somebody changed inside their containers (state, name, MAC, MTU or addresses of ethwe), as of at most 35 s ago; absent where the keeper tells nothing.";
 
     // Links.
     Gauge LINK_UP = "weave_link_up" ["peer" "nickname"]

@@ -58,6 +58,9 @@ fn host(sample: &Sample, sheet: &mut Sheet) {
         sheet.count(&f::HOST_REPAIRS, &["device"], repairs.devices);
         sheet.count(&f::HOST_REPAIRS, &["rules"], repairs.rules);
     }
+    if let Some(changed) = sample.changed {
+        sheet.level(&f::ATTACHMENTS_CHANGED, &[], changed);
+    }
 }
 
 /// Number of links and attempts in each state, zeros too: rules need not guess.

@@ -66,6 +66,8 @@ pub(in crate::control) struct Sample {
     pub(super) guard_dropped: Option<u64>,
     /// What the keeper put right, if it tells.
     pub(super) repairs: Option<weave_api::keeper::KeeperRepairs>,
+    /// Attachments that were changed inside their containers, if the keeper tells.
+    pub(super) changed: Option<u64>,
     pub(super) counters: BTreeMap<String, u64>,
     pub(super) shards: Vec<Shard>,
     pub(super) shard_samples: Vec<ShardSample>,
@@ -113,6 +115,7 @@ impl Sample {
             attempts: status::attempts(core, now).map(|attempt| attempt.state).collect(),
             degraded: status::degraded_states(core, now),
             repairs: core.beside.keeper().map(|keeper| keeper.repairs),
+            changed: core.beside.keeper().map(|keeper| keeper.changed),
             guard_dropped: core.beside.keeper().and_then(|keeper| keeper.guard).map(|guard| guard.dropped),
             counters: status::counters(core),
             shards: status::shards(core),

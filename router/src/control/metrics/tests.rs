@@ -74,6 +74,7 @@ fn scrape(links: usize) -> Scrape {
         degraded: vec![Degraded { name: "no_uso".into(), reason: "x".into(), since_s: 1 }],
         guard_dropped: Some(7),
         repairs: Some(weave_api::keeper::KeeperRepairs { devices: 2, rules: 1 }),
+        changed: Some(1),
         counters,
         shards: (0..4).map(shard).collect(),
         shard_samples: vec![ShardSample::default(); 4],

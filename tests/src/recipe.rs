@@ -12,7 +12,8 @@
 //! next; what follows it is what it shall print (see [`expect`]). It must succeed, unless it shall
 //! print the statistics of a ping without answers. What ends only when somebody ends it (`nc`,
 //! `ping` without a count) goes on until the next line is typed at the same prompt, which may be
-//! empty; of such a ping an answer is awaited. Lines that begin with `!` are for the reader of the recipe:
+//! empty; of such a ping an answer is awaited. What is typed in a container after `docker attach` is typed
+//! at that terminal, until something is typed elsewhere. Lines that begin with `!` are for the reader of the recipe:
 //!
 //! ```text
 //! ! engines 3, plain 0                  hosts of the network and others; 2 and 1 if not said
@@ -29,6 +30,7 @@
 mod expect;
 mod parse;
 mod run;
+mod terminal;
 
 use weave_perf::lab::Place;
 
@@ -82,6 +84,11 @@ impl Step {
         let mut programs = self.command.split('|').map(str::trim);
         let counted = self.command.contains(" -c ");
         programs.any(|program| program.starts_with("nc ") || (program.starts_with("ping ") && !counted))
+    }
+
+    /// The container that it attaches a terminal to, as the shell of the host calls it.
+    fn attaches(&self) -> Option<&str> {
+        self.command.strip_prefix("docker attach ")
     }
 
     /// The port that it waits at for others.

@@ -53,6 +53,7 @@ rm)
     @weave@ detach $(@weave@ ps "$1" | cut -d ' ' -f 3-) "$1" >/dev/null &&
         nsenter --net="$1" ip link del eth0 && echo "$1" >>free
     ;;
+attach) cd "at/$1" && exec nsenter --net="$1" sh ;;
 exec)
     container=$1
     shift

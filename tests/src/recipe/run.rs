@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use weave_perf::lab::Process;
 
 use super::expect::{missing, no_answer};
+use super::terminal::Attached;
 use super::{Demand, Recipe, Step, Whereabouts};
 use crate::engines::{Engines, Inside, PlainOptions, Topology};
 use crate::world::{Ran, wait_until};
@@ -44,7 +45,7 @@ pub fn follow_plain(name: &str, text: &str, topology: Topology) {
 
 #[track_caller]
 fn type_all(name: &str, recipe: &Recipe, hosts: &Engines) {
-    let mut session = Session { name, recipe, hosts, terminals: HashMap::new(), made: 0 };
+    let mut session = Session { name, recipe, hosts, terminals: HashMap::new(), attached: None, made: 0 };
     recipe.steps.iter().for_each(|step| session.step(step));
 }
 
@@ -61,6 +62,8 @@ struct Session<'a> {
     hosts: &'a Engines,
     /// What goes on, by its prompt.
     terminals: HashMap<String, Terminal>,
+    /// The terminal attached to a container.
+    attached: Option<Attached>,
     made: usize,
 }
 
@@ -86,7 +89,14 @@ impl Session<'_> {
         if step.demands.contains(&Demand::Direct) && self.hosts.has_relays() {
             return;
         }
-        if step.is_endless() {
+        if !self.is_attached(&step.prompt)
+            && let Some(attached) = self.attached.take()
+        {
+            attached.leave();
+        }
+        if let Some(container) = step.attaches() {
+            self.attach(step, container);
+        } else if step.is_endless() {
             self.begin(step);
         } else if !step.command.is_empty() {
             self.complete(step);
@@ -98,9 +108,24 @@ impl Session<'_> {
         }
     }
 
+    /// Whether the terminal of this prompt is attached to a container.
+    fn is_attached(&self, prompt: &str) -> bool {
+        let Some(attached) = &self.attached else { return false };
+        matches!(self.place(prompt), Place::Container(container) if container == attached.container)
+    }
+
+    #[track_caller]
+    fn attach(&mut self, step: &Step, container: &str) {
+        let Place::Host(host) = self.place(&step.prompt) else { panic!("attached in a container") };
+        let id = self.hosts.ok(host, &format!("echo {container}"));
+        self.made += 1;
+        let screen = self.hosts.world().lab().directory().join(format!("terminal-{}", self.made));
+        self.attached = Some(Attached::begin(self.hosts, Inside { host, id }, &step.command, &screen));
+    }
+
     /// Runs a line to its end and checks what came of it.
     #[track_caller]
-    fn complete(&self, step: &Step) {
+    fn complete(&mut self, step: &Step) {
         let deadline = Instant::now() + WITHIN;
         loop {
             let ran = self.run(step);
@@ -136,7 +161,17 @@ impl Session<'_> {
         format!("{}, line {line}: {prompt}: {command}\n{what} ({code:?}):\n{stdout}{stderr}", self.name)
     }
 
-    fn run(&self, step: &Step) -> Ran {
+    #[track_caller]
+    fn run(&mut self, step: &Step) -> Ran {
+        if self.is_attached(&step.prompt)
+            && let Some(attached) = &mut self.attached
+        {
+            return attached.run(&step.command);
+        }
+        self.run_alone(step)
+    }
+
+    fn run_alone(&self, step: &Step) -> Ran {
         match self.place(&step.prompt) {
             Place::Host(host) => self.hosts.sh(host, &step.command),
             Place::Container(container) => self.hosts.inside(&container, &step.command),
@@ -169,7 +204,7 @@ impl Session<'_> {
             wait_until(
                 WITHIN,
                 || format!("{}, line {}: nothing listens: {}", self.name, step.line, terminal.unseen()),
-                || self.run(&asked).code == Some(0),
+                || self.run_alone(&asked).code == Some(0),
             );
         } else if step.command.starts_with("ping ") {
             wait_until(

@@ -11,6 +11,9 @@ macro_rules! recipes {
                 follow($name, include_str!(concat!("../../recipes/", $name, ".recipe")));
             }
         )*
+
+        /// All of them, one after the other.
+        const RECIPES: &[&str] = &[$(include_str!(concat!("../../recipes/", $name, ".recipe"))),*];
     };
 }
 
@@ -29,6 +32,21 @@ recipes! {
     dynamic_topologies: "dynamic-topologies",
     container_mobility: "container-mobility",
     fault_tolerance: "fault-tolerance",
+}
+
+/// Every line that the page has somebody type.
+const PAGE: &str = include_str!("../../recipes/page.lines");
+
+#[test]
+fn every_line_of_the_page_is_typed_by_a_recipe() {
+    let words = |line: &str| line.split_whitespace().collect::<Vec<_>>().join(" ");
+    let recipes: Vec<String> = RECIPES.iter().map(|text| text.replace("\\\n", " ")).collect();
+    let typed: Vec<String> = recipes.iter().flat_map(|text| text.lines()).map(words).collect();
+    for line in PAGE.lines() {
+        // Where the page says no prompt, anybody types it.
+        let is_it = |typed: &String| typed == line || line.starts_with("echo ") && typed.ends_with(line);
+        assert!(typed.iter().any(is_it), "{line}");
+    }
 }
 
 const README: &str = include_str!("../../../README.md");

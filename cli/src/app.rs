@@ -68,6 +68,9 @@ enum Command {
         /// Have the container ask the DNS of the network
         #[arg(long)]
         with_dns: bool,
+        /// What later versions of the original take for what is so without it here
+        #[arg(long, hide = true, conflicts_with = "with_dns")]
+        without_dns: bool,
         #[command(flatten)]
         force: Force,
         /// Addresses with the length of their network, then what `docker run` takes
@@ -298,7 +301,7 @@ pub fn run(arguments: &[OsString]) -> Result<()> {
         Command::Router { options, launched } => commands::router::run(*options, &environment, launched),
         Command::Stop { keep_dns, pid } => commands::stop::run(keep_dns, pid.as_deref(), &environment),
         Command::StopRouter => commands::stop::run(true, None, &environment),
-        Command::Run { arguments, with_dns, force } => {
+        Command::Run { arguments, with_dns, without_dns: _, force } => {
             commands::run::run(&arguments, with_dns, force, &environment)
         }
         Command::Start { arguments, force } => commands::start::run(&arguments, force, &environment),

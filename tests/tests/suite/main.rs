@@ -14,6 +14,7 @@ mod engine_stop;
 mod engine_tables;
 mod expose;
 mod former_scripts;
+mod former_scripts_later;
 mod former_scripts_names;
 mod guard;
 mod hostile_account;

@@ -30,6 +30,10 @@ pub fn arguments(rest: &[OsString], environment: &Environment) -> Result<Vec<OsS
         output::note("no DNS runs here: start it with `weave launch-dns`");
     }
     let mut arguments = vec!["--dns".into(), address.to_string().into()];
+    // Who names domains wants those.
+    if given(rest, "dns-search", None).is_some() {
+        return Ok(arguments);
+    }
     let own = host_name(rest).and_then(|name| Some(name.as_str().split_once('.')?.1.to_owned()));
     let mut domains: Vec<String> = own.into_iter().chain([settings.domain.to_string()]).collect();
     domains.dedup();
@@ -37,8 +41,11 @@ pub fn arguments(rest: &[OsString], environment: &Environment) -> Result<Vec<OsS
     Ok(arguments)
 }
 
-/// Prints them, as the original's command of this name.
+/// Prints them, as the original's command of this name; nothing where no DNS is to run.
 pub fn run(rest: &[OsString], environment: &Environment) -> Result<()> {
+    if !super::settings(environment)?.enabled {
+        return Ok(());
+    }
     let arguments = arguments(rest, environment)?;
     let words: Vec<_> = arguments.iter().map(|word| word.to_string_lossy()).collect();
     output::print(format_args!("{}\n", words.join(" ")))
@@ -89,10 +96,16 @@ const FLAGS: [&str; 19] = [
 /// The same of one letter.
 const SHORT_FLAGS: &str = "diPqt";
 
-/// The host name that Docker's arguments give, if it has a domain. What follows the image is not
-/// Docker's.
+/// The host name that Docker's arguments give, if it has a domain.
 fn host_name(rest: &[OsString]) -> Option<HostName> {
-    let mut named = None;
+    let named = given(rest, "hostname", Some('h'))?;
+    HostName::typed(&named).ok().filter(|name| name.as_str().contains('.'))
+}
+
+/// The last value that Docker's arguments give an option, by its name or letter. What follows the image
+/// is not Docker's.
+fn given(rest: &[OsString], wanted: &str, short: Option<char>) -> Option<String> {
+    let mut given = None;
     let mut words = rest.iter().map(|word| word.to_string_lossy());
     while let Some(word) = words.next() {
         if let Some(option) = word.strip_prefix("--") {
@@ -103,8 +116,8 @@ fn host_name(rest: &[OsString]) -> Option<HostName> {
                 None if FLAGS.contains(&option) => continue,
                 None => (option, words.next().map(Into::into)),
             };
-            if name == "hostname" {
-                named = value;
+            if name == wanted {
+                given = value;
             }
         } else if let Some(letters) = word.strip_prefix('-').filter(|letters| !letters.is_empty()) {
             let flags = letters.chars().take_while(|letter| SHORT_FLAGS.contains(*letter)).count();
@@ -113,14 +126,14 @@ fn host_name(rest: &[OsString]) -> Option<HostName> {
             let glued: String = letters.chars().skip(flags + 1).collect();
             let glued = glued.strip_prefix('=').unwrap_or(&glued).to_owned();
             let value = if glued.is_empty() { words.next().map(Into::into) } else { Some(glued) };
-            if letter == 'h' {
-                named = value;
+            if short == Some(letter) {
+                given = value;
             }
         } else {
             break;
         }
     }
-    HostName::typed(&named?).ok().filter(|name| name.as_str().contains('.'))
+    given
 }
 
 #[cfg(test)]

@@ -135,3 +135,91 @@ fn drop_privileges() {
         tracing::warn!("privileges stay that are not needed: {error}");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use nix::mount::{MsFlags, mount, umount};
+    use nix::sched::{CloneFlags, unshare};
+    use nix::sys::signal::kill;
+    use nix::unistd::Pid;
+    use rustix::net::{AddressFamily, SocketType, ipproto, socket};
+    use std::io;
+    use std::os::unix::fs::chown;
+    use std::process::Command;
+
+    /// Set where all threads of the process may become another user.
+    const ALONE: &str = "WEAVE_TEST_BECOMES_ANOTHER";
+    const HERE: &str = "commands::dns::sidecar::tests::a_sidecar_binds_its_port_and_is_refused_the_rest";
+
+    /// What a sidecar has no use for, and what comes of it; `directory` is root's.
+    fn tried(directory: &Path) -> Vec<(&'static str, io::Result<()>)> {
+        let interface = Netlink::open().and_then(|mut netlink| netlink.set_loopback_up());
+        let interface = interface.map_err(|error| {
+            if let weave_host::Error::Kernel { source, .. } = error {
+                source
+            } else {
+                io::Error::other(error)
+            }
+        });
+        let packets = socket(AddressFamily::PACKET, SocketType::RAW, None);
+        let raw = socket(AddressFamily::INET, SocketType::RAW, Some(ipproto::ICMP));
+        let (file, owner) = (directory.join("file"), Some(SIDECAR_ID));
+        let there = directory.join("there");
+        let tmpfs = mount(Some("none"), &there, Some("tmpfs"), MsFlags::empty(), None::<&str>);
+        vec![
+            ("change an interface", interface),
+            ("open a socket for packets", packets.map(drop).map_err(Into::into)),
+            ("open a raw socket", raw.map(drop).map_err(Into::into)),
+            ("write a file of root", fs::write(&file, "written")),
+            ("give it away", chown(&file, owner, owner)),
+            ("make a file where root's are", fs::write(directory.join("other"), "")),
+            ("mount", tmpfs.map_err(Into::into)),
+            ("make a namespace", unshare(CloneFlags::CLONE_NEWUTS).map_err(Into::into)),
+            ("signal a process of root", kill(Pid::parent(), None).map_err(Into::into)),
+            ("become root", setuid(Uid::from_raw(0)).map_err(Into::into)),
+        ]
+    }
+
+    fn is_refused(directory: &Path) {
+        for (what, result) in tried(directory) {
+            let kind = result.err().map(|error| error.kind());
+            assert_eq!(kind, Some(io::ErrorKind::PermissionDenied), "{what}");
+        }
+    }
+
+    #[test]
+    fn a_sidecar_binds_its_port_and_is_refused_the_rest() {
+        let directory = tempfile::tempdir().unwrap();
+        if std::env::var_os(ALONE).is_none() {
+            let mut alone = Command::new(std::env::current_exe().unwrap());
+            let ran = alone.args(["--exact", HERE, "--nocapture"]).env(ALONE, "1").output().unwrap();
+            let said = String::from_utf8_lossy(&ran.stdout) + String::from_utf8_lossy(&ran.stderr);
+            assert!(ran.status.success() && said.contains("1 passed"), "{said}");
+            return;
+        }
+        unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS).unwrap();
+        mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>).unwrap();
+        // Root can do it all, so that what is refused later is refused for the lack of privileges.
+        fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        fs::create_dir(directory.path().join("there")).unwrap();
+        for (what, result) in tried(directory.path()) {
+            result.unwrap_or_else(|error| panic!("{what}: {error}"));
+        }
+        umount(&directory.path().join("there")).unwrap();
+        chown(directory.path().join("file"), Some(0), Some(0)).unwrap();
+        fs::remove_file(directory.path().join("other")).unwrap();
+
+        drop_privileges();
+        weave_dns::bind(([127, 0, 0, 1], PORT).into()).unwrap();
+        is_refused(directory.path());
+        // Threads inherit it, and so would programs.
+        std::thread::scope(|scope| scope.spawn(|| is_refused(directory.path())).join()).unwrap();
+        let status = Command::new("cat").arg("/proc/self/status").output().unwrap().stdout;
+        let status = String::from_utf8(status).unwrap();
+        for line in ["CapEff:\t0000000000000000", "NoNewPrivs:\t1", "Uid:\t65534\t65534\t65534\t65534"] {
+            assert!(status.contains(line), "{line} of a program in {status}");
+        }
+    }
+}

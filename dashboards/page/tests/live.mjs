@@ -1,6 +1,7 @@
 // What the page of a live router shows once there is traffic, as JSON: `node tests/live.mjs URL`.
 
 import { browser, rows, textOf, until, visit } from "./browser.mjs";
+import { Pictures, drawn, shot } from "./shots.mjs";
 
 /** Time for a link, a name and a rate to be shown, milliseconds. */
 const SHOWN_WITHIN = 12_000;
@@ -33,6 +34,8 @@ try {
       lines: await page.locator("#map .link.sealed").count(),
       panel: await textOf(page, "#host-body"),
     };
+    const report = await page.evaluate(() => fetch("report").then((answer) => answer.json()));
+    shown.missing = await (await Pictures.open(chrome)).missing(await shot(page), report, await drawn(page));
     process.stdout.write(`${JSON.stringify(shown)}\n`);
   });
 } finally {

@@ -76,6 +76,7 @@ fn the_page_of_a_live_router_shows_its_link_its_traffic_and_names_of_other_hosts
     assert_eq!(column(&shown["names"], "Host"), [peer.nickname.as_str()]);
     assert_eq!(shown["map"].as_array().unwrap().len(), 2);
     assert_eq!(shown["lines"], 1);
+    assert_eq!(shown["missing"], serde_json::json!([]), "not in the picture of the map");
     let mac = world.mac(1).to_string();
     assert!(shown["panel"].as_str().unwrap().contains(&mac), "{mac}: {}", shown["panel"]);
 }

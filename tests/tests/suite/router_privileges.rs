@@ -85,8 +85,9 @@ fn keeper(world: &World, index: usize) -> Option<PidFd> {
     PidFd::open(text.trim().parse().ok()?).unwrap()
 }
 
+/// Kills the keeper of a host and waits for its end.
 #[track_caller]
-fn kill_keeper(world: &World, index: usize) {
+pub fn kill_keeper(world: &World, index: usize) {
     let process = keeper(world, index).expect("a keeper");
     process.signal(Signal::SIGKILL).unwrap();
     assert!(process.wait_end(Instant::now() + COMMAND_WITHIN).unwrap());

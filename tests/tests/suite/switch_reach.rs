@@ -10,6 +10,8 @@ use weave_host::tap::TAP;
 use weave_tests::world::{Family, INTERFACE, addresses, v4, v6};
 use weave_tests::{Options, PacketSocket, World, traffic, wait_until};
 
+use crate::router_privileges::kill_keeper;
+
 /// Time for a frame to arrive on a busy machine.
 const WITHIN: Duration = Duration::from_secs(10);
 /// An EtherType for local experiments (IEEE 802).
@@ -208,7 +210,9 @@ fn frames_over_the_mtu_are_refused_and_counted() {
     let error = sender.send(&build(HEADER + MTU + 5)).unwrap_err();
     assert_eq!(error.raw_os_error(), Some(libc::EMSGSIZE), "{error}");
 
-    // Somebody gives the interfaces a larger MTU than the network has: the router refuses.
+    // Somebody gives the interfaces a larger MTU than the network has: the router refuses. A keeper
+    // would put it back meanwhile.
+    kill_keeper(&world, 0);
     let outer = weave_host::attach::host_interface(world.container(0).namespace().id());
     for interface in [outer.as_str(), BRIDGE, TAP] {
         world.tool(0, &format!("ip link set {interface} mtu 1500"));

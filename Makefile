@@ -1,15 +1,17 @@
 # Two commands for newcomers: `make demo` and `make test`.
-.PHONY: all static image demo test test-page page deb test-deb test-long test-memory soak sim bench bench-dns lint fmt help
+.PHONY: all static test-static image demo test test-page page deb test-deb test-long test-memory test-memory-long soak sim bench bench-memory bench-dns lint fmt help
 .DEFAULT_GOAL := help
 CARGO ?= cargo
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 # Named, so that its flags are not those of build scripts.
 STATIC := $(shell uname -m)-unknown-linux-gnu
+# What each host may have where a target limits it.
+MEMORY_MIB := 192
 PAGE := npm --prefix dashboards/page --silent
 GRAFANA := npm --prefix dashboards/grafana --silent
 
 help: ## this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
 all: ## the executable, target/release/weave
 	@echo '==> building weave (release)'
@@ -44,12 +46,22 @@ soak: all ## churn of links, containers, names and keys for ten minutes: nothing
 
 test-memory: ## fault and hostile tests with 192 MiB for all daemons of a host together
 	@scripts/install-deps
-	WEAVE_LAB_MEMORY_MIB=192 $(CARGO) nextest run --workspace --locked --profile memory
+	WEAVE_LAB_MEMORY_MIB=$(MEMORY_MIB) $(CARGO) nextest run --workspace --locked --profile memory
+
+test-memory-long: ## those of them that take long
+	@scripts/install-deps
+	WEAVE_LAB_MEMORY_MIB=$(MEMORY_MIB) $(CARGO) nextest run --workspace --locked --profile memory-long
 
 static: ## the executable without libraries, it needs nothing of the host
 	@echo '==> building weave (release, self-contained)'
 	RUSTFLAGS='-C target-feature=+crt-static' $(CARGO) build --release --locked -p weave --target $(STATIC)
 	@echo '==> $(TARGET)/$(STATIC)/release/weave'
+
+test-static: static ## the demonstration and a handful of tests with that
+	@scripts/install-deps
+	@echo '==> no library is asked for'
+	@! readelf -ld "$(TARGET)/$(STATIC)/release/weave" | grep -E 'NEEDED|INTERP'
+	WEAVE_BIN="$(abspath $(TARGET))/$(STATIC)/release/weave" $(CARGO) nextest run --workspace --locked --profile static
 
 image: static ## a container image of that, target/weave-image.tar
 	cli/packaging/image "$(TARGET)/$(STATIC)/release/weave" "$(TARGET)/weave-image.tar"
@@ -72,6 +84,13 @@ bench: ## this router and others side by side; a table
 	@scripts/install-deps bench
 	$(CARGO) build --release --locked -p weave -p weave-perf
 	$(TARGET)/release/weave-perf ab
+
+bench-memory: ## the same, names and a relay too, with 192 MiB for all daemons of a host together
+	@scripts/install-deps bench
+	$(CARGO) build --release --locked -p weave -p weave-perf
+	WEAVE_LAB_MEMORY_MIB=$(MEMORY_MIB) $(TARGET)/release/weave-perf ab
+	WEAVE_LAB_MEMORY_MIB=$(MEMORY_MIB) $(TARGET)/release/weave-perf relay
+	WEAVE_LAB_MEMORY_MIB=$(MEMORY_MIB) $(TARGET)/release/weave-perf dns
 
 bench-dns: ## answers a second beside dnsmasq with the same names
 	@scripts/install-deps bench

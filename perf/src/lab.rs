@@ -57,6 +57,7 @@ pub use error::{Error, Result};
 pub use host::Host;
 pub use layout::{NAT_FORGETS, Nat, Place, SEGMENTS_MAX, v4, v6};
 use memory::MemoryLimit;
+pub use memory::{LIMIT_VARIABLE, MemoryUse};
 pub use process::Process;
 pub use registry::cleanup;
 use segments::Segments;

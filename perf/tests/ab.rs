@@ -2,7 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-use std::fs::read_dir;
+use std::fs::{Permissions, read_dir, set_permissions, write};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
@@ -50,7 +51,7 @@ fn kernel_tunnels_are_compared_and_nothing_is_left() {
     for peer in peers {
         for figure in peer["figures"].as_array().unwrap() {
             let metric = figure["metric"].as_str().unwrap();
-            let of_a_router = ["cpu_per_gigabyte", "memory"].contains(&metric);
+            let of_a_router = ["cpu_per_gigabyte", "memory", "host_memory", "killed"].contains(&metric);
             assert_eq!(figure["summary"].is_null(), of_a_router, "{}: {figure}", peer["name"]);
             if !of_a_router {
                 assert_eq!(figure["samples"].as_array().unwrap().len(), 2);
@@ -68,6 +69,28 @@ fn a_tunnel_that_does_not_come_up_is_told_and_fails_the_run() {
     assert_eq!(output.status.code(), Some(1));
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(text.contains("Failed:") && text.contains("/false launch"), "{text}");
+}
+
+#[test]
+fn programs_of_a_host_have_the_memory_that_it_may_have_and_that_is_told() {
+    let run = |arguments: &[&str]| {
+        let usual = ["--rounds", "1", "--seconds", "0.2", "--only"];
+        let output = ab(&[&usual, arguments].concat()).env("WEAVE_LAB_MEMORY_MIB", "32").output().unwrap();
+        (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned())
+    };
+    let (code, text) = run(&["vxlan"]);
+    assert!(
+        code == Some(0) && text.contains("cgroup of 32 MiB") && text.contains("0 programs ended"),
+        "{text}"
+    );
+    // Stands in for a router: remembers all of a line that never ends; somebody else ends it at 1 GiB.
+    let directory = tempfile::tempdir().unwrap();
+    let greedy = directory.path().join("greedy");
+    write(&greedy, "#!/bin/sh\nulimit -v 1048576\n[ $1 = launch ] && exec tail /dev/zero\n").unwrap();
+    set_permissions(&greedy, Permissions::from_mode(0o755)).unwrap();
+    let (code, text) = run(&["weave", "--weave", greedy.to_str().unwrap()]);
+    assert!(code == Some(1) && text.contains("1 processes of the two hosts were ended"), "{text}");
+    assert!(text.contains("1 programs ended"), "{text}");
 }
 
 #[test]

@@ -36,6 +36,18 @@ pub enum Error {
         /// Where to look.
         hint: String,
     },
+    /// A program that carries the tunnel is not in the cgroup of its host.
+    #[error("process {pid} runs outside of the cgroup that limits the memory of its host")]
+    NotLimited {
+        /// Its number.
+        pid: u32,
+    },
+    /// The limit of memory that was asked for is too low.
+    #[error("{kills} processes of the two hosts were ended for lack of memory")]
+    Killed {
+        /// How many.
+        kills: u64,
+    },
     /// The simulated hosts.
     #[error(transparent)]
     Lab(#[from] lab::Error),

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
+use weave_perf::lab::MemoryUse;
 use weave_perf::machine::CpuTimes;
 use weave_perf::process::{Usage, UsageError};
 use weave_perf::traffic::{Edge, Window, icmp, ping, tcp, udp};
@@ -43,7 +44,8 @@ pub fn round(peer: &dyn Peer, options: &Options, step: &mut dyn FnMut(&str)) -> 
         let mut bench = Bench { peer, window: options.window(), sample: &mut sample };
         let ended = bench.run(&mut world, step);
         peer.stop(&world);
-        ended
+        // A tunnel that does not come up may be one that had no memory to.
+        bench.memory(&world).and(ended)
     });
     (sample, ended)
 }
@@ -60,6 +62,7 @@ impl Bench<'_> {
         step(start);
         self.background()?;
         let pids = self.peer.start(world)?;
+        world.check_limited(&pids)?;
         world.wait_ready()?;
         if self.peer.settles() {
             let (count, interval) = SETTLING;
@@ -87,6 +90,14 @@ impl Bench<'_> {
         let largest = memory.iter().map(|usage| usage.resident_bytes).max();
         self.sample.extend(largest.map(|bytes| (Metric::Memory, bytes as f64)));
         Ok(())
+    }
+
+    /// What the hosts used of the memory that they may have, if that is limited.
+    fn memory(&mut self, world: &World) -> Result<()> {
+        let Some(MemoryUse { peak_bytes, kills }) = world.memory_use() else { return Ok(()) };
+        self.sample.insert(Metric::HostMemory, peak_bytes as f64);
+        self.sample.insert(Metric::Killed, kills as f64);
+        if kills == 0 { Ok(()) } else { Err(Error::Killed { kills }) }
     }
 
     /// How busy the machine is although nothing is measured.

@@ -24,6 +24,11 @@ pub enum Metric {
     CpuPerGigabyte,
     /// Resident memory of the larger router after all this.
     Memory,
+    /// Memory of all programs of the fuller host at its highest, page cache included; only where
+    /// hosts are limited.
+    HostMemory,
+    /// Programs of both hosts that were ended for lack of memory; only where hosts are limited.
+    Killed,
     /// Share of the 64-byte datagrams sent that did not arrive.
     UdpSmallLoss,
     /// Share of the MTU-size datagrams sent that did not arrive.
@@ -33,7 +38,7 @@ pub enum Metric {
 }
 
 /// All of them, in the order of the table.
-pub const METRICS: [Metric; 11] = [
+pub const METRICS: [Metric; 13] = [
     Metric::Tcp1,
     Metric::Tcp4,
     Metric::UdpSmall,
@@ -42,6 +47,8 @@ pub const METRICS: [Metric; 11] = [
     Metric::RoundTripP99,
     Metric::CpuPerGigabyte,
     Metric::Memory,
+    Metric::HostMemory,
+    Metric::Killed,
     Metric::UdpSmallLoss,
     Metric::UdpLargeLoss,
     Metric::Background,
@@ -62,6 +69,8 @@ impl Metric {
             Self::RoundTripP99 => ["RTT p99", "us"],
             Self::CpuPerGigabyte => ["CPU", "s/GB"],
             Self::Memory => ["memory", "MiB"],
+            Self::HostMemory => ["host", "MiB"],
+            Self::Killed => ["killed", ""],
             Self::UdpSmallLoss => ["64 B lost", "%"],
             Self::UdpLargeLoss => ["MTU lost", "%"],
             Self::Background => ["others", "%"],
@@ -75,7 +84,8 @@ impl Metric {
             Self::UdpSmall | Self::UdpLarge => "datagrams/s",
             Self::RoundTripP50 | Self::RoundTripP99 => "us",
             Self::CpuPerGigabyte => "s/GB",
-            Self::Memory => "bytes",
+            Self::Memory | Self::HostMemory => "bytes",
+            Self::Killed => "programs",
             Self::UdpSmallLoss | Self::UdpLargeLoss | Self::Background => "share",
         }
     }
@@ -84,9 +94,14 @@ impl Metric {
     pub fn scale(self) -> f64 {
         match self {
             Self::UdpSmall | Self::UdpLarge => 1e3,
-            Self::Memory => f64::from(1 << 20),
+            Self::Memory | Self::HostMemory => f64::from(1 << 20),
             Self::UdpSmallLoss | Self::UdpLargeLoss | Self::Background => 0.01,
-            Self::Tcp1 | Self::Tcp4 | Self::RoundTripP50 | Self::RoundTripP99 | Self::CpuPerGigabyte => 1.0,
+            Self::Tcp1
+            | Self::Tcp4
+            | Self::RoundTripP50
+            | Self::RoundTripP99
+            | Self::CpuPerGigabyte
+            | Self::Killed => 1.0,
         }
     }
 
@@ -94,20 +109,29 @@ impl Metric {
     pub fn digits(self) -> usize {
         match self {
             Self::Tcp1 | Self::Tcp4 | Self::CpuPerGigabyte => 2,
-            Self::Memory => 1,
+            Self::Memory | Self::HostMemory => 1,
             Self::UdpSmall
             | Self::UdpLarge
             | Self::RoundTripP50
             | Self::RoundTripP99
+            | Self::Killed
             | Self::UdpSmallLoss
             | Self::UdpLargeLoss
             | Self::Background => 0,
         }
     }
 
+    /// Whether it is there only where hosts are limited.
+    pub fn is_of_limits(self) -> bool {
+        matches!(self, Self::HostMemory | Self::Killed)
+    }
+
     /// Whether a ratio of two tunnels says something about them. (A loss is a choice of the
-    /// generator: it offers all it can. Other programs are not theirs.)
+    /// generator: it offers all it can. Other programs are not theirs. Page cache is the kernel's.)
     pub fn is_compared(self) -> bool {
-        !matches!(self, Self::UdpSmallLoss | Self::UdpLargeLoss | Self::Background)
+        !matches!(
+            self,
+            Self::HostMemory | Self::Killed | Self::UdpSmallLoss | Self::UdpLargeLoss | Self::Background
+        )
     }
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use serde::Serialize;
+use weave_perf::lab::LIMIT_VARIABLE;
 use weave_perf::stats::{Summary, ratios};
 
 use super::error::{Error, Result};
@@ -104,7 +105,11 @@ impl Report {
         let _ = writeln!(text, "{cpus} x {processor}, Linux {kernel}, underlay {underlay}");
         let _ = writeln!(text, "{rounds} rounds of {seconds} s, order by seed {seed}\n");
         let _ = writeln!(text, "Median ± median absolute deviation:\n");
-        text.push_str(&self.table(2, |_| true, median_cell));
+        text.push_str(&self.table(
+            2,
+            |metric| !metric.is_of_limits() || !self.samples(metric).is_empty(),
+            median_cell,
+        ));
         let busy = self.background();
         if busy > QUIET {
             let percent = busy * 100.0;
@@ -131,6 +136,7 @@ impl Report {
         for peer in &self.peers {
             let _ = writeln!(text, "{:<14} {}", peer.name, peer.description);
         }
+        text.push_str(&self.limited().unwrap_or_default());
         if self.peers.iter().any(|peer| !peer.failures.is_empty()) {
             let _ = write!(text, "\nFailed:\n");
             for peer in &self.peers {
@@ -144,10 +150,25 @@ impl Report {
 
     /// Median share of the machine that other programs used.
     fn background(&self) -> f64 {
-        let figures = self.peers.iter().flat_map(|peer| &peer.figures);
-        let of_background = figures.filter(|f| f.metric == Metric::Background);
-        let samples: Vec<f64> = of_background.flat_map(|f| f.samples.iter().copied().flatten()).collect();
-        Summary::of(&samples).map_or(0.0, |summary| summary.median)
+        Summary::of(&self.samples(Metric::Background)).map_or(0.0, |summary| summary.median)
+    }
+
+    /// What hosts used of the memory that they may have; `None`: as much as they wanted.
+    fn limited(&self) -> Option<String> {
+        let peak = self.samples(Metric::HostMemory).into_iter().reduce(f64::max)?;
+        let killed = self.samples(Metric::Killed).into_iter().sum::<f64>();
+        Some(format!(
+            "\nEach host in a memory cgroup of {} MiB: {:.1} MiB in use at most, page cache included; \
+             {killed} programs ended\nfor lack of memory.\n",
+            std::env::var(LIMIT_VARIABLE).unwrap_or_default(),
+            peak / Metric::HostMemory.scale()
+        ))
+    }
+
+    /// All samples of all tunnels.
+    fn samples(&self, metric: Metric) -> Vec<f64> {
+        let figures = self.peers.iter().flat_map(|peer| &peer.figures).filter(|f| f.metric == metric);
+        figures.flat_map(|figure| figure.samples.iter().copied().flatten()).collect()
     }
 
     /// A row for each tunnel, under so many lines of each heading.

@@ -18,7 +18,9 @@ use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use weave_perf::lab::{Container, Host, Lab, LabOptions, Process, UNDERLAY, Underlay};
+use weave_perf::lab::{
+    Container, Host, LIMIT_VARIABLE, Lab, LabOptions, MemoryUse, Process, UNDERLAY, Underlay,
+};
 use weave_perf::traffic::icmp;
 
 use super::error::{Error, Result};
@@ -249,6 +251,23 @@ impl World {
         let mut command = self.host(end).command(program);
         command.args(arguments);
         command
+    }
+
+    /// What the programs of both hosts have used, where hosts are limited: the higher peak, and all
+    /// that were ended.
+    pub fn memory_use(&self) -> Option<MemoryUse> {
+        let of_both = ENDS.iter().filter_map(|end| self.host(*end).memory_use());
+        of_both
+            .reduce(|a, b| MemoryUse { peak_bytes: a.peak_bytes.max(b.peak_bytes), kills: a.kills + b.kills })
+    }
+
+    /// Where hosts are limited: these processes are in the cgroup of one of them.
+    pub fn check_limited(&self, pids: &[u32]) -> Result<()> {
+        let outside = |pid: &&u32| !ENDS.iter().any(|end| self.host(*end).limits(**pid));
+        match pids.iter().find(outside) {
+            Some(pid) if std::env::var_os(LIMIT_VARIABLE).is_some() => Err(Error::NotLimited { pid: *pid }),
+            Some(_) | None => Ok(()),
+        }
     }
 
     /// What the daemons said last, for an error message.

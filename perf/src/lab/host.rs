@@ -13,7 +13,7 @@ use weave_host::{Namespace, Netlink};
 
 use super::error::{Error, Result};
 use super::layout::{self, Place, TRANSLATED};
-use super::memory::MemoryLimit;
+use super::memory::{MemoryLimit, MemoryUse};
 use super::process::{Process, name_of};
 use super::registry;
 use super::underlay::UNDERLAY;
@@ -186,9 +186,32 @@ impl Host {
         super::sysfs::write(self, device, &[hold, ("napi_defer_hard_irqs", polls.to_string())])
     }
 
+    /// What its processes have used, where they are limited ([`super::LIMIT_VARIABLE`]). Who asks
+    /// judges it: what ended for lack of memory is no longer a panic at the end of the host.
+    #[must_use]
+    pub fn memory_use(&self) -> Option<MemoryUse> {
+        self.memory.as_ref().map(MemoryLimit::ask)
+    }
+
+    /// Whether the limit of this host, if it has one, counts what a process uses.
+    #[must_use]
+    pub fn limits(&self, pid: u32) -> bool {
+        self.memory.as_ref().is_some_and(|memory| memory.holds(pid))
+    }
+
     /// A command with the environment of this host, to be given to [`Host::output`] or [`Host::spawn`].
     pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
-        let mut command = match &self.memory {
+        self.in_memory(program.as_ref(), self.memory.as_ref())
+    }
+
+    /// The same for what is no part of the overlay, as a container engine: the limit of this host
+    /// does not count it.
+    pub fn unlimited_command(&self, program: impl AsRef<OsStr>) -> Command {
+        self.in_memory(program.as_ref(), None)
+    }
+
+    fn in_memory(&self, program: &OsStr, memory: Option<&MemoryLimit>) -> Command {
+        let mut command = match memory {
             Some(memory) => {
                 let mut shell = Command::new("sh");
                 shell.args(["-c", "echo 0 >\"$0\" && exec \"$@\""]).arg(memory.procs()).arg(program);

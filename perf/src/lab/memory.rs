@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::error::{Error, Result};
@@ -14,11 +15,22 @@ const SECOND: &str = "/sys/fs/cgroup";
 /// Time that processes have to be gone once their host is.
 const GONE_WITHIN: Duration = Duration::from_secs(5);
 
+/// What the processes of a host had of what they may have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MemoryUse {
+    /// The most that was in use at once, bytes, page cache included.
+    pub peak_bytes: u64,
+    /// Processes that were ended because there was no memory for them.
+    pub kills: u64,
+}
+
 /// A cgroup, removed when it is dropped.
 #[derive(Debug)]
 pub(super) struct MemoryLimit {
     directory: PathBuf,
     first: bool,
+    /// Somebody looked at what was used, and judges it.
+    asked: AtomicBool,
 }
 
 impl MemoryLimit {
@@ -29,6 +41,10 @@ impl MemoryLimit {
         let bytes = text.parse().ok().and_then(|mebibytes: u64| mebibytes.checked_mul(1 << 20));
         let bytes =
             bytes.ok_or_else(|| Error::file("take from the environment", LIMIT_VARIABLE, invalid()))?;
+        Self::new(name, bytes).map(Some)
+    }
+
+    fn new(name: &str, bytes: u64) -> Result<Self> {
         let first = Path::new(FIRST).is_dir();
         let root = Path::new(if first { FIRST } else { SECOND });
         if !first {
@@ -37,10 +53,10 @@ impl MemoryLimit {
         }
         let directory = root.join(name);
         fs::create_dir(&directory).map_err(|error| Error::file("make", &directory, error))?;
-        let limit = Self { directory, first };
+        let limit = Self { directory, first, asked: AtomicBool::new(false) };
         let file = limit.file("memory.limit_in_bytes", "memory.max");
         fs::write(&file, bytes.to_string()).map_err(|error| Error::file("write", &file, error))?;
-        Ok(Some(limit))
+        Ok(limit)
     }
 
     fn file(&self, first: &str, second: &str) -> PathBuf {
@@ -52,14 +68,24 @@ impl MemoryLimit {
         self.directory.join("cgroup.procs")
     }
 
-    /// Processes that were ended because there was no memory for them.
+    /// Whether a process is in it.
+    pub(super) fn holds(&self, pid: u32) -> bool {
+        let text = fs::read_to_string(self.procs()).unwrap_or_default();
+        text.lines().any(|line| line.parse() == Ok(pid))
+    }
+
+    /// What was used so far; who asks tells and judges it in place of the end of the host.
+    pub(super) fn ask(&self) -> MemoryUse {
+        self.asked.store(true, Ordering::Relaxed);
+        MemoryUse { peak_bytes: self.peak(), kills: self.kills() }
+    }
+
     fn kills(&self) -> u64 {
         let text = fs::read_to_string(self.file("memory.oom_control", "memory.events")).unwrap_or_default();
         let of = |line: &str| line.strip_prefix("oom_kill ").and_then(|count| count.trim().parse().ok());
         text.lines().find_map(of).unwrap_or_default()
     }
 
-    /// The most that was in use at once, bytes, page cache included.
     fn peak(&self) -> u64 {
         let text =
             fs::read_to_string(self.file("memory.max_usage_in_bytes", "memory.peak")).unwrap_or_default();
@@ -76,16 +102,46 @@ impl Drop for MemoryLimit {
             std::thread::sleep(Duration::from_millis(10));
             removed = fs::remove_dir(&self.directory);
         }
-        tell(&self.directory, kills, peak, removed.err());
+        if let Some(error) = removed.err() {
+            tell(&format!(
+                "cannot remove {}: {error}; end the processes in it, then rmdir it",
+                self.directory.display()
+            ));
+        }
+        if self.asked.load(Ordering::Relaxed) {
+            return;
+        }
+        tell(&format!(
+            "{}: {peak} MiB at most, {kills} processes ended for lack of it",
+            self.directory.display()
+        ));
         assert!(kills == 0 || std::thread::panicking(), "{kills} processes were ended for lack of memory");
     }
 }
 
 #[expect(clippy::print_stderr, reason = "who asked for a limit wants to know")]
-fn tell(directory: &Path, kills: u64, peak: u64, left: Option<std::io::Error>) {
-    let directory = directory.display();
-    eprintln!("{directory}: {peak} MiB at most, {kills} processes ended for lack of it");
-    if let Some(error) = left {
-        eprintln!("cannot remove {directory}: {error}; end the processes in it, then rmdir it");
+fn tell(line: &str) {
+    eprintln!("{line}");
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use std::process::Command;
+
+    #[test]
+    fn who_takes_more_than_there_is_is_ended_and_counted() {
+        const MOST: u64 = 16 << 20;
+        let name = format!("weave-memory-test-{}", std::process::id());
+        let limit = MemoryLimit::new(&name, MOST).unwrap();
+        // Remembers all of a line that never ends; somebody else ends it at 1 GiB.
+        let greedy = "ulimit -v 1048576; echo 0 >\"$0\" && exec tail /dev/zero";
+        let mut greedy = Command::new("sh").args(["-c", greedy]).arg(limit.procs()).spawn().unwrap();
+        assert!(!greedy.wait().unwrap().success());
+        let MemoryUse { peak_bytes, kills } = limit.ask();
+        assert_eq!(kills, 1);
+        assert!((MOST / 2..=MOST).contains(&peak_bytes), "{peak_bytes}");
+        assert!(!limit.holds(std::process::id()));
     }
 }

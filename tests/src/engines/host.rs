@@ -185,7 +185,15 @@ fn root_of(init: &Process) -> PathBuf {
 }
 
 fn enter(host: &Host, init: &Process, program: &str) -> Command {
-    let mut command = host.command("nsenter");
+    enter_by(host.command("nsenter"), init, program)
+}
+
+/// A program that is no part of the overlay: the memory that it takes is not the overlay's.
+fn enter_beside(host: &Host, init: &Process, program: &str) -> Command {
+    enter_by(host.unlimited_command("nsenter"), init, program)
+}
+
+fn enter_by(mut command: Command, init: &Process, program: &str) -> Command {
     for (kind, file) in [("mount", "mnt"), ("uts", "uts"), ("ipc", "ipc"), ("pid", "pid_for_children")] {
         command.arg(format!("--{kind}=/proc/{}/ns/{file}", init.pid()));
     }
@@ -210,7 +218,7 @@ fn spawn_engine(host: &Host, init: &Process, kind: Kind) -> Process {
 fn dockerd(host: &Host, init: &Process) -> Command {
     let directory = host.directory();
     let group = fs::read_to_string(directory.join("group")).unwrap();
-    let mut command = enter(host, init, "dockerd");
+    let mut command = enter_beside(host, init, "dockerd");
     command.arg("--data-root").arg(directory.join("engine"));
     command.args(["--storage-driver", "vfs", "--exec-root", "/run/docker", "--pidfile", "/run/engine.pid"]);
     command.args(["--exec-opt", "native.cgroupdriver=cgroupfs", "--cgroup-parent", &group]);
@@ -227,7 +235,7 @@ fn dockerd(host: &Host, init: &Process) -> Command {
 }
 
 fn podman(host: &Host, init: &Process) -> Command {
-    let mut command = enter(host, init, "sh");
+    let mut command = enter_beside(host, init, "sh");
     command.args(["-c", "echo $$ >/run/engine.pid; exec podman \"$@\"", "sh", "--root"]);
     command.arg(host.directory().join("engine"));
     // What it is killed over while it reads an image stays there.

@@ -30,13 +30,14 @@ pub fn arguments(rest: &[OsString], environment: &Environment) -> Result<Vec<OsS
         output::note("no DNS runs here: start it with `weave launch-dns`");
     }
     let mut arguments = vec!["--dns".into(), address.to_string().into()];
-    // Who names domains wants those.
-    if given(rest, "dns-search", None).is_some() {
-        return Ok(arguments);
-    }
+    // Docker looks in the order given, and what it is given by the user stands behind this.
+    let mut domains = given(rest, "dns-search", None);
     let own = host_name(rest).and_then(|name| Some(name.as_str().split_once('.')?.1.to_owned()));
-    let mut domains: Vec<String> = own.into_iter().chain([settings.domain.to_string()]).collect();
-    domains.dedup();
+    for domain in own.into_iter().chain([settings.domain.to_string()]) {
+        if !domains.contains(&domain) {
+            domains.push(domain);
+        }
+    }
     arguments.extend(domains.into_iter().map(|domain| format!("--dns-search={domain}").into()));
     Ok(arguments)
 }
@@ -98,14 +99,15 @@ const SHORT_FLAGS: &str = "diPqt";
 
 /// The host name that Docker's arguments give, if it has a domain.
 fn host_name(rest: &[OsString]) -> Option<HostName> {
-    let named = given(rest, "hostname", Some('h'))?;
-    HostName::typed(&named).ok().filter(|name| name.as_str().contains('.'))
+    let named = given(rest, "hostname", Some('h'));
+    // The last one counts, as Docker has it.
+    HostName::typed(named.last()?).ok().filter(|name| name.as_str().contains('.'))
 }
 
-/// The last value that Docker's arguments give an option, by its name or letter. What follows the image
-/// is not Docker's.
-fn given(rest: &[OsString], wanted: &str, short: Option<char>) -> Option<String> {
-    let mut given = None;
+/// The values that Docker's arguments give an option, by its name or letter. What follows the image is
+/// not Docker's.
+fn given(rest: &[OsString], wanted: &str, short: Option<char>) -> Vec<String> {
+    let mut given = Vec::new();
     let mut words = rest.iter().map(|word| word.to_string_lossy());
     while let Some(word) = words.next() {
         if let Some(option) = word.strip_prefix("--") {
@@ -117,7 +119,7 @@ fn given(rest: &[OsString], wanted: &str, short: Option<char>) -> Option<String>
                 None => (option, words.next().map(Into::into)),
             };
             if name == wanted {
-                given = value;
+                given.extend(value);
             }
         } else if let Some(letters) = word.strip_prefix('-').filter(|letters| !letters.is_empty()) {
             let flags = letters.chars().take_while(|letter| SHORT_FLAGS.contains(*letter)).count();
@@ -127,7 +129,7 @@ fn given(rest: &[OsString], wanted: &str, short: Option<char>) -> Option<String>
             let glued = glued.strip_prefix('=').unwrap_or(&glued).to_owned();
             let value = if glued.is_empty() { words.next().map(Into::into) } else { Some(glued) };
             if short == Some(letter) {
-                given = value;
+                given.extend(value);
             }
         } else {
             break;

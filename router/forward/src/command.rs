@@ -145,14 +145,14 @@ pub enum Command {
         /// of it, for they would remember it for minutes.
         advise: bool,
     },
-    /// Send a probe of the path on this shard's lane, a keep-alive of that length.
+    /// Send probes of the path on this shard's lane: keep-alives of these lengths.
     Probe {
         /// The link.
         link: LinkId,
-        /// The probe's number.
-        number: u64,
-        /// Its length, bytes of UDP payload.
-        len: u16,
+        /// Number of the first probe.
+        first: u64,
+        /// Their lengths, bytes of UDP payload.
+        lens: Vec<u16>,
     },
     /// Ask a peer for an echo, the way that frames of containers take.
     Echo {
@@ -294,6 +294,14 @@ impl CommandQueue {
         use nix::sys::eventfd::EfdFlags;
         let wake = EventFd::from_value_and_flags(0, EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
         Ok(Self { queue: ArrayQueue::new(COMMAND_QUEUE), wake })
+    }
+
+    /// Appends a command, which the shard reads when it is woken.
+    ///
+    /// # Errors
+    /// Gives the command back if the shard is that far behind.
+    pub fn push_quietly(&self, command: Command) -> Result<(), Command> {
+        self.queue.push(command)
     }
 
     /// Appends a command and wakes the shard.

@@ -204,6 +204,24 @@ impl Group {
         }
     }
 
+    /// Sends a command to one shard, which reads it with the next one or when it is woken.
+    ///
+    /// # Errors
+    /// As [`send`](Self::send).
+    pub fn send_quietly(&self, shard: usize, command: Command) -> Result<(), Command> {
+        match self.doors.get(shard) {
+            Some(door) => door.commands.push_quietly(command),
+            None => Err(command),
+        }
+    }
+
+    /// Wakes every shard.
+    pub fn wake(&self) {
+        for door in self.doors.iter() {
+            door.commands.notify();
+        }
+    }
+
     /// Ends all shards and waits for them.
     pub fn stop(&mut self) {
         self.reports.close();

@@ -128,8 +128,8 @@ pub(crate) struct Shard {
     /// The inbox holds more than there was room for.
     inbox_waits: bool,
     socket_drops: u32,
-    /// The slot of the probe of a path that is being sent.
-    probe_slot: Option<u16>,
+    /// Slots of probes of paths that are being sent, by their bits.
+    probe_slots: u64,
     /// Errors of tap and socket without a success in between.
     read_errors: u32,
     receive_errors: u32,
@@ -174,7 +174,7 @@ impl Shard {
             wake_armed: false,
             inbox_waits: false,
             socket_drops: 0,
-            probe_slot: None,
+            probe_slots: 0,
             read_errors: 0,
             receive_errors: 0,
             timed: None,
@@ -308,7 +308,11 @@ impl Shard {
                 }
             }
             Command::SetPathMtu { link, datagram, advise } => self.tables.set_path(link, datagram, advise),
-            Command::Probe { link, number, len } => self.probe(link, number, len)?,
+            Command::Probe { link, first, lens } => {
+                for (number, len) in (first..).zip(lens) {
+                    self.probe(link, number, len)?;
+                }
+            }
             Command::Echo { peer, number, len } => self.ask_for_echo(peer, number, len)?,
             Command::DropLink(link) => self.tables.drop_link(link),
             Command::InstallReceive(session) => self.tables.install_receive(*session),

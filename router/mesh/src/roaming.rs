@@ -68,14 +68,14 @@ impl Roaming {
     /// An authenticated datagram of the control lane, number `counter` of
     /// `epoch`, says that the peer is at `address`. Returns what to send: at
     /// most one challenge for each of the two places, less than three times
-    /// what was received. `nonces` are random.
+    /// what was received. `nonce` gives random numbers.
     pub fn on_datagram(
         &mut self,
         epoch: u32,
         counter: u32,
         address: SocketAddr,
         now: Duration,
-        nonces: [u64; 2],
+        mut nonce: impl FnMut() -> u64,
     ) -> Vec<Challenge> {
         if self.newest.is_some_and(|newest| newest >= (epoch, counter)) {
             return Vec::new();
@@ -92,10 +92,9 @@ impl Roaming {
             // Each datagram from there may be answered by one more: challenges get lost.
             return if candidate.answered.is_some() { Vec::new() } else { vec![candidate.new] };
         }
-        let [new, old] = nonces;
         let candidate = Candidate {
-            new: Challenge { address, nonce: new },
-            old: Challenge { address: self.current, nonce: old },
+            new: Challenge { address, nonce: nonce() },
+            old: Challenge { address: self.current, nonce: nonce() },
             since: now,
             answered: None,
         };
@@ -156,10 +155,16 @@ impl Roaming {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
 
     fn at(last: u8) -> SocketAddr {
         SocketAddr::from(([10, 0, 0, last], 6783))
+    }
+
+    fn nonces(nonces: [u64; 2]) -> impl FnMut() -> u64 {
+        let mut nonces = nonces.into_iter();
+        move || nonces.next().unwrap()
     }
 
     fn ms(n: u64) -> Duration {
@@ -175,7 +180,7 @@ mod tests {
     #[test]
     fn a_peer_that_moved_is_followed_when_it_answers_from_there_and_not_from_the_old_place() {
         let mut roaming = proven();
-        let sent = roaming.on_datagram(0, 5, at(2), ms(0), [7, 8]);
+        let sent = roaming.on_datagram(0, 5, at(2), ms(0), nonces([7, 8]));
         assert_eq!(sent, [Challenge { address: at(2), nonce: 7 }, Challenge { address: at(1), nonce: 8 }]);
         assert!(!roaming.on_answer(7, at(2), ms(20)), "the old place has its time");
         assert_eq!(roaming.address(), at(1));
@@ -188,7 +193,7 @@ mod tests {
     #[test]
     fn a_link_whose_old_path_lives_stays() {
         let mut roaming = proven();
-        roaming.on_datagram(0, 5, at(2), ms(0), [7, 8]);
+        roaming.on_datagram(0, 5, at(2), ms(0), nonces([7, 8]));
         assert!(!roaming.on_answer(7, at(2), ms(10)));
         assert!(!roaming.on_answer(8, at(1), ms(30)));
         assert!(!roaming.poll(ms(10_000)));
@@ -198,24 +203,24 @@ mod tests {
     #[test]
     fn an_address_that_never_worked_is_left_at_once() {
         let mut roaming = Roaming::new(at(1));
-        roaming.on_datagram(0, 5, at(2), ms(0), [7, 8]);
+        roaming.on_datagram(0, 5, at(2), ms(0), nonces([7, 8]));
         assert!(roaming.on_answer(7, at(2), ms(10)));
     }
 
     #[test]
     fn a_copy_of_an_old_datagram_moves_nothing() {
         let mut roaming = proven();
-        assert!(roaming.on_datagram(1, 5, at(1), ms(0), [1, 2]).is_empty());
-        assert!(roaming.on_datagram(1, 5, at(2), ms(0), [1, 2]).is_empty());
-        assert!(roaming.on_datagram(1, 4, at(2), ms(0), [1, 2]).is_empty());
-        assert!(roaming.on_datagram(0, 9, at(2), ms(0), [1, 2]).is_empty());
-        assert!(!roaming.on_datagram(2, 0, at(2), ms(0), [1, 2]).is_empty());
+        assert!(roaming.on_datagram(1, 5, at(1), ms(0), nonces([1, 2])).is_empty());
+        assert!(roaming.on_datagram(1, 5, at(2), ms(0), nonces([1, 2])).is_empty());
+        assert!(roaming.on_datagram(1, 4, at(2), ms(0), nonces([1, 2])).is_empty());
+        assert!(roaming.on_datagram(0, 9, at(2), ms(0), nonces([1, 2])).is_empty());
+        assert!(!roaming.on_datagram(2, 0, at(2), ms(0), nonces([1, 2])).is_empty());
     }
 
     #[test]
     fn an_answer_with_another_nonce_or_from_elsewhere_moves_nothing() {
         let mut roaming = proven();
-        roaming.on_datagram(0, 5, at(2), ms(0), [7, 8]);
+        roaming.on_datagram(0, 5, at(2), ms(0), nonces([7, 8]));
         assert!(!roaming.on_answer(9, at(2), ms(1)));
         assert!(!roaming.on_answer(7, at(3), ms(1)));
         assert!(!roaming.poll(ms(2_000)));
@@ -227,17 +232,17 @@ mod tests {
     #[test]
     fn a_link_moves_once_a_second_at_most() {
         let mut roaming = Roaming::new(at(1));
-        roaming.on_datagram(0, 1, at(2), ms(0), [1, 2]);
+        roaming.on_datagram(0, 1, at(2), ms(0), nonces([1, 2]));
         assert!(roaming.on_answer(1, at(2), ms(0)));
-        assert!(roaming.on_datagram(0, 2, at(3), ms(999), [3, 4]).is_empty());
-        assert!(!roaming.on_datagram(0, 3, at(3), ms(1_000), [3, 4]).is_empty());
+        assert!(roaming.on_datagram(0, 2, at(3), ms(999), nonces([3, 4])).is_empty());
+        assert!(!roaming.on_datagram(0, 3, at(3), ms(1_000), nonces([3, 4])).is_empty());
     }
 
     #[test]
     fn a_lost_challenge_is_sent_again_for_each_datagram_from_there() {
         let mut roaming = proven();
-        roaming.on_datagram(0, 1, at(2), ms(0), [1, 2]);
-        let again = roaming.on_datagram(0, 2, at(2), ms(100), [3, 4]);
+        roaming.on_datagram(0, 1, at(2), ms(0), nonces([1, 2]));
+        let again = roaming.on_datagram(0, 2, at(2), ms(100), nonces([3, 4]));
         assert_eq!(again, [Challenge { address: at(2), nonce: 1 }]);
     }
 }

@@ -210,6 +210,8 @@ pub(super) struct Core {
     mac_changes: Vec<MacChange>,
     /// When the shards may be told of them.
     macs_at: Duration,
+    /// Commands wait for the shards to be woken.
+    wake_shards: bool,
     routes_changed: bool,
     peers_changed: bool,
     /// When peers may be looked for.
@@ -277,6 +279,7 @@ impl Core {
             pings: Pings::default(),
             mac_changes: Vec::new(),
             macs_at: Duration::ZERO,
+            wake_shards: false,
             routes_changed: false,
             peers_changed: false,
             discover_at: Duration::ZERO,

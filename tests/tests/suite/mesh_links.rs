@@ -105,7 +105,7 @@ const PATHS: [Path; 4] = [
 ];
 /// How exactly the limit of a path is found, bytes.
 const SEARCH_STEP: u32 = 16;
-/// A path that shrinks is found within this time: it is confirmed every 3 s.
+/// A path that shrinks is found within this time: it is confirmed every 5 s at least.
 const NARROW_WITHIN: Duration = Duration::from_secs(10);
 /// A path that grows is found within this time: more is tried every 40 s.
 const WIDE_WITHIN: Duration = Duration::from_secs(50);
@@ -206,6 +206,45 @@ fn long_paths_that_shrink_and_grow_again_and_tell_nobody_carry_whole_frames_agai
     all_paths(false, true);
 }
 
+/// The time in which nothing arrives: until the path is confirmed again (5 s at most) and a probe
+/// is lost (0.2 s), and what a busy machine adds.
+const SHRUNK_WITHIN: Duration = Duration::from_secs(7);
+
+#[test]
+fn large_frames_on_a_path_that_shrinks_are_never_too_many_fragments() {
+    let options = Options::encrypted()
+        .underlay(Underlay { mtu: 9_000, ..Underlay::default() })
+        .args("--mtu 8876")
+        .places(vec![Place::on(&[0]), Place::on(&[1])]);
+    let world = World::pair(options);
+    world.lab().set_too_big(false).unwrap();
+    world.wait_ping(0, v4(1).into(), LINK_WITHIN);
+    let inbox = world.inside(1, || UdpSocket::bind("0.0.0.0:7000").unwrap());
+    inbox.set_read_timeout(Some(LINK_WITHIN)).unwrap();
+    let (over, sending) = broadcasts(&world, 0, 8_800);
+    inbox.recv_from(&mut [0; 4]).unwrap();
+    world.lab().set_way(0, 1, Way::Mtu(1_500)).unwrap();
+    let receiving = std::thread::spawn(move || {
+        let (mut longest, mut last) = (Duration::ZERO, Instant::now());
+        while inbox.recv_from(&mut [0; 4]).is_ok() {
+            // From now on so long a silence means that it is over.
+            inbox.set_read_timeout(Some(SHRUNK_WITHIN)).unwrap();
+            longest = longest.max(last.elapsed());
+            last = Instant::now();
+        }
+        longest
+    });
+    let found = |small: Option<u32>| small.is_some_and(|len| len <= 1472 && len + SEARCH_STEP >= 1472);
+    wait_path(&world, NARROW_WITHIN, "from 9,000 to 1,500", found);
+    drop(over);
+    let (sent, longest) = (sending.join().unwrap(), receiving.join().unwrap());
+    println!("of {sent} datagrams none arrived for {longest:?}");
+    for host in [0, 1] {
+        assert_eq!(world.drops(host, "too_many_fragments"), 0, "host {host}");
+    }
+    assert!(longest < SHRUNK_WITHIN, "nothing for {longest:?}");
+}
+
 #[test]
 fn a_host_that_changes_its_address_is_followed() {
     followed(Options::encrypted());
@@ -284,17 +323,22 @@ fn two_hosts_that_cannot_reach_each_other_talk_by_a_third_until_they_can() {
     assert_eq!(pings.finish().lost(), [0_u64; 0]);
 }
 
-/// Broadcasts from the container of host `from` every 5 ms, numbered, until the returned sender is
-/// dropped; the thread gives how many there were.
-fn broadcasts(world: &World, from: usize) -> (std::sync::mpsc::Sender<()>, std::thread::JoinHandle<u32>) {
+/// Broadcasts of so many bytes from the container of host `from` every 5 ms, numbered, until the
+/// returned sender is dropped; the thread gives how many there were.
+fn broadcasts(
+    world: &World,
+    from: usize,
+    bytes: usize,
+) -> (std::sync::mpsc::Sender<()>, std::thread::JoinHandle<u32>) {
     let outbox = world.inside(from, || UdpSocket::bind((v4(from), 0)).unwrap());
     outbox.set_broadcast(true).unwrap();
     let (over, ended) = std::sync::mpsc::channel();
     let thread = std::thread::spawn(move || {
-        let mut number = 0_u32;
+        let (mut number, mut datagram) = (0_u32, vec![0; bytes]);
         while ended.recv_timeout(Duration::from_millis(5)) == Err(std::sync::mpsc::RecvTimeoutError::Timeout)
         {
-            outbox.send_to(&number.to_be_bytes(), "255.255.255.255:7000").unwrap();
+            datagram[..4].copy_from_slice(&number.to_be_bytes());
+            outbox.send_to(&datagram, "255.255.255.255:7000").unwrap();
             number += 1;
         }
         number
@@ -314,7 +358,7 @@ fn a_direct_link_in_place_of_a_relay_loses_hardly_a_broadcast() {
     world.wait_ping(1, v4(2).into(), LINK_WITHIN);
     let inbox = world.inside(2, || UdpSocket::bind("0.0.0.0:7000").unwrap());
     inbox.set_read_timeout(Some(LINK_WITHIN)).unwrap();
-    let (over, sending) = broadcasts(&world, 1);
+    let (over, sending) = broadcasts(&world, 1, 4);
     let receiving = std::thread::spawn(move || {
         let (mut arrived, mut number) = (std::collections::BTreeSet::new(), [0; 4]);
         while inbox.recv_from(&mut number).is_ok() {

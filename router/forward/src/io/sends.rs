@@ -8,6 +8,8 @@ use std::io;
 
 /// Slots of one shard.
 pub const SLOTS: u16 = 64;
+// A shard keeps a bit for each.
+const _: () = assert!(SLOTS as u32 <= u64::BITS);
 /// Bytes of datagrams in one slot: what one `UDP_SEGMENT` send may carry over
 /// IPv4 (65,535 less IP and UDP header) and IPv6.
 pub const SLOT_LEN: usize = 65_487;

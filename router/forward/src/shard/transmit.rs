@@ -277,16 +277,18 @@ impl Shard {
             .link_mut(link)
             .and_then(|to| to.sender.as_mut())
             .is_some_and(|sender| sender.key.seal(DatagramKind::KeepAlive, datagram).is_ok());
-        if !sealed {
+        if sealed {
+            self.probe_slots |= 1 << slot;
+        } else {
             self.sends.retract(slot, len);
         }
-        self.probe_slot = Some(slot);
         self.flush()
     }
 
     pub(super) fn on_sent(&mut self, slot: u16, result: i32) -> io::Result<()> {
         let sent = self.sends.complete(slot);
-        let probe = self.probe_slot.take_if(|probe| *probe == slot).is_some();
+        let probe = self.probe_slots & (1 << slot) != 0;
+        self.probe_slots &= !(1 << slot);
         if probe && -result == libc::EMSGSIZE {
             // It was to show just that.
         } else if result >= 0 {

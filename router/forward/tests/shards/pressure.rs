@@ -184,7 +184,7 @@ fn a_path_is_probed_while_the_underlay_takes_no_more() {
         scope.spawn(move || {
             wait(|| a.state(), || a.counter("back_pressure") > 0);
             for number in 1..=3 {
-                a.command(|_| Command::Probe { link: rig::LINK, number, len: 1000 });
+                a.command(|_| Command::Probe { link: rig::LINK, first: number, lens: vec![1000] });
                 let is_seen =
                     |r: &Report| matches!(r, Report::ProbeSeen { number: seen, .. } if *seen == number);
                 b.await_report("a probe", is_seen);

@@ -58,8 +58,8 @@ impl Core {
         };
         let Some(roaming) = self.links.get_mut(&id).and_then(|link| link.roaming.as_mut()) else { return };
         let at = place(source, mesh_port, roaming.address());
-        let nonces = [super::super::random_u64(), super::super::random_u64()];
-        let challenges = roaming.on_datagram(opened.epoch, opened.counter, at, now, nonces);
+        let nonce = super::super::random_u64;
+        let challenges = roaming.on_datagram(opened.epoch, opened.counter, at, now, nonce);
         if challenges.iter().any(|challenge| !self.config.trusts(challenge.address.ip())) {
             // Before anything more goes there.
             self.seal_link(id, "the peer's datagrams come from outside of them");

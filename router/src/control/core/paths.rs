@@ -1,7 +1,7 @@
 //! How large a datagram each link's path carries.
 
 use super::*;
-use weave_mesh::PathMtu;
+use weave_mesh::{PathMtu, Probe};
 use weave_wire::{FRAME_OVERHEAD, INNER_LEN, OUTER_LEN, TAG_LEN};
 
 /// Length of a VLAN tag (IEEE 802.1Q), for which there is room in the longest frame.
@@ -50,19 +50,20 @@ impl Core {
         Some(result)
     }
 
-    /// Sends a probe of the path, if one is due.
-    pub(super) fn probe_path(&mut self, id: LinkId, now: Duration) {
+    /// Sends probes of the path, if any are due; returns whether it did.
+    pub(super) fn probe_path(&mut self, id: LinkId, now: Duration) -> bool {
         let round_trip = self.links.get(&id).and_then(|link| link.liveness.as_ref()?.rtt());
-        let probe = self.with_path(id, now, |path| {
+        let probes = self.with_path(id, now, |path| {
             if let Some(round_trip) = round_trip {
                 path.set_round_trip(round_trip);
             }
             path.poll(now)
         });
-        if let Some(probe) = probe.flatten() {
-            // One that is not sent is sent again like one that is lost.
-            let _ = self.group.send(0, Command::Probe { link: id, number: probe.number, len: probe.len });
-        }
+        let probes = probes.unwrap_or_default();
+        let Some(Probe { number: first, .. }) = probes.first().copied() else { return false };
+        let lens = probes.iter().map(|probe| probe.len).collect();
+        // What is not sent is sent again like what is lost.
+        self.command_quietly(0, Command::Probe { link: id, first, lens })
     }
 
     /// A probe of the peer came through.

@@ -11,6 +11,13 @@ impl Core {
         }
     }
 
+    /// Sends a command that may get lost, and wakes the shard for all such commands of a turn at
+    /// once. False if it is lost.
+    pub(super) fn command_quietly(&mut self, shard: usize, command: Command) -> bool {
+        self.wake_shards = true;
+        self.group.send_quietly(shard, command).is_ok()
+    }
+
     pub(super) fn command_all(&mut self, command: impl Fn() -> Command) {
         for shard in 0..self.group.shards() {
             self.command(shard, command());
@@ -185,6 +192,9 @@ impl Core {
         if std::mem::take(&mut self.routes_changed) {
             let routes = Arc::new(self.shard_routes());
             self.command_all(|| Command::SetRoutes(Arc::clone(&routes)));
+        }
+        if std::mem::take(&mut self.wake_shards) {
+            self.group.wake();
         }
     }
 }

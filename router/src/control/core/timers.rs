@@ -150,17 +150,22 @@ impl Core {
                     let mesh_port = link.ports.next_by_mesh_port(unanswered, now);
                     let beat = link.heartbeat(sequence, mesh_port);
                     self.send_control(id, &ControlMessage::Heartbeat(beat), mesh_port);
-                    self.keep_alive(id, now);
+                    if let Some(path) = self.links.get_mut(&id).and_then(|link| link.path.as_mut()) {
+                        path.join(now);
+                    }
+                    let probed = self.probe_path(id, now);
+                    self.keep_alive(id, probed, now);
                 }
             }
         }
     }
 
-    /// Asks every shard for a keep-alive; one that is far behind is spared it.
-    fn keep_alive(&mut self, id: LinkId, now: Duration) {
+    /// Asks every shard for a keep-alive; one that is far behind is spared it. `probed`: shard 0
+    /// sends probes, which are keep-alives too.
+    fn keep_alive(&mut self, id: LinkId, probed: bool, now: Duration) {
         let own_port = self.links.get(&id).is_some_and(|link| link.ports.is_trying(now));
-        for shard in 0..self.group.shards() {
-            if self.group.send(shard, Command::KeepAlive { link: id, own_port }).is_err() {
+        for shard in usize::from(probed)..self.group.shards() {
+            if !self.command_quietly(shard, Command::KeepAlive { link: id, own_port }) {
                 self.counters.keep_alives_dropped += 1;
             }
         }

@@ -300,6 +300,13 @@ pub fn weave() -> PathBuf {
     program
 }
 
+/// Whether the executable under test is a release, whose figures count: the one that is built beside a
+/// test is slower by far, and checks itself.
+#[must_use]
+pub fn is_release() -> bool {
+    std::env::var_os("WEAVE_BIN").is_some()
+}
+
 /// A test that takes too long gets SIGTERM: its routers have sessions of their own and would stay.
 fn clean_up_when_killed() {
     static ONCE: Once = Once::new();

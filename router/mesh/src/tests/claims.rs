@@ -148,6 +148,13 @@ fn an_address_can_move_to_another_station() {
     assert_eq!(net.mesh(1).address_owner(&address), Some((name(2), station(9).mac)));
     assert!(net.outputs(0).contains(&Output::AddressWithdrawn(address)));
     assert_eq!(net.mesh(1).station_owner(station(1).mac), Some(name(0)));
+    // Whoever holds addresses to stations is told; for the host that has it, it is nowhere else.
+    for (n, elsewhere) in [(0, Some(station(9).mac)), (1, Some(station(9).mac)), (2, None)] {
+        assert_eq!(net.mesh(n).station_elsewhere(&address), elsewhere, "{n}");
+        let all: Vec<_> = net.mesh(n).addresses_elsewhere().collect();
+        assert_eq!(all, elsewhere.map(|mac| (address, mac)).into_iter().collect::<Vec<_>>(), "{n}");
+        assert!(net.outputs(n).contains(&Output::AddressesChanged(vec![address])), "{n}");
+    }
 }
 
 #[test]

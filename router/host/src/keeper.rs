@@ -3,9 +3,9 @@
 //! Containers of an engine that run again are attached again, those that are gone are forgotten;
 //! bridge, ports, exposed addresses and firewall rules that somebody took or changed are put back.
 //! One thread does what concerns the host, one thing after the other, and one what concerns
-//! containers, so that nothing of the host waits for an engine; three others only wait for news. What
+//! containers, so that nothing of the host waits for an engine; others only wait for news. What
 //! news there is does not matter: each time the whole state is looked at, and once in
-//! [`EVERYTHING_EVERY`] without any. A sixth thread gives routers that start the queues of the tap, and
+//! [`EVERYTHING_EVERY`] without any. One more gives routers that start the queues of the tap, and
 //! makes a tap that was deleted again of those of a router that runs.
 
 mod answers;

@@ -53,15 +53,17 @@ fn follow_one(run_dir: &Path, elsewhere: &Elsewhere, news: &NewsSender) -> io::R
             let Some(update) = decoder.next_value::<AddressesUpdate>().map_err(io::Error::other)? else {
                 break;
             };
-            match (update, &mut all) {
+            let concerns = match (update, &mut all) {
                 (AddressesUpdate::Set(set), None) => elsewhere.change(set),
                 (AddressesUpdate::Set(set), Some(all)) => {
                     all.extend(set.into_iter().filter_map(|(address, mac)| Some((address, mac?))));
                     continue;
                 }
                 (AddressesUpdate::Complete, all) => elsewhere.replace(all.take().unwrap_or_default()),
+            };
+            if concerns {
+                news.tell(News::Addresses);
             }
-            news.tell(News::Addresses);
         }
     }
 }

@@ -14,27 +14,46 @@ use crate::records::Record;
 
 /// Addresses that are attached on other hosts, as the router told them last.
 #[derive(Debug, Clone, Default)]
-pub struct Elsewhere(Arc<Mutex<Neighbours>>);
+pub struct Elsewhere(Arc<Mutex<Told>>);
+
+#[derive(Debug, Default)]
+struct Told {
+    all: Neighbours,
+    /// Networks that this host had an address of when its neighbours were looked at last.
+    networks: Vec<IpNet>,
+}
+
+impl Told {
+    fn is_near(&self, address: &IpAddr) -> bool {
+        self.networks.iter().any(|net| net.contains(address))
+    }
+}
 
 impl Elsewhere {
-    fn lock(&self) -> MutexGuard<'_, Neighbours> {
+    fn lock(&self) -> MutexGuard<'_, Told> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes in what changed; `None`: it is attached nowhere else any more.
-    pub fn change(&self, changes: impl IntoIterator<Item = (IpAddr, Option<MacAddr>)>) {
-        let mut all = self.lock();
+    /// Takes in what changed; `None`: it is attached nowhere else any more. Whether it concerns the
+    /// neighbours of this host.
+    pub fn change(&self, changes: impl IntoIterator<Item = (IpAddr, Option<MacAddr>)>) -> bool {
+        let (mut told, mut concerns) = (self.lock(), false);
         for (address, mac) in changes {
+            concerns |= told.is_near(&address);
             match mac {
-                Some(mac) => all.insert(address, mac),
-                None => all.remove(&address),
+                Some(mac) => told.all.insert(address, mac),
+                None => told.all.remove(&address),
             };
         }
+        concerns
     }
 
-    /// What a router that has just begun knows takes the place of all that another one told.
-    pub fn replace(&self, all: Neighbours) {
-        *self.lock() = all;
+    /// What a router that has just begun knows takes the place of all that another one told. Whether
+    /// it may concern the neighbours of this host.
+    pub fn replace(&self, all: Neighbours) -> bool {
+        let mut told = self.lock();
+        told.all = all;
+        !told.networks.is_empty()
     }
 
     /// The attached addresses in the networks that this host has an address of; on this host those
@@ -46,14 +65,13 @@ impl Elsewhere {
         attached: &[Record],
         bridge: Option<MacAddr>,
     ) -> Neighbours {
-        let networks: Vec<IpNet> = exposed.iter().map(|one| one.cidr.trunc()).collect();
-        let is_near = |address: &IpAddr| networks.iter().any(|net| net.contains(address));
         let here =
             attached.iter().flat_map(|record| record.cidrs.iter().map(|cidr| (cidr.addr(), record.mac)));
         let own = exposed.iter().filter_map(|one| Some((one.cidr.addr(), bridge?)));
-        let elsewhere = self.lock();
-        let elsewhere = elsewhere.iter().map(|(address, mac)| (*address, *mac));
-        here.chain(elsewhere).chain(own).filter(|(address, _)| is_near(address)).collect()
+        let mut told = self.lock();
+        told.networks = exposed.iter().map(|one| one.cidr.trunc()).collect();
+        let elsewhere = told.all.iter().map(|(address, mac)| (*address, *mac));
+        here.chain(elsewhere).chain(own).filter(|(address, _)| told.is_near(address)).collect()
     }
 }
 
@@ -100,7 +118,9 @@ mod tests {
         assert_eq!(near(&all), with_own(&[(ip("10.2.1.7"), mac(7)), (ip("fd00::7"), mac(7))]));
         assert_eq!(near(&all[1..]), [own[1], (ip("fd00::7"), mac(7))].into());
         assert_eq!(near(&[]), Neighbours::new());
-        elsewhere.change([(ip("10.2.1.7"), Some(mac(8))), (ip("fd00::7"), None)]);
+        let changes = [(ip("10.2.1.7"), Some(mac(8))), (ip("fd00::7"), None)];
+        assert!(!elsewhere.change(changes), "it is exposed nowhere");
         assert_eq!(near(&all), with_own(&[(ip("10.2.1.7"), mac(8))]));
+        assert!(elsewhere.change(changes) && !elsewhere.change([(ip("10.2.2.7"), None)]));
     }
 }

@@ -107,6 +107,8 @@ for (const colorScheme of ["dark", "light"]) {
       const evaluate = async (expression) => (await session.send("Runtime.evaluate", { expression, awaitPromise: true, returnByValue: true })).result.value;
       await evaluate(await readFile(AXE, "utf8"));
       const check = async (when) => {
+        // Colours on their way to what they will be are not judged.
+        await until(page, () => document.getAnimations().length === 0);
         const found = await evaluate(
           "axe.run(document, { resultTypes: ['violations'] }).then(({ violations }) => violations.map(({ id, nodes }) => `${id}: ${nodes.slice(0, 3).map(({ html, failureSummary }) => html.slice(0, 160) + failureSummary).join(' | ')}`))",
         );

@@ -79,11 +79,13 @@ pub struct LabOptions {
     /// Give hosts and containers names in /run/netns, so that `ip netns` and `weave attach
     /// netns:NAME` know them. Needs a writable /run.
     pub named: bool,
+    /// Variables of all commands in the hosts.
+    pub variables: &'static [(&'static str, &'static str)],
 }
 
 impl Default for LabOptions {
     fn default() -> Self {
-        Self { hosts: 2, underlay: Underlay::default(), places: Vec::new(), named: false }
+        Self { hosts: 2, underlay: Underlay::default(), places: Vec::new(), named: false, variables: &[] }
     }
 }
 
@@ -165,7 +167,7 @@ impl Lab {
             let directory = lab.directory.join(format!("host{number}"));
             let place = options.places.get(number - 1).cloned().unwrap_or_default();
             let memory = MemoryLimit::from_environment(&format!("{}-host{number}", lab.name))?;
-            lab.hosts.push(Host::new(number, namespace, directory, place, memory)?);
+            lab.hosts.push(Host::new(number, namespace, directory, place, memory, options.variables)?);
         }
         let between = underlay::connect(&lab.hosts, &options.underlay)?;
         for namespace in between.segments.iter().map(Segments::namespace).chain(&between.translators) {

@@ -11,7 +11,7 @@ use std::cell::Cell;
 use std::io;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
-use weave_crypto::{Identity, LocalPeer, Secrets, StretchError};
+use weave_crypto::{Effort, Identity, LocalPeer, Secrets, StretchError};
 use weave_forward::{Prepared, ProbeError, SocketError, StartError};
 use weave_host::keeper_socket::{Queues, Wanted};
 use weave_wire::Uid;
@@ -113,7 +113,7 @@ fn run_until_stopped(
     check_locked_memory()?;
     raise_limit(Resource::RLIMIT_NOFILE, OPEN_FILES);
     let mut ground = Ground::open(&config, queues)?;
-    let mut secrets = stretch(passwords)?;
+    let mut secrets = stretch(passwords, config.test.effort())?;
     let mut state = state::open(&config.state_dir, config.name, &config.targets)?;
     let mut group = ground.prepare(&config, state.name, encrypted)?;
     // Before the first thread that stays: privileges are a matter of each.
@@ -287,8 +287,8 @@ fn check_locked_memory() -> Result<(), RunError> {
 }
 
 /// Stretches the passwords on a thread of their own, whose memory goes with it.
-fn stretch(passwords: Vec<Password>) -> Result<Secrets, RunError> {
-    let stretched = std::thread::spawn(move || secrets::stretch(&passwords));
+fn stretch(passwords: Vec<Password>, effort: Effort) -> Result<Secrets, RunError> {
+    let stretched = std::thread::spawn(move || secrets::stretch(&passwords, effort));
     Ok(stretched.join().map_err(|_| RunError::Ended("stretching the password failed".into()))??)
 }
 

@@ -2,17 +2,17 @@
 
 use crate::config::{Password, PasswordFile, ReadPasswordsError};
 use std::path::{Path, PathBuf};
-use weave_crypto::{Secrets, StretchError};
+use weave_crypto::{Effort, Secrets, StretchError};
 
 /// Stretches the passwords, current first; none: a clear network. Takes a while
 /// and much memory: not for the thread of the control core.
 ///
 /// # Errors
 /// [`StretchError`].
-pub(crate) fn stretch(passwords: &[Password]) -> Result<Secrets, StretchError> {
+pub(crate) fn stretch(passwords: &[Password], effort: Effort) -> Result<Secrets, StretchError> {
     let mut stretched = passwords
         .iter()
-        .map(|password| weave_crypto::Password::stretch(password.as_bytes()))
+        .map(|password| weave_crypto::Password::stretch(password.as_bytes(), effort))
         .collect::<Result<Vec<_>, _>>()?
         .into_iter();
     Ok(match stretched.next() {
@@ -44,12 +44,12 @@ pub(crate) enum ReloadError {
 ///
 /// # Errors
 /// [`ReloadError`].
-pub(crate) fn read_again(path: Option<&Path>) -> Result<Secrets, ReloadError> {
+pub(crate) fn read_again(path: Option<&Path>, effort: Effort) -> Result<Secrets, ReloadError> {
     let path = path.ok_or(ReloadError::NoFile)?;
     let file =
         PasswordFile::read(path).map_err(|cause| ReloadError::File { path: path.to_owned(), cause })?;
     if file.open_to_others {
         tracing::warn!("other users may reach the password file {}", path.display());
     }
-    Ok(stretch(&file.passwords)?)
+    Ok(stretch(&file.passwords, effort)?)
 }

@@ -13,12 +13,13 @@ use weave_wire::{PeerName, SessionIndex, Uid};
 use crate::World;
 use crate::hostile::connect_from;
 use crate::insider::{entropy, identity};
+use crate::world::stretched;
 
 /// Longest a router keeps a connection whose password is wrong, and more.
 const WITHIN: Duration = Duration::from_secs(15);
 
 /// Stretching takes a while: all guess the same.
-static WRONG: LazyLock<Password> = LazyLock::new(|| Password::stretch(b"not the password").unwrap());
+static WRONG: LazyLock<Password> = LazyLock::new(|| stretched("not the password"));
 
 /// What became of a guess.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -23,7 +23,7 @@ use weave_wire::{
 use zerocopy::IntoBytes;
 
 use crate::World;
-use crate::world::PASSWORD;
+use crate::world::{PASSWORD, stretched};
 
 /// Time for the router to answer or close on a busy machine.
 const WITHIN: Duration = Duration::from_secs(10);
@@ -31,7 +31,7 @@ const WITHIN: Duration = Duration::from_secs(10);
 const SESSION: SessionIndex = SessionIndex(0x1515_1515);
 
 /// Stretching takes a while: once for all insiders of a test.
-static STRETCHED: LazyLock<Password> = LazyLock::new(|| Password::stretch(PASSWORD.as_bytes()).unwrap());
+static STRETCHED: LazyLock<Password> = LazyLock::new(|| stretched(PASSWORD));
 
 /// A link to a router that a test has in its hand.
 pub struct Insider {

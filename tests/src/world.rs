@@ -21,8 +21,9 @@ use std::process::Command;
 use std::sync::Once;
 use std::time::{Duration, Instant};
 
+use weave_crypto::{Effort, Password};
 use weave_host::Netlink;
-use weave_perf::lab::{Container, Host, Lab, LabOptions};
+use weave_perf::lab::{Container, Host, LIMIT_VARIABLE, Lab, LabOptions};
 use weave_wire::MacAddr;
 
 pub use addresses::{CONTAINERS_MAX, HOSTS_MAX, Spot, addresses, v4, v6};
@@ -79,7 +80,7 @@ impl World {
         clean_up_when_killed();
         let hosts = options.hosts.len();
         let (underlay, places) = (options.underlay, options.places.clone());
-        let lab = Lab::new(&LabOptions { hosts, underlay, places, named: false })
+        let lab = Lab::new(&LabOptions { hosts, underlay, places, named: false, variables: variables() })
             .expect("these tests make network namespaces: run them as root");
         let container = |host, number| lab.container(&format!("container{host}-{number}")).unwrap();
         let of_host = |host| (0..options.containers).map(|number| container(host, number)).collect();
@@ -305,6 +306,24 @@ pub fn weave() -> PathBuf {
 #[must_use]
 pub fn is_release() -> bool {
     std::env::var_os("WEAVE_BIN").is_some()
+}
+
+/// Whether passwords are stretched with next to no effort: nothing of a release is weakened, and where
+/// memory is limited all that a launch takes is to fit in.
+fn is_password_cheap() -> bool {
+    !is_release() && std::env::var_os(LIMIT_VARIABLE).is_none()
+}
+
+/// Those of all commands in the hosts.
+fn variables() -> &'static [(&'static str, &'static str)] {
+    if is_password_cheap() { &[("WEAVE_TEST_CHEAP_PASSWORD", "1")] } else { &[] }
+}
+
+/// A password, as the routers under test stretch it.
+#[must_use]
+pub fn stretched(password: &str) -> Password {
+    let effort = if is_password_cheap() { Effort::None } else { Effort::Full };
+    Password::stretch(password.as_bytes(), effort).unwrap()
 }
 
 /// A test that takes too long gets SIGTERM: its routers have sessions of their own and would stay.

@@ -33,6 +33,7 @@ pub struct Host {
     segment: AtomicU8,
     outputs: AtomicU32,
     memory: Option<MemoryLimit>,
+    variables: &'static [(&'static str, &'static str)],
 }
 
 impl Host {
@@ -42,6 +43,7 @@ impl Host {
         directory: PathBuf,
         place: Place,
         memory: Option<MemoryLimit>,
+        variables: &'static [(&'static str, &'static str)],
     ) -> Result<Self> {
         place.check()?;
         let host = Self {
@@ -52,6 +54,7 @@ impl Host {
             place,
             outputs: AtomicU32::new(0),
             memory,
+            variables,
         };
         for directory in [&host.directory, &host.run_dir(), &host.state_dir()] {
             registry::make_directory(directory).map_err(|error| Error::file("make", directory, error))?;
@@ -223,6 +226,7 @@ impl Host {
             command.env_remove(variable);
         }
         command.env("WEAVE_RUN_DIR", self.run_dir()).env("WEAVE_STATE_DIR", self.state_dir());
+        command.envs(self.variables.iter().copied());
         command.stdin(Stdio::null());
         command
     }

@@ -44,7 +44,7 @@ pub use handshake::{Established, Failure, Handshake, HandshakeError, Step};
 pub use identity::{IDENTITY_LEN, Identity, IdentityKey, new_seed, verify_part};
 pub use key::{KEY_LEN, Key};
 pub use limits::{KEY_DATAGRAMS, KEY_LIFETIME, REKEY_AFTER, REKEY_DATAGRAMS};
-pub use password::{Password, PasswordOffer, Secrets, StretchError};
+pub use password::{Effort, Password, PasswordOffer, Secrets, StretchError};
 pub use peer::{LinkChoice, LocalPeer, PeerInfo};
 pub use record::{RecordError, RecordOpener, RecordSealer};
 pub use rekey::{Rekey, RekeyAction, RekeyError, RekeyPolicy};

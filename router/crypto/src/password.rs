@@ -15,6 +15,26 @@ const LANES: u32 = 4;
 /// salt that both ends could know before they meet.
 const SALT: &[u8] = b"weave 1 password";
 
+/// How dear a guess of a password is. All hosts of a network have to agree.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Effort {
+    /// The second recommendation of RFC 9106, section 4: 64 MiB, three passes.
+    #[default]
+    Full,
+    /// Next to none, for tests that launch a hundred routers a minute.
+    None,
+}
+
+impl Effort {
+    fn params(self) -> Result<Params, argon2::Error> {
+        let (memory, passes) = match self {
+            Self::Full => (MEMORY_KIB, PASSES),
+            Self::None => (8 * LANES, 1),
+        };
+        Params::new(memory, passes, LANES, Some(32))
+    }
+}
+
 /// A password could not be stretched.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("cannot stretch the password with {MEMORY_KIB} KiB of memory: {cause}")]
@@ -28,15 +48,15 @@ pub struct StretchError {
 pub struct Password(Secret<32>);
 
 impl Password {
-    /// Stretches `password` by Argon2id (RFC 9106). Takes 64 MiB and some tenths
-    /// of a second: once at launch, on a helper thread, never per connection.
-    /// The memory is wiped and given back.
+    /// Stretches `password` by Argon2id (RFC 9106). Takes, with full effort, 64 MiB
+    /// and some tenths of a second: once at launch, on a helper thread, never per
+    /// connection. The memory is wiped and given back.
     ///
     /// # Errors
     /// [`StretchError`] if the memory cannot be had, or the password is longer
     /// than 4 GiB.
-    pub fn stretch(password: &[u8]) -> Result<Self, StretchError> {
-        let params = Params::new(MEMORY_KIB, PASSES, LANES, Some(32)).map_err(error)?;
+    pub fn stretch(password: &[u8], effort: Effort) -> Result<Self, StretchError> {
+        let params = effort.params().map_err(error)?;
         let count = params.block_count();
         let mut memory: Vec<Block> = Vec::new();
         memory.try_reserve_exact(count).map_err(error)?;
@@ -153,9 +173,11 @@ mod tests {
     /// Our own vector; a second implementation can check its parameters by it.
     #[test]
     fn stretching_is_as_documented() {
-        let stretched = Password::stretch(b"correct horse battery staple").unwrap();
+        let stretched = Password::stretch(b"correct horse battery staple", Effort::Full).unwrap();
         let expected = include_str!("../tests/vectors/password.hex").trim();
         assert_eq!(hex::encode(stretched.as_bytes()), expected);
+        let cheap = Password::stretch(b"correct horse battery staple", Effort::None).unwrap();
+        assert_ne!(cheap.as_bytes(), stretched.as_bytes());
     }
 
     #[test]

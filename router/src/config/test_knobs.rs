@@ -1,10 +1,12 @@
 //! Switches that only tests use: environment variables `WEAVE_TEST_…`.
 //!
-//! They make rare things frequent and present things absent; none weakens what
-//! is sealed or accepted. `launch` names on stderr each one that is set.
+//! They make rare things frequent and present things absent; none that a release takes weakens what
+//! is sealed or accepted. `launch` names on stderr each one that is set, but for the one that only
+//! builds of tests take.
 
 use std::str::FromStr;
 use std::time::Duration;
+use weave_crypto::Effort;
 use weave_wire::link::handshake::{VERSION_MAX, VERSION_MIN, Versions};
 
 /// Shortest spacing of two re-keys that a test may ask for.
@@ -24,6 +26,9 @@ pub struct TestKnobs {
     /// `WEAVE_TEST_FEATURES`: say that this router has these optional abilities (`0x…`, one
     /// bit each), as an earlier release would.
     pub features: Option<u64>,
+    /// `WEAVE_TEST_CHEAP_PASSWORD=1`, taken by builds of tests only: guesses of a password cost next
+    /// to nothing, and so do launches.
+    pub cheap_password: bool,
 }
 
 /// A kernel feature with a fall-back, so that each fall-back can be tested on a new kernel.
@@ -82,9 +87,18 @@ impl FromStr for Feature {
 }
 
 impl TestKnobs {
+    /// How dear a guess of the password is.
+    #[must_use]
+    pub const fn effort(&self) -> Effort {
+        if self.cheap_password { Effort::None } else { Effort::Full }
+    }
+
     /// The variables that are switches.
     pub const VARIABLES: [&'static str; 4] =
         ["WEAVE_TEST_REKEY_MS", "WEAVE_TEST_ABSENT", "WEAVE_TEST_PROTOCOL", "WEAVE_TEST_FEATURES"];
+
+    /// The one that releases refuse.
+    const CHEAP_PASSWORD: &'static str = "WEAVE_TEST_CHEAP_PASSWORD";
 
     /// Reads the switches through `variable`, which answers like [`std::env::var`].
     ///
@@ -124,6 +138,13 @@ impl TestKnobs {
             let known = value.strip_prefix("0x").and_then(|digits| u64::from_str_radix(digits, 16).ok());
             knobs.features = Some(known.ok_or(TestKnobError { variable: features, value, expected })?);
         }
+        if let Some(value) = variable(Self::CHEAP_PASSWORD) {
+            knobs.cheap_password = cfg!(debug_assertions) && value == "1";
+            if !knobs.cheap_password {
+                let expected = "1 in a build of the tests";
+                return Err(TestKnobError { variable: Self::CHEAP_PASSWORD, value, expected });
+            }
+        }
         Ok(knobs)
     }
 }
@@ -145,19 +166,21 @@ mod tests {
             "WEAVE_TEST_ABSENT" => Some("uso,multishot-read".into()),
             "WEAVE_TEST_PROTOCOL" => Some("2".into()),
             "WEAVE_TEST_FEATURES" => Some("0x0".into()),
+            TestKnobs::CHEAP_PASSWORD if cfg!(debug_assertions) => Some("1".into()),
             _ => None,
         });
         let knobs = knobs.unwrap();
         assert_eq!(knobs.rekey_interval, Some(MIN_REKEY));
         assert_eq!(knobs.absent, [Feature::Uso, Feature::MultishotRead]);
         assert_eq!(knobs.features, Some(0));
+        assert_eq!(knobs.cheap_password, cfg!(debug_assertions));
         assert_eq!(knobs.versions, Some(Versions { min: VERSION_MIN, max: VERSION_MAX + 1 }));
     }
 
     #[test]
     fn a_mistyped_switch_is_refused() {
         for value in ["", "99", "-1", "usso", "yes"] {
-            for variable in TestKnobs::VARIABLES {
+            for variable in TestKnobs::VARIABLES.into_iter().chain([TestKnobs::CHEAP_PASSWORD]) {
                 assert!(TestKnobs::read(|name| (name == variable).then(|| value.into())).is_err());
             }
         }

@@ -495,7 +495,8 @@ impl Core {
             }
             return;
         }
-        rt::spawn(tasks::reload(self.config.password_file.clone(), answer, self.events.clone()));
+        let (path, effort) = (self.config.password_file.clone(), self.config.test.effort());
+        rt::spawn(tasks::reload(path, effort, answer, self.events.clone()));
     }
 
     fn on_reloaded(&mut self, result: Result<Secrets, ReloadError>, answer: Option<Answer>) {

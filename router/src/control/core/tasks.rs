@@ -18,7 +18,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use weave_api::target::{Target, TargetHost};
-use weave_crypto::{LocalPeer, Resumption};
+use weave_crypto::{Effort, LocalPeer, Resumption};
 use weave_forward::Report;
 use weave_mesh::{DialId, Ticket};
 use weave_wire::link::heartbeat::ControlMessage;
@@ -102,8 +102,13 @@ pub(crate) async fn reports(reports: rt::Receiver<Report>, events: rt::Sender<Ev
 }
 
 /// Reads the password file again.
-pub(super) async fn reload(path: Option<PathBuf>, answer: Option<Answer>, events: rt::Sender<Event>) {
-    let result = rt::blocking(move || secrets::read_again(path.as_deref())).await;
+pub(super) async fn reload(
+    path: Option<PathBuf>,
+    effort: Effort,
+    answer: Option<Answer>,
+    events: rt::Sender<Event>,
+) {
+    let result = rt::blocking(move || secrets::read_again(path.as_deref(), effort)).await;
     let _ = events.send(Event::Reloaded(result, answer)).await;
 }
 

@@ -61,7 +61,11 @@ enum Command {
         pid: Option<String>,
     },
     /// Stop and remove every trace: bridge, tap, interfaces of containers, state
-    Reset,
+    Reset {
+        /// What later versions of the original ask for where no router runs
+        #[arg(long, hide = true)]
+        force: bool,
+    },
     /// Start a container with addresses on the network: `docker run -d`, then `attach`
     #[command(after_help = commands::run::HELP)]
     Run {
@@ -95,6 +99,9 @@ enum Command {
     Attach {
         #[command(flatten)]
         addressed: AddressArguments,
+        /// As `run` takes it
+        #[arg(long, hide = true)]
+        without_dns: bool,
         #[command(flatten)]
         force: Force,
     },
@@ -143,11 +150,11 @@ enum Command {
     },
     /// Add peers to connect to
     Connect {
-        /// Connect to exactly these peers instead
+        /// Connect to exactly these peers instead; to none if none is named
         #[arg(long)]
         replace: bool,
         /// Names or addresses
-        #[arg(value_name = "PEER[:PORT]", required = true)]
+        #[arg(value_name = "PEER[:PORT]", required_unless_present = "replace")]
         peers: Vec<Target>,
     },
     /// Stop reconnecting to peers; live links stay until connectivity is lost
@@ -225,6 +232,12 @@ enum Command {
     LaunchRouter(Box<LaunchOptions>),
     #[command(hide = true)]
     StopRouter,
+    #[command(hide = true, aliases = ["stop-plugin"])]
+    StopProxy,
+    #[command(hide = true)]
+    LaunchPlugin(Anything),
+    #[command(hide = true)]
+    Restart(Anything),
     #[command(hide = true)]
     Prime(Anything),
     #[command(hide = true)]
@@ -300,12 +313,14 @@ pub fn run(arguments: &[OsString]) -> Result<()> {
         Command::Dns => dns::sidecar::run(&environment),
         Command::Router { options, launched } => commands::router::run(*options, &environment, launched),
         Command::Stop { keep_dns, pid } => commands::stop::run(keep_dns, pid.as_deref(), &environment),
-        Command::StopRouter => commands::stop::run(true, None, &environment),
+        Command::StopRouter => commands::stop::run(false, None, &environment),
         Command::Run { arguments, with_dns, without_dns: _, force } => {
             commands::run::run(&arguments, with_dns, force, &environment)
         }
         Command::Start { arguments, force } => commands::start::run(&arguments, force, &environment),
-        Command::Attach { addressed, force } => commands::attach::run(&addressed, force, &environment),
+        Command::Attach { addressed, without_dns: _, force } => {
+            commands::attach::run(&addressed, force, &environment)
+        }
         Command::Detach(arguments) => commands::detach::run(&arguments, &environment),
         Command::Expose { cidrs, names, without_masquerade, force } => {
             commands::expose::expose(&cidrs, names, !without_masquerade, force, &environment)
@@ -319,7 +334,7 @@ pub fn run(arguments: &[OsString]) -> Result<()> {
         Command::Check(arguments) => check::run(&arguments, &environment),
         Command::Ping(arguments) => ping::run(&arguments, &environment),
         Command::Ps { containers } => commands::ps::run(&containers, &environment),
-        Command::Reset => commands::reset::run(&environment),
+        Command::Reset { force: _ } => commands::reset::run(&environment),
         Command::Report => commands::report::run(&environment),
         Command::Demo { hosts } => commands::demo::run(usize::from(hosts)),
         Command::Completions { shell } => commands::completions::run(shell, &mut self::description()),
@@ -327,11 +342,13 @@ pub fn run(arguments: &[OsString]) -> Result<()> {
         Command::Version => commands::version::run(),
         Command::Keeper { renew: true, .. } => commands::keeper::renew(&environment),
         Command::Keeper { for_router, .. } => commands::keeper::run(&environment, for_router),
-        Command::Setup => Ok(()),
+        Command::Setup | Command::StopProxy => Ok(()),
         Command::CreateBridge => commands::create_bridge::run(&environment),
         Command::Prime(_) => Err(commands::former::prime()),
         Command::Rmpeer(_) => Err(commands::former::rmpeer()),
         Command::Env(_) => Err(commands::former::env()),
+        Command::LaunchPlugin(_) => Err(commands::former::launch_plugin()),
+        Command::Restart(_) => Err(commands::former::restart()),
         Command::LaunchProxy(_) => Err(commands::former::launch_proxy()),
     }
 }

@@ -20,6 +20,16 @@ pub struct IgnoredOptions {
     no_restart: bool,
     #[arg(long, global = true, hide = true)]
     rewrite_hosts: bool,
+    #[arg(long, global = true, hide = true)]
+    no_rewrite_hosts: bool,
+    #[arg(long, global = true, hide = true)]
+    no_default_ipalloc: bool,
+    #[arg(long, global = true, hide = true)]
+    resume: bool,
+    #[arg(long, global = true, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    plugin: Option<bool>,
+    #[arg(long, global = true, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    proxy: Option<bool>,
 }
 
 impl IgnoredOptions {
@@ -30,6 +40,11 @@ impl IgnoredOptions {
             ("--no-fastdp", self.no_fastdp),
             ("--no-restart", self.no_restart),
             ("--rewrite-hosts", self.rewrite_hosts),
+            ("--no-rewrite-hosts", self.no_rewrite_hosts),
+            ("--no-default-ipalloc", self.no_default_ipalloc),
+            ("--resume", self.resume),
+            ("--plugin", self.plugin.is_some()),
+            ("--proxy", self.proxy.is_some()),
         ];
         let options = options.iter().filter(|(_, set)| *set).map(|(name, _)| *name);
         let variables = VARIABLES.into_iter().filter(|name| environment.has(name));

@@ -10,12 +10,29 @@ pub fn failure(error: &clap::Error, tokens: &[Token]) -> Failure {
     let commands: Vec<_> = tokens.iter().filter(|token| token.part == Part::Command).collect();
     let commands: String =
         commands.iter().map(|token| format!(" {}", token.text.to_string_lossy())).collect();
-    let help = format!("see `weave{commands} --help`");
+    let help = match former_option(error) {
+        Some(remedy) => remedy.to_owned(),
+        None => format!("see `weave{commands} --help`"),
+    };
     Failure::usage(
         "cannot read the command line",
         unknown_option(error, tokens).unwrap_or_else(|| joined(error)),
         help,
     )
+}
+
+/// Options of the original for what there is not here, by how they begin: what to do instead.
+const FORMER_OPTIONS: [(&str, &str); 4] = [
+    ("--ipalloc-", "addresses are named, not allocated: leave it out, and name one with each container"),
+    ("--dns-listen-address", "use `weave launch-dns --listen ADDRESS`"),
+    ("--no-multicast-route", "there is always a route for multicast: leave it out"),
+    ("--token", "there is no cloud service: leave it out"),
+];
+
+fn former_option(error: &clap::Error) -> Option<&'static str> {
+    let Some(ContextValue::String(option)) = error.get(ContextKind::InvalidArg) else { return None };
+    let known = FORMER_OPTIONS.iter().find(|(start, _)| option.starts_with(start));
+    known.filter(|_| error.kind() == ErrorKind::UnknownArgument).map(|(_, remedy)| *remedy)
 }
 
 /// `-foo` is one option here, not the short options f, o, o that clap takes it for.
@@ -43,7 +60,8 @@ fn joined(error: &clap::Error) -> String {
     let joined: Vec<String> = paragraphs
         .map(|paragraph| paragraph.split_whitespace().collect::<Vec<_>>().join(" "))
         .map(|paragraph| paragraph.strip_prefix("tip: ").unwrap_or(&paragraph).to_owned())
-        .filter(|paragraph| !paragraph.is_empty())
+        // Nobody who types an option that there is not means it to be an address or a peer.
+        .filter(|paragraph| !paragraph.is_empty() && !paragraph.contains("as a value, use '-- "))
         .collect();
     joined.join("; ")
 }

@@ -32,6 +32,12 @@ fn wrong_usage_is_exit_code_2_and_changes_nothing() {
         // Commands and options.
         ("", &["no command", "--help"][..]),
         ("explode", &["unrecognized", "'explode'", "--help"]),
+        ("launch --ipalloc-range 10.32.0.0/12 host2", &["'--ipalloc-range'", "not allocated"]),
+        ("launch --dns-listen-address 10.2.1.9 host2", &["launch-dns --listen"]),
+        ("launch -password --nickname one", &["looks like an option"]),
+        ("connect", &["PEER"]),
+        ("run --no-multicast-route 10.2.1.1/24 ubuntu", &["--no-multicast-route", "before the addresses"]),
+        ("attach fe80::5/64 pid:1", &["address of the link"]),
         ("expose", &["CIDR"]),
         ("expose 10.2.1.1", &["10.2.1.1/24"]),
         ("expose 10.2.1.0/24", &["network itself"]),

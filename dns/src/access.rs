@@ -9,7 +9,7 @@ use nix::sys::socket::SockaddrStorage;
 use weave_api::names::PODMAN_BRIDGES;
 
 /// Names of bridges that engines make, beside the default one: their beginnings.
-const ENGINE_BRIDGES: [&str; 3] = ["br-", "podman", "cni-podman"];
+const ENGINE_BRIDGES: [&str; 4] = ["br-", "podman", "cni-podman", "docker_gwbridge"];
 
 /// Whose questions are answered: containers' and this host's own.
 #[derive(Debug, Default)]

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use hickory_server::proto::op::{LowerQuery, Query, ResponseCode};
 use hickory_server::server::Request;
 use tokio::sync::OnceCell;
+use weave_api::names::DNS_PORT;
 
 use weave_lookup::{ResolvConf, SERVERS_MAX, Servers};
 
@@ -30,7 +31,6 @@ const ANSWER_WITHIN: Duration = Duration::from_millis(4500);
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Longest file that names them, bytes.
 const FILE_MAX: u64 = 64 << 10;
-const DNS_PORT: u16 = 53;
 
 /// Which file was read: when it was changed, its number and length.
 type Version = (i64, i64, u64, u64);

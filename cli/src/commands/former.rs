@@ -22,6 +22,16 @@ pub fn launch_proxy() -> Failure {
     gone("launch-proxy", "there is no proxy", "use docker as it is, then `weave attach`")
 }
 
+/// `weave launch-plugin`: Docker's networks.
+pub fn launch_plugin() -> Failure {
+    gone("launch-plugin", "there is no plugin", "use `weave run`, or the label weave.cidr")
+}
+
+/// `weave restart`: restarted a container and attached it again.
+pub fn restart() -> Failure {
+    gone("restart", "containers that run again are attached again by themselves", "use `docker restart`")
+}
+
 fn gone(command: &str, why: &str, remedy: &str) -> Failure {
     Failure::new(format_args!("cannot {command}"), why, remedy)
 }

@@ -75,6 +75,13 @@ fn split(arguments: &[OsString]) -> Result<(Vec<IpNet>, &[OsString])> {
     let is_cidr = |argument: &&OsString| argument.to_str().is_some_and(cidr::is_written);
     let count = arguments.iter().take_while(is_cidr).count();
     let (cidrs, rest) = arguments.split_at(count);
+    if let Some(option) = arguments.first().filter(|first| first.to_string_lossy().starts_with('-'))
+        && arguments.iter().any(|argument| is_cidr(&argument))
+    {
+        let why = format!("{:?} stands before the addresses", option.to_string_lossy());
+        let remedy = "name the addresses first, then what `docker run` takes; see `weave run --help`";
+        return Err(Failure::usage("cannot run a container", why, remedy));
+    }
     if cidrs.is_empty() {
         return Err(Failure::usage(
             "cannot run a container",

@@ -15,7 +15,7 @@ use super::passwords::Secret;
 #[derive(Debug, Args)]
 pub struct LaunchOptions {
     /// Password of the network; without one it is a clear network [env: WEAVE_PASSWORD]
-    #[arg(long, value_name = "PASSWORD", conflicts_with = "password_file")]
+    #[arg(long, value_name = "PASSWORD", allow_hyphen_values = true, conflicts_with = "password_file")]
     pub password: Option<Secret>,
     /// File that holds the password, and in a second line the previous one
     #[arg(long, value_name = "FILE")]
@@ -94,8 +94,9 @@ fn subnet(text: &str) -> Result<IpNet, String> {
     Ok(subnet)
 }
 
-/// Reads the name of a level.
+/// Reads the name of a level; `warning` is that of the original.
 pub fn log_level(text: &str) -> Result<LogLevel, &'static str> {
+    let text = if text == "warning" { "warn" } else { text };
     let level = LogLevel::ALL.into_iter().find(|level| level.as_str() == text);
     level.ok_or("none of error, warn, info, debug, trace")
 }

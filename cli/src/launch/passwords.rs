@@ -1,6 +1,5 @@
 //! Where the network password comes from.
 
-use std::convert::Infallible;
 use std::fmt;
 use std::path::Path;
 use std::str::FromStr;
@@ -17,9 +16,13 @@ use crate::failure::{Failure, Result};
 pub struct Secret(Zeroizing<String>);
 
 impl FromStr for Secret {
-    type Err = Infallible;
+    type Err = &'static str;
 
-    fn from_str(text: &str) -> Result<Self, Infallible> {
+    /// Nobody means an option to be the password.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text.starts_with("--") {
+            return Err("it looks like an option: a password that begins with two dashes goes into a file");
+        }
         Ok(Self(Zeroizing::new(text.to_owned())))
     }
 }

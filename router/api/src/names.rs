@@ -26,6 +26,8 @@ use crate::updates::Update;
 
 /// User and group the sidecar runs as: `nobody`, who owns nothing.
 pub const SIDECAR_ID: u32 = 65534;
+/// Port of the DNS (RFC 1035, section 4.2).
+pub const DNS_PORT: u16 = 53;
 /// Bridges of Podman's default network, as netavark and as CNI make them when a container starts.
 pub const PODMAN_BRIDGES: [&str; 2] = ["podman0", "cni-podman0"];
 /// Time a sidecar has to answer a command.

@@ -296,12 +296,13 @@ impl CommandQueue {
         Ok(Self { queue: ArrayQueue::new(COMMAND_QUEUE), wake })
     }
 
-    /// Appends a command, which the shard reads when it is woken.
+    /// Appends a command that may get lost, which the shard reads when it is woken.
     ///
     /// # Errors
-    /// Gives the command back if the shard is that far behind.
+    /// Gives the command back if the shard is behind by a quarter of the queue: the rest is for those
+    /// that may not.
     pub fn push_quietly(&self, command: Command) -> Result<(), Command> {
-        self.queue.push(command)
+        if self.queue.len() >= COMMAND_QUEUE / 4 { Err(command) } else { self.queue.push(command) }
     }
 
     /// Appends a command and wakes the shard.
@@ -326,5 +327,21 @@ impl CommandQueue {
 
     pub(crate) fn wake_fd(&self) -> std::os::fd::BorrowedFd<'_> {
         std::os::fd::AsFd::as_fd(&self.wake)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn commands_that_may_get_lost_leave_room_for_those_that_may_not() {
+        let queue = CommandQueue::new().unwrap();
+        let command = || Command::DropLink(LinkId(1));
+        let quietly = (0..COMMAND_QUEUE).take_while(|_| queue.push_quietly(command()).is_ok()).count();
+        assert_eq!(quietly, COMMAND_QUEUE / 4);
+        let others = (0..COMMAND_QUEUE).take_while(|_| queue.push(command()).is_ok()).count();
+        assert_eq!(others, COMMAND_QUEUE - COMMAND_QUEUE / 4);
     }
 }

@@ -48,8 +48,8 @@ pub(crate) const READ_GROUP: u16 = 1;
 /// Errors in a row after which tap or socket count as broken.
 const ERRORS_IN_A_ROW: u32 = 64;
 /// Free send slots below which no further frame is taken from the tap: one
-/// super-frame may fill two slots and close a third.
-const SLOTS_FOR_A_FRAME: usize = 3;
+/// super-frame of segments of 350 bytes and more fills three slots and closes a fourth.
+const SLOTS_FOR_A_FRAME: usize = 4;
 
 /// What other shards use of a shard.
 #[derive(Debug)]
@@ -130,6 +130,8 @@ pub(crate) struct Shard {
     socket_drops: u32,
     /// Slots of probes of paths that are being sent, by their bits.
     probe_slots: u64,
+    /// Those whose datagrams go out one by one, refused as segments of one.
+    resent_slots: u64,
     /// Errors of tap and socket without a success in between.
     read_errors: u32,
     receive_errors: u32,
@@ -175,6 +177,7 @@ impl Shard {
             inbox_waits: false,
             socket_drops: 0,
             probe_slots: 0,
+            resent_slots: 0,
             read_errors: 0,
             receive_errors: 0,
             timed: None,

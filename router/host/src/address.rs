@@ -21,8 +21,8 @@ pub fn cidr(address: IpAddr, prefix_len: u8) -> Result<IpNet> {
 /// Refuses what is not the address of one station in a subnet.
 ///
 /// # Errors
-/// [`Error::Invalid`] for a network, broadcast, multicast, loopback or
-/// unspecified address and for a prefix of length 0.
+/// [`Error::Invalid`] for a network, broadcast, multicast, loopback, unspecified
+/// or (IPv6) link-local address and for a prefix of length 0.
 pub fn check_cidr(cidr: &IpNet) -> Result<()> {
     let refuse = |reason: &str| Err(Error::invalid(cidr, reason));
     let address = cidr.addr();
@@ -31,6 +31,13 @@ pub fn check_cidr(cidr: &IpNet) -> Result<()> {
     }
     if address.is_unspecified() || address.is_loopback() || address.is_multicast() {
         return refuse("not the address of a container: loopback, multicast or unspecified");
+    }
+    if let IpAddr::V6(v6) = address
+        && v6.is_unicast_link_local()
+    {
+        return refuse(
+            "an address of the link, which the kernel gives by itself: give one of a subnet, as in fd00:2::1/64",
+        );
     }
     // The two addresses of a point-to-point subnet are both ordinary (RFC 3021, RFC 6164).
     if cidr.max_prefix_len() - cidr.prefix_len() > 1 && address == cidr.network() {

@@ -25,7 +25,7 @@ pub struct Policy {
     pub port: u16,
     /// The engine's default bridge, kept away from the network.
     pub engine_bridge: String,
-    /// Other bridges of engines, which the port of the mesh is closed to, too.
+    /// Other bridges of engines: kept away, too, but for answers to what the network asks there.
     pub other_bridges: Vec<String>,
     /// Where the host is exposed.
     pub exposed: Vec<ExposedNet>,
@@ -35,8 +35,8 @@ pub struct Policy {
 const OTHER_BRIDGES_MAX: usize = 256;
 
 /// Bridges that engines make for networks of their users, by their names: `br-` and twelve hexadecimal
-/// digits (Docker), `podman` and `cni-podman` with a number (Podman). One that was given another name is
-/// not known.
+/// digits (Docker), `docker_gwbridge` (Swarm), `podman` and `cni-podman` with a number (Podman). One that
+/// was given another name is not known.
 #[must_use]
 pub fn other_bridges() -> Vec<String> {
     let interfaces = nix::net::if_::if_nameindex();
@@ -57,7 +57,9 @@ fn is_of_engine(name: &str) -> bool {
         rest.len() == DOCKER_DIGITS && rest.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
     });
     let podman = name.strip_prefix("cni-").unwrap_or(name).strip_prefix("podman");
-    docker || podman.is_some_and(|rest| !rest.is_empty() && rest.bytes().all(|byte| byte.is_ascii_digit()))
+    docker
+        || name == "docker_gwbridge"
+        || podman.is_some_and(|rest| !rest.is_empty() && rest.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
 /// A network that the host has an address on.
@@ -240,6 +242,16 @@ impl Firewall {
 }
 
 impl Policy {
+    /// The bridges of engines beside the default one.
+    fn others(&self) -> impl Iterator<Item = &str> {
+        self.other_bridges.iter().map(String::as_str).filter(|other| *other != self.engine_bridge)
+    }
+
+    /// All bridges of engines.
+    fn bridges(&self) -> impl Iterator<Item = &str> {
+        [self.engine_bridge.as_str()].into_iter().chain(self.others())
+    }
+
     fn exposed(&self, family: Family) -> impl Iterator<Item = &ExposedNet> {
         self.exposed.iter().filter(move |exposed| Family::of(&exposed.cidr) == family)
     }
@@ -251,7 +263,7 @@ mod tests {
 
     #[test]
     fn bridges_of_engines_are_known_by_their_names_and_others_are_not() {
-        for name in ["br-0a1b2c3d4e5f", "podman0", "podman12", "cni-podman0"] {
+        for name in ["br-0a1b2c3d4e5f", "docker_gwbridge", "podman0", "podman12", "cni-podman0"] {
             assert!(is_of_engine(name), "{name}");
         }
         for name in ["br0", "br-lan", "br-0a1b2c3d4e5", "br-0a1b2c3d4e5f0", "podman", "cni-podman", "virbr0"]

@@ -134,7 +134,7 @@ pub fn run(
         attachments_changed,
     });
     let gate = Arc::new(Gate::default());
-    let containers = Containers::new(config.state_dir.clone(), config.engine_host.clone(), Arc::clone(&gate));
+    let containers = Containers::new(&config, Arc::clone(&gate));
     let lacking: Arc<Mutex<Vec<Degraded>>> = Arc::default();
     let (told, known) = (Arc::clone(&telling), Arc::clone(&lacking));
     let to_host = Arc::clone(&news);
@@ -313,7 +313,7 @@ impl Keeper {
         let mut host = Netlink::open()?;
         let links = host.links()?;
         // Before anybody forgets those that have no interface.
-        match self.namespaces.keep(&self.config.state_dir, &mut host, &links) {
+        match self.namespaces.keep(&self.config.state_dir, &self.config.elsewhere, &mut host, &links) {
             Ok(repairs) => self.repairs.devices += repairs,
             Err(error) => tracing::warn!("keeping attachments of namespaces: {error}"),
         }
@@ -378,7 +378,9 @@ impl Keeper {
         let exposed = exposed::read_all(&self.config.state_dir)?;
         let mut host = Netlink::open()?;
         let Some(bridge) = host.link(BRIDGE)? else { return Ok(()) };
-        let (attached, _) = records::read_all(&self.config.state_dir)?;
+        let (mut attached, _) = records::read_all(&self.config.state_dir)?;
+        // What a container that has ended left may be another's since.
+        attached.retain(crate::names::is_here);
         let wanted = self.config.elsewhere.neighbours(&exposed, &attached, bridge.mac);
         neighbourhood::keep(&mut host, bridge.index, &wanted)
     }

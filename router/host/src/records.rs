@@ -7,7 +7,7 @@
 
 mod record;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::Path;
 
@@ -219,13 +219,15 @@ impl Records {
     /// Those that do not run have none since [`Self::prune`].
     #[must_use]
     pub fn guard(&self) -> Option<Guard> {
-        let running = self.records.iter().filter(|record| !self.has_ended(record));
-        let ports = running.map(|record| GuardedPort {
-            interface: record.host_interface(),
-            mac: record.mac,
-            addresses: record.cidrs.iter().map(IpNet::addr).collect(),
-        });
-        self.guarded.then(|| Guard::new(&ports.collect::<Vec<_>>()))
+        // Containers that share a namespace share a port, and may send with the addresses of each.
+        let mut ports = BTreeMap::new();
+        for record in self.records.iter().filter(|record| !self.has_ended(record)) {
+            let interface = record.host_interface();
+            let new = || GuardedPort { interface: interface.clone(), mac: record.mac, addresses: Vec::new() };
+            let port: &mut GuardedPort = ports.entry(interface.clone()).or_insert_with(new);
+            port.addresses.extend(record.cidrs.iter().map(IpNet::addr));
+        }
+        self.guarded.then(|| Guard::new(&ports.into_values().collect::<Vec<_>>()))
     }
 
     /// Guards what is attached, or takes the guard of an earlier launch away.

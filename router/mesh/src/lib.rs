@@ -21,6 +21,7 @@ pub mod roaming;
 pub mod routes;
 pub mod stations;
 pub mod store;
+mod telling;
 mod topology;
 pub mod wants;
 

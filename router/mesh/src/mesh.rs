@@ -23,6 +23,7 @@ use crate::own::OwnParts;
 use crate::random::Random;
 use crate::routes::{FormerPaths, Routes};
 use crate::store::Store;
+use crate::telling::Telling;
 use crate::topology::Topology;
 use crate::wants::Wants;
 use hashbrown::HashMap;
@@ -58,8 +59,8 @@ struct Link {
     order: u64,
     established: bool,
     writable: bool,
-    /// Something was not sent while it was not writable.
-    missed: bool,
+    /// Digests it is to be told as soon as it can take them.
+    telling: Telling,
     /// Parts the other end asked for.
     pulled: VecDeque<PartKey>,
 }
@@ -91,7 +92,7 @@ pub struct Mesh<S> {
     outputs: VecDeque<Output>,
     links: BTreeMap<LinkNumber, Link>,
     next_order: u64,
-    /// Links that asked for parts and can take them, in turn.
+    /// Links that have something to be told, or asked for parts, and can take them, in turn.
     to_serve: VecDeque<LinkNumber>,
     store: Store,
     own: OwnParts,
@@ -168,7 +169,7 @@ impl<S: Signer> Mesh<S> {
 
     /// The next thing to do; `None`: nothing for now.
     pub fn poll_output(&mut self) -> Option<Output> {
-        self.outputs.pop_front().or_else(|| self.serve_pull())
+        self.outputs.pop_front().or_else(|| self.serve_next())
     }
 
     /// The routes as last computed.

@@ -115,6 +115,22 @@ fn containers_of_the_engines_bridge_do_not_reach_the_network() {
     let plain = hosts.docker_run(0, "");
     assert!(!hosts.reaches(&plain, "10.2.1.1"), "through the bridge of the engine");
     hosts.wait_reaches(&container, "10.2.1.101", SOON);
+    // Nor do those of a network of users; who is asked there answers.
+    let id = hosts.ok(0, "docker network create users");
+    let leads = format!("-A WEAVE-FORWARD -i br-{} -o weave ", &id[..12]);
+    wait_until(
+        SOON,
+        || format!("{:#?}", ours(&hosts)),
+        || ours(&hosts).iter().any(|rule| rule.starts_with(&leads)),
+    );
+    let user = hosts.docker_run(0, "--net users --name user");
+    assert!(!hosts.reaches(&user, "10.2.1.1"), "through a bridge of users");
+    let address = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}";
+    let address = hosts.ok(0, &format!("docker inspect -f '{address}' user"));
+    hosts.ok(0, "iptables -I DOCKER-USER 2 -i weave -j ACCEPT");
+    let through = "nsenter -n -t $(docker inspect -f '{{.State.Pid}}' ID)".replace("ID", &container.id);
+    hosts.ok(0, &format!("{through} ip route add {address} via 10.2.1.101 dev ethwe"));
+    assert!(hosts.reaches(&container, &address), "what the network asks there is not answered");
     // Nor do they open a connection to the router.
     let address = hosts.ok(0, "ip -4 -o addr show docker0").split_whitespace().nth(3).unwrap().to_owned();
     let gateway = address.split('/').next().unwrap();
@@ -131,7 +147,8 @@ fn the_port_of_the_mesh_is_closed_to_networks_of_users_as_long_as_they_are_there
     let before = ours(&hosts);
     let id = hosts.ok(0, "docker network create users");
     let bridge = format!("br-{}", &id[..12]);
-    let closes = |rule: &String| rule.contains(&format!("-A WEAVE-INPUT -i {bridge} "));
+    let closes =
+        |rule: &String| rule.contains(&format!("-A WEAVE-INPUT -i {bridge} ")) && rule.ends_with("-j DROP");
     let all = || format!("{:#?}", ours(&hosts));
     // Twice two: two protocols of two families.
     wait_until(SOON, all, || ours(&hosts).iter().filter(|rule| closes(rule)).count() == 4);

@@ -13,13 +13,13 @@ use clap::{ArgAction, Args};
 use ipnet::IpNet;
 use rustix::fs::OFlags;
 use weave_host::Netlink;
-use weave_host::names::{DEFAULT_TTL_S, DnsSettings};
-use weave_host::records::Records;
+use weave_host::names::{DEFAULT_TTL_S, DnsSettings, is_here};
+use weave_host::records::{Record, Records, read_all};
 use weave_wire::HostName;
 
 use super::sidecar::{self, READY};
 use super::{SIDECAR, publish};
-use crate::commands::keeper;
+use crate::commands::{elsewhere, keeper};
 use crate::environment::Environment;
 use crate::failure::{Failure, Result};
 use crate::launch::make_run_dir;
@@ -232,8 +232,14 @@ fn change(new: impl FnOnce(DnsSettings) -> DnsSettings, environment: &Environmen
     let old = super::settings(environment)?;
     let new = new(old.clone());
     let runs = Running::find(&run_dir, Daemon::Dns)?.is_some();
-    if runs && old == new && weave_api::sidecar::status(&run_dir, weave_api::names::ANSWER_WITHIN).is_ok() {
+    let answers = || weave_api::sidecar::status(&run_dir, weave_api::names::ANSWER_WITHIN).is_ok();
+    let is_attached = || new.cidr.is_none() || interface(&state_dir).is_some();
+    if runs && old == new && is_attached() && answers() {
         return Ok(());
+    }
+    if let Some(cidr) = new.cidr.filter(|cidr| old.cidr != Some(*cidr)) {
+        elsewhere::refuse_attached(&[cidr], environment)?
+            .map_err(|error| Failure::because(format_args!("cannot give the DNS {cidr}"), error))?;
     }
     write(&new, &state_dir)?;
     let begun = terminate(&run_dir)
@@ -259,6 +265,25 @@ pub fn renew(environment: &Environment) -> Result<()> {
         publish::write(&run_dir, &state_dir);
         spawn(&run_dir, &state_dir)?;
         publish::write(&run_dir, &state_dir);
+    }
+    Ok(())
+}
+
+/// The host's end of the interface that the sidecar has its own address on, if it is there.
+pub fn interface(state_dir: &Path) -> Option<String> {
+    let (records, _) = read_all(state_dir).ok()?;
+    let own = records.iter().find(|record| record.container == SIDECAR && is_here(record));
+    own.map(Record::host_interface)
+}
+
+/// Starts a sidecar anew that has lost the interface of its own address.
+pub fn renew_without_interface(run_dir: &Path, state_dir: &Path) -> Result<()> {
+    let _lock = lock(run_dir)?;
+    // Looked at under the lock: before it one may just have got it.
+    if interface(state_dir).is_none() && terminate(run_dir)? {
+        publish::write(run_dir, state_dir);
+        spawn(run_dir, state_dir)?;
+        publish::write(run_dir, state_dir);
     }
     Ok(())
 }

@@ -9,7 +9,7 @@ use std::path::Path;
 use ipnet::IpNet;
 use nix::unistd::{Gid, Uid, setgid, setgroups, setuid};
 use rustix::thread::{CapabilitySet, CapabilitySets};
-use weave_api::names::{SIDECAR_ID, prepare, sidecar_socket};
+use weave_api::names::{DNS_PORT, SIDECAR_ID, prepare, sidecar_socket};
 use weave_dns::SidecarConfig;
 use weave_host::attach::{AttachOptions, PROBE_WAIT};
 use weave_host::records::Records;
@@ -26,8 +26,6 @@ use crate::running::{Claim, Daemon};
 
 /// What it says when it is asked.
 pub const READY: &str = "ready\n";
-/// The port of names.
-const PORT: u16 = 53;
 /// Names the resolvers of the host.
 const RESOLV_CONF: &str = "/etc/resolv.conf";
 
@@ -79,7 +77,7 @@ pub fn serve(environment: &Environment, attached: impl FnOnce(), ready: impl FnO
         cache: settings.cache,
         engine_bridge: environment.engine_bridge()?,
         listen: settings.listen,
-        port: PORT,
+        port: DNS_PORT,
         resolv_conf: RESOLV_CONF.into(),
         own_sockets,
         commands,
@@ -111,7 +109,7 @@ fn own_sockets(cidr: IpNet, state_dir: &Path, environment: &Environment) -> Resu
     launch::remove_interfaces(&mut host, &mut records).map_err(failed)?;
     let options = AttachOptions { mac: None, mtu, probe: Some(PROBE_WAIT) };
     records.attach(&mut host, SIDECAR, &namespace, &[cidr], &options).map_err(failed)?;
-    let address = SocketAddr::new(cidr.addr(), PORT);
+    let address = SocketAddr::new(cidr.addr(), DNS_PORT);
     namespace
         .run(|| weave_dns::bind(address))
         .map_err(failed)?
@@ -212,7 +210,7 @@ mod tests {
         fs::remove_file(directory.path().join("other")).unwrap();
 
         drop_privileges();
-        weave_dns::bind(([127, 0, 0, 1], PORT).into()).unwrap();
+        weave_dns::bind(([127, 0, 0, 1], DNS_PORT).into()).unwrap();
         is_refused(directory.path());
         // Threads inherit it, and so would programs.
         std::thread::scope(|scope| scope.spawn(|| is_refused(directory.path())).join()).unwrap();

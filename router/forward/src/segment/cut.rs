@@ -27,6 +27,10 @@ impl Outgoing {
     }
 }
 
+/// Segments of a super-frame, at most: 65,535 bytes in segments of 48, the least that TCP of Linux sends
+/// (`tcp_min_snd_mss`). One of more would keep a shard from all else for too long.
+const SEGMENTS_MAX: usize = 65_535 / 48 + 1;
+
 /// A TCP or UDP packet that is to be cut into segments.
 #[derive(Debug, Clone, Copy)]
 pub struct SuperFrame {
@@ -107,7 +111,9 @@ impl SuperFrame {
             Gso::TcpV6 => at.protocol == Protocol::Tcp && at.version == IpVersion::V6,
             Gso::Udp => at.protocol == Protocol::Udp,
         };
-        if !fits || at.l4 != start || at.end != frame.len() || segment == 0 {
+        let count = at.end.saturating_sub(at.payload).checked_div(segment);
+        let is_bounded = count.is_some_and(|count| count <= SEGMENTS_MAX);
+        if !fits || at.l4 != start || at.end != frame.len() || !is_bounded {
             return Err(DropReason::BadOffload);
         }
         Ok(Self {

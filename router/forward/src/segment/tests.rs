@@ -346,3 +346,23 @@ fn a_completed_sum_of_zero_is_sent_as_ones() {
     assert!(matches!(classify(&VnetHeader::checksum(34, 2), &mut frame, false), Ok(Outgoing::Whole(None))));
     assert_eq!(frame[36..], [0xff, 0xff]);
 }
+
+#[test]
+fn a_super_frame_of_more_segments_than_tcp_makes_is_dropped() {
+    for (segment, is_taken) in [(1, false), (40, false), (48, true), (1400, true)] {
+        let flow = Flow {
+            version: IpVersion::V4,
+            protocol: Protocol::Tcp,
+            tagged: false,
+            options: false,
+            sequence: 1,
+            id: 1,
+            push: false,
+            payload: 65_000,
+            segment,
+        };
+        let (mut frame, at) = build(&flow);
+        let taken = classify(&super_header(&flow, &at), &mut frame, false);
+        assert_eq!(taken.is_ok(), is_taken, "{segment}");
+    }
+}

@@ -12,6 +12,10 @@ use weave_wire::MacAddr;
 use weave_wire::packet::EthernetHeader;
 use weave_wire::vnet::{VNET_LEN, VnetHeader};
 
+/// Segments of a super-frame for everybody, at most: those of 64 KiB in datagrams of 512 bytes, and
+/// as many as the kernel lets a program hand over at once (`UDP_MAX_SEGMENTS`).
+const FLOODED_SEGMENTS_MAX: usize = 128;
+
 impl Shard {
     pub(super) fn on_read(&mut self, completion: Completion) -> io::Result<()> {
         if !completion.more() {
@@ -134,6 +138,10 @@ impl Shard {
     /// too many.
     fn flood(&mut self, buffer: u16, len: usize, source: MacAddr, outgoing: Outgoing) -> io::Result<()> {
         let frames = outgoing.frames();
+        // Each of its segments goes to each link before the shard does anything else.
+        if frames > FLOODED_SEGMENTS_MAX {
+            return self.refuse(DropReason::StormSource, frames);
+        }
         let attached = self.tables.is_attached(source);
         if let Err(reason) = self.storm.admit_station(source, attached, frames, self.tables.now) {
             return self.refuse(reason, frames);

@@ -222,6 +222,24 @@ fn what_a_route_will_not_segment_goes_out_one_by_one_for_a_minute() {
 }
 
 #[test]
+fn segments_that_are_too_long_do_not_look_like_a_route_that_takes_none() {
+    let mut bench = Bench::new(6);
+    bench.send_of(&[60, 60, 60, 40], libc::EINVAL);
+    bench.received(4);
+    // As `udp_send_skb` said it before Linux 6.14; the last one is short enough.
+    let mut answered = 0;
+    while answered < 3 {
+        answered += bench.answer(libc::EMSGSIZE);
+    }
+    while bench.shard.sends.free() < usize::from(SLOTS) {
+        bench.answer(0);
+    }
+    assert!(bench.shard.tables.may_segment(LINK));
+    bench.shard.send_reports();
+    assert!(bench.reports.try_recv().is_err());
+}
+
+#[test]
 fn a_shorter_datagram_at_the_end_of_a_batch_too_big_goes_out() {
     let mut bench = Bench::new(4);
     bench.send_of(&[60, 60, 60, 40], libc::EMSGSIZE);

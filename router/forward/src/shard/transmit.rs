@@ -289,14 +289,22 @@ impl Shard {
         let sent = self.sends.complete(slot);
         let probe = self.probe_slots & (1 << slot) != 0;
         self.probe_slots &= !(1 << slot);
+        // What one of them shows holds for all.
+        let resent = self.resent_slots & (1 << slot) != 0;
+        self.resent_slots &= !(1 << slot);
         if probe && -result == libc::EMSGSIZE {
             // It was to show just that.
         } else if result >= 0 {
             self.counters.datagrams_sent.add(sent.datagrams as u64);
+            if resent {
+                // They were not too long: the route's device cannot segment.
+                self.tables.pause_segmentation(sent.link);
+            }
         } else if sent.segmented && matches!(-result, libc::EIO | libc::EINVAL) {
-            // The route's device cannot segment: the same datagrams one by one.
+            // The same datagrams one by one. That they are too long is EINVAL as well, before Linux
+            // 6.14; then the first of them says so.
             self.counters.segmentation_refused.add(1);
-            self.tables.pause_segmentation(sent.link);
+            self.resent_slots |= 1 << slot;
             self.sends.set_segmented(slot, false);
             let file = self.file_for(sent.link);
             return self.ring.send(file, &mut self.sends, slot);

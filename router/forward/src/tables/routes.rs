@@ -131,7 +131,8 @@ impl RouteTable {
                 if destination == self.own_name {
                     return Ok(Course::Here);
                 }
-                let sealed_only = from.is_some_and(|(_, route)| route.sealed_only);
+                // Of a neighbour there is no route to yet it is not known.
+                let sealed_only = from.is_none_or(|(_, route)| route.sealed_only);
                 match self.next_of(destination, sealed_only) {
                     Some(next) if !self.routes.same_peer(next, link) => Ok(Course::Relay(next)),
                     Some(_) | None => Err(DropReason::NoRoute),
@@ -262,6 +263,8 @@ mod tests {
         table.replace(Arc::new(routes.clone()));
         assert_eq!(ask(&mut table, 2, 2, Some(4)), Err(DropReason::NoRoute));
         assert_eq!(ask(&mut table, 2, 5, Some(4)), Ok(Course::Relay(RIGHT)), "others may");
+        assert_eq!(ask(&mut table, 9, 9, Some(4)), Err(DropReason::NoRoute), "what it asks for is not known");
+        assert_eq!(ask(&mut table, 9, 9, Some(5)), Ok(Course::Relay(LEFT)));
         assert_eq!((table.next(name(5)), table.next(name(4))), (Some(RIGHT), Some(RIGHT)));
         routes.sealed_only = true;
         table.replace(Arc::new(routes));

@@ -15,6 +15,8 @@ const RAW_IN: &str = "WEAVE-PREROUTING";
 const RAW_OUT: &str = "WEAVE-OUTPUT";
 /// Where Docker looks before its own rules.
 const DOCKER_USER: &str = "DOCKER-USER";
+/// Port of the DNS (RFC 1035, section 4.2).
+const DNS_PORT: u16 = 53;
 /// Seconds to wait for another program that changes the tables.
 const WAIT: [&str; 2] = ["-w", "5"];
 
@@ -156,15 +158,21 @@ fn script(policy: &Policy, family: Family) -> String {
     // Containers to containers, where bridged frames pass the filter too (br_netfilter).
     rule(FORWARD, format!("-i {BRIDGE} -o {BRIDGE} -j ACCEPT"));
     rule(FORWARD, format!("-i {engine_bridge} -o {BRIDGE} -j DROP"));
-    // The engine's own rules say what may enter its bridge.
-    rule(FORWARD, format!("-i {BRIDGE} -o {engine_bridge} -j RETURN"));
+    for other in policy.others() {
+        // What the network asks there is answered.
+        let new = "-m conntrack ! --ctstate RELATED,ESTABLISHED";
+        rule(FORWARD, format!("-i {other} -o {BRIDGE} {new} -j DROP"));
+    }
+    // The engine's own rules say what may enter its bridges.
+    for bridge in policy.bridges() {
+        rule(FORWARD, format!("-i {BRIDGE} -o {bridge} -j RETURN"));
+    }
     for exposed in policy.exposed(family) {
         let net = exposed.cidr.trunc();
         rule(FORWARD, format!("-o {BRIDGE} -d {net} -j ACCEPT"));
         rule(FORWARD, format!("-i {BRIDGE} -s {net} -j ACCEPT"));
     }
-    let others = policy.other_bridges.iter().filter(|other| *other != engine_bridge).map(String::as_str);
-    for interface in [BRIDGE, engine_bridge].into_iter().chain(others) {
+    for interface in [BRIDGE].into_iter().chain(policy.bridges()) {
         for protocol in ["tcp", "udp"] {
             rule(INPUT, format!("-i {interface} -p {protocol} --dport {port} -j DROP"));
         }
@@ -172,6 +180,13 @@ fn script(policy: &Policy, family: Family) -> String {
     // No container tells the host by which way to send.
     for told in family.told_ways() {
         rule(INPUT, format!("-i {BRIDGE} {told} -j DROP"));
+    }
+    // Containers ask the DNS at the engine's addresses, also where the host closes all that it does not
+    // name, as ufw does.
+    for interface in policy.bridges() {
+        for protocol in ["udp", "tcp"] {
+            rule(INPUT, format!("-i {interface} -p {protocol} --dport {DNS_PORT} -j ACCEPT"));
+        }
     }
     text.push_str("COMMIT\n");
     if !masquerades(policy, family) {
@@ -335,7 +350,9 @@ mod tests {
 :WEAVE-INPUT - [0:0]
 -A WEAVE-FORWARD -i weave -o weave -j ACCEPT
 -A WEAVE-FORWARD -i docker0 -o weave -j DROP
+-A WEAVE-FORWARD -i br-0a1b2c3d4e5f -o weave -m conntrack ! --ctstate RELATED,ESTABLISHED -j DROP
 -A WEAVE-FORWARD -i weave -o docker0 -j RETURN
+-A WEAVE-FORWARD -i weave -o br-0a1b2c3d4e5f -j RETURN
 -A WEAVE-FORWARD -o weave -d 10.2.1.0/24 -j ACCEPT
 -A WEAVE-FORWARD -i weave -s 10.2.1.0/24 -j ACCEPT
 -A WEAVE-FORWARD -o weave -d 10.2.2.0/24 -j ACCEPT
@@ -347,6 +364,10 @@ mod tests {
 -A WEAVE-INPUT -i br-0a1b2c3d4e5f -p tcp --dport 6783 -j DROP
 -A WEAVE-INPUT -i br-0a1b2c3d4e5f -p udp --dport 6783 -j DROP
 -A WEAVE-INPUT -i weave -p icmp -m icmp --icmp-type 5 -j DROP
+-A WEAVE-INPUT -i docker0 -p udp --dport 53 -j ACCEPT
+-A WEAVE-INPUT -i docker0 -p tcp --dport 53 -j ACCEPT
+-A WEAVE-INPUT -i br-0a1b2c3d4e5f -p udp --dport 53 -j ACCEPT
+-A WEAVE-INPUT -i br-0a1b2c3d4e5f -p tcp --dport 53 -j ACCEPT
 COMMIT
 *nat
 :WEAVE-POSTROUTING - [0:0]

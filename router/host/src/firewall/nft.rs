@@ -93,9 +93,12 @@ fn script(policy: &Policy) -> String {
     };
     rule(format!("iifname \"{BRIDGE}\" oifname \"{BRIDGE}\" accept"));
     rule(format!("iifname \"{engine_bridge}\" oifname \"{BRIDGE}\" drop"));
+    for other in policy.others() {
+        // What the network asks there is answered.
+        rule(format!("iifname \"{other}\" oifname \"{BRIDGE}\" ct state != {{ established, related }} drop"));
+    }
     text.push_str("\t}\n\tchain input {\n\t\ttype filter hook input priority filter - 5; policy accept;\n");
-    let mut closed = vec![BRIDGE, engine_bridge];
-    closed.extend(policy.other_bridges.iter().filter(|other| *other != engine_bridge).map(String::as_str));
+    let closed: Vec<&str> = [BRIDGE].into_iter().chain(policy.bridges()).collect();
     let closed = closed.join("\", \"");
     let _ = writeln!(text, "\t\tiifname {{ \"{closed}\" }} meta l4proto {{ tcp, udp }} th dport {port} drop");
     // No container tells the host by which way to send.

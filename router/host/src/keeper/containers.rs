@@ -13,9 +13,9 @@ use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 
-use super::News;
 use super::answers::{Answers, Found, is_still_in, namespace_of};
 use super::news::{Inbox, Looks};
+use super::{Elsewhere, KeeperConfig, News};
 use crate::attach::{AttachOptions, PROBE_WAIT};
 use crate::detached;
 use crate::engine::{CIDR_LABEL, ContainerId, Engine, Listed, NAMES_LABEL, fault_of_names};
@@ -68,6 +68,7 @@ pub(super) struct Containers {
     state_dir: PathBuf,
     engine_host: String,
     gate: Arc<Gate>,
+    elsewhere: Elsewhere,
     /// Kept while it answers.
     engine: Option<Engine>,
     /// Containers that it had in its list and that may be remembered.
@@ -99,11 +100,12 @@ fn is_renamed(record: &Record, listed: &Listed) -> bool {
 }
 
 impl Containers {
-    pub(super) fn new(state_dir: PathBuf, engine_host: String, gate: Arc<Gate>) -> Self {
+    pub(super) fn new(config: &KeeperConfig, gate: Arc<Gate>) -> Self {
         Self {
-            state_dir,
-            engine_host,
+            state_dir: config.state_dir.clone(),
+            engine_host: config.engine_host.clone(),
             gate,
+            elsewhere: config.elsewhere.clone(),
             engine: None,
             seen: HashSet::new(),
             processes: HashMap::new(),
@@ -498,8 +500,8 @@ impl Containers {
         let attached = match &found.namespace {
             // It has ended since: there will be news of it.
             Ok(namespace) if !is_still_in(&found.container, namespace) => return false,
-            Ok(namespace) => records
-                .attach(host, id.as_str(), namespace, cidrs, &options)
+            Ok(namespace) => (if forced { Ok(()) } else { self.elsewhere.refuse_attached(cidrs) })
+                .and_then(|()| records.attach(host, id.as_str(), namespace, cidrs, &options))
                 .and_then(|_| {
                     records.change_names(id.as_str(), |names| names.refresh(found.container.called()))
                 })

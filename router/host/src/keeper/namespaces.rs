@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use super::Elsewhere;
 use crate::error::Result;
 use crate::namespace::Namespace;
 use crate::netlink::{Link, Netlink};
@@ -34,7 +35,13 @@ impl Namespaces {
     ///
     /// # Errors
     /// When the kernel refuses or the state cannot be read; what one attachment lacks is logged.
-    pub(super) fn keep(&mut self, state_dir: &Path, host: &mut Netlink, links: &[Link]) -> Result<u64> {
+    pub(super) fn keep(
+        &mut self,
+        state_dir: &Path,
+        elsewhere: &Elsewhere,
+        host: &mut Netlink,
+        links: &[Link],
+    ) -> Result<u64> {
         let (mut gone, mut pending) = (Vec::new(), Vec::new());
         let before = std::mem::take(&mut self.seen);
         let (all, _damaged) = records::read_all(state_dir)?;
@@ -79,7 +86,7 @@ impl Namespaces {
             };
             let Some(namespace) = record.open().filter(is_same) else {
                 match record.come_back() {
-                    Some(namespace) => attach_after_boot(&mut records, host, &record, &namespace)?,
+                    Some(namespace) => attach_after_boot(&mut records, elsewhere, host, &record, &namespace)?,
                     None if cookie.is_some() && record.is_named() && !self.is_gone_for_long(&record) => {
                         self.seen.extend(cookie.map(|cookie| (record.host_interface(), (NOT_SEEN, cookie))));
                     }
@@ -114,11 +121,15 @@ impl Namespaces {
 /// look tries it again.
 fn attach_after_boot(
     records: &mut Records,
+    elsewhere: &Elsewhere,
     host: &mut Netlink,
     record: &Record,
     namespace: &Namespace,
 ) -> Result<()> {
-    if let Err(error) = records.attach(host, &record.container, namespace, &record.cidrs, &record.options()) {
+    let free = if record.forced { Ok(()) } else { elsewhere.refuse_attached(&record.cidrs) };
+    let attached = free
+        .and_then(|()| records.attach(host, &record.container, namespace, &record.cidrs, &record.options()));
+    if let Err(error) = attached {
         tracing::warn!(
             container = record.container,
             "not attached again since the host was started: {error}"

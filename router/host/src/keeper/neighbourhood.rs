@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use ipnet::IpNet;
 use weave_wire::MacAddr;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::exposed::Exposed;
 use crate::netlink::{Neighbours, Netlink};
 use crate::records::Record;
@@ -54,6 +54,18 @@ impl Elsewhere {
         let mut told = self.lock();
         told.all = all;
         !told.networks.is_empty()
+    }
+
+    /// Refuses addresses that a container of another host has.
+    ///
+    /// # Errors
+    /// [`Error::AddressInUse`].
+    pub(super) fn refuse_attached(&self, cidrs: &[IpNet]) -> Result<()> {
+        let told = self.lock();
+        let held = cidrs.iter().find_map(|cidr| Some((cidr.addr(), told.all.get(&cidr.addr())?)));
+        held.map_or(Ok(()), |(address, mac)| {
+            Err(Error::AddressInUse { address, holder: format!("a container of another host ({mac})") })
+        })
     }
 
     /// The attached addresses in the networks that this host has an address of; on this host those

@@ -1,30 +1,44 @@
 //! The keeper against the kernel and an engine that says what it is told to. Needs root.
 
+use std::net::IpAddr;
 use std::path::Path;
+use std::process::Command;
 use std::sync::mpsc::sync_channel;
 use std::time::{Duration, Instant};
 
 use crate::common::engine::{FakeContainer, FakeEngine, Sandbox};
-use crate::common::{cidrs, in_host};
-use weave_host::attach::{AttachOptions, detach_all};
+use crate::common::{cidrs, container, in_host};
+use weave_host::attach::{AttachOptions, attached, detach_all};
 use weave_host::bridge::BRIDGE;
+use weave_host::exposed::{Exposed, ExposedAddresses};
 use weave_host::keeper::{Devices, Elsewhere, KeeperConfig, News, NewsSender, news, run};
 use weave_host::policy::HostPolicy;
 use weave_host::records::{Records, read_all};
 use weave_host::{Namespace, Netlink};
+use weave_wire::MacAddr;
 
 /// Time for what is kept to be as it should be.
 const SOON: Duration = Duration::from_secs(2);
 
 /// A keeper that runs in the network namespace of the calling thread while `test` does.
 fn with_keeper<T>(state: &Path, engine: &FakeEngine, test: impl FnOnce(&NewsSender) -> T) -> T {
-    let policy = HostPolicy { port: 6783, engine_bridge: "docker0".into(), guard: false };
+    with_keeper_that_knows(Elsewhere::default(), state, engine, test)
+}
+
+/// The same, of a keeper that the router has told where addresses are on other hosts.
+fn with_keeper_that_knows<T>(
+    elsewhere: Elsewhere,
+    state: &Path,
+    engine: &FakeEngine,
+    test: impl FnOnce(&NewsSender) -> T,
+) -> T {
+    let policy = policy();
     let config = KeeperConfig {
         state_dir: state.into(),
         engine_host: engine.host(),
         policy,
         for_router: false,
-        elsewhere: Elsewhere::default(),
+        elsewhere,
     };
     let (sender, news) = news();
     std::thread::scope(|scope| {
@@ -36,6 +50,10 @@ fn with_keeper<T>(state: &Path, engine: &FakeEngine, test: impl FnOnce(&NewsSend
         keeper.join().unwrap();
         done
     })
+}
+
+fn policy() -> HostPolicy {
+    HostPolicy { port: 6783, engine_bridge: "docker0".into(), guard: false }
 }
 
 /// Ends the keeper, also where a test fails.
@@ -273,4 +291,52 @@ fn a_container_that_the_engine_is_to_restart_has_ended_meanwhile() {
         with_keeper(state.path(), &engine, |news| look(news, &engine));
         assert!(sandbox.is_attached(host));
     });
+}
+
+#[test]
+fn an_address_that_a_container_of_another_host_has_is_not_taken_until_it_is_free() {
+    let state = tempfile::tempdir().unwrap();
+    let id = "7".repeat(64);
+    let address: IpAddr = "10.2.1.1".parse().unwrap();
+    in_host(|host| {
+        let (engine, sandbox, elsewhere) = (FakeEngine::start(), Sandbox::new(), Elsewhere::default());
+        elsewhere.change([(address, Some(MacAddr([2, 0, 0, 0, 0, 9])))]);
+        let labels = [("weave.cidr".to_owned(), "10.2.1.1/24".to_owned())].into();
+        engine.put(&id, FakeContainer { labels, ..sandbox.runs() });
+        with_keeper_that_knows(elsewhere.clone(), state.path(), &engine, |news| {
+            look(news, &engine);
+            assert!(!sandbox.is_attached(host));
+            elsewhere.change([(address, None)]);
+            wait_until("it is not attached", || sandbox.is_attached(host));
+        });
+    });
+}
+
+#[test]
+fn an_exposed_host_reaches_who_has_an_address_and_not_who_had_it() {
+    for ids in [["1", "2"], ["2", "1"]] {
+        let state = tempfile::tempdir().unwrap();
+        let [ended, runs] = ids.map(|digit| digit.repeat(64));
+        in_host(|host| {
+            let (engine, before, after) = (FakeEngine::start(), container("before"), Sandbox::new());
+            let exposed =
+                Exposed { cidr: "10.2.1.101/24".parse().unwrap(), masquerade: false, names: vec![] };
+            ExposedAddresses::open(state.path()).unwrap().expose(host, &[exposed], &policy(), None).unwrap();
+            attach(state.path(), host, &ended, &before, "10.2.1.44/24");
+            assert!(detach_all(host, &before).unwrap());
+            attach(state.path(), host, &runs, &after.namespace, "10.2.1.44/24");
+            engine.put(&runs, after.runs());
+            engine.put(&ended, FakeContainer { state: "exited", pid: 0, ..after.runs() });
+            let mac = attached(host, &after.namespace).unwrap().unwrap().mac;
+            with_keeper(state.path(), &engine, |news| {
+                let neighbour = || {
+                    let shown = Command::new("ip").args(["neigh", "show", "10.2.1.44"]).output().unwrap();
+                    String::from_utf8(shown.stdout).unwrap()
+                };
+                wait_until("there is no neighbour", || neighbour().contains("PERMANENT"));
+                look(news, &engine);
+                assert!(neighbour().contains(&mac.to_string()), "{}", neighbour());
+            });
+        });
+    }
 }

@@ -6,9 +6,11 @@ use std::time::Duration;
 use crate::common::{cidrs, container, in_host};
 use weave_host::attach::{AttachOptions, attached, detach_all};
 use weave_host::bridge::{self, BRIDGE};
+use weave_host::firewall::Guard;
 use weave_host::mtu::DEFAULT_MTU;
 use weave_host::names::is_here;
 use weave_host::netlink::VethEnd;
+use weave_host::policy::HostPolicy;
 use weave_host::records::{Record, Records, read_all};
 use weave_host::tap::{self, Offloads, TAP};
 use weave_host::{Error, Netlink, reset};
@@ -275,6 +277,26 @@ fn addresses_of_another_container_are_not_remembered_for_the_next_start() {
         assert_eq!(records.remember(host, &runs, &cidrs(&["10.2.1.2/24"])).unwrap(), None);
         let had = records.remember(host, &ended, &cidrs(&["10.2.1.3/24"])).unwrap();
         assert_eq!(had, Some(cidrs(&["10.2.1.1/24"])));
+    });
+}
+
+#[test]
+fn containers_that_share_a_namespace_share_a_port_of_the_guard() {
+    let state = state();
+    let policy = HostPolicy { port: 6783, engine_bridge: "docker0".into(), guard: true };
+    policy.write(state.path()).unwrap();
+    in_host(|host| {
+        let (shared, options) = (container("shared"), AttachOptions::default());
+        for (number, id) in ["1", "2"].into_iter().enumerate() {
+            let own = cidrs(&[&format!("10.2.1.{}/24", number + 1)]);
+            Records::open(state.path())
+                .unwrap()
+                .attach(host, &id.repeat(64), &shared, &own, &options)
+                .unwrap();
+        }
+        let rules = Guard::snapshot().unwrap().unwrap();
+        assert_eq!(rules.matches("ip saddr != { 0.0.0.0, 10.2.1.1, 10.2.1.2 }").count(), 1, "{rules}");
+        assert_eq!(rules.matches("\tip saddr != ").count(), 1, "{rules}");
     });
 }
 

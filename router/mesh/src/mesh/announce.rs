@@ -32,7 +32,7 @@ impl<S: Signer> Mesh<S> {
         if key.owner == self.config.name { self.own.part(key.part) } else { self.store.part(key) }
     }
 
-    pub(super) fn announced_digests(&self) -> impl Iterator<Item = Digest> {
+    fn announced_digests(&self) -> impl Iterator<Item = Digest> {
         let reachable = self.store.peers().filter(|(_, peer)| peer.reachable);
         let others = reachable.flat_map(|(_, peer)| peer.parts.values());
         self.own.parts().chain(others).map(SignedPart::digest)
@@ -62,15 +62,23 @@ impl<S: Signer> Mesh<S> {
     /// Answers a summary with our digests of the buckets that differ.
     pub(super) fn on_summary(&mut self, link: LinkNumber, theirs: &[u64; BUCKETS]) {
         let ours = self.hashes();
-        let differs: Vec<bool> = ours.iter().zip(theirs).map(|(ours, theirs)| ours != theirs).collect();
-        let in_doubt = |digest: &Digest| differs.get(bucket_of(digest.key.owner)).copied().unwrap_or(false);
-        let digests: Vec<_> = self.announced_digests().filter(in_doubt).collect();
-        self.send_digests(link, &digests);
+        let Some(entry) = self.links.get_mut(&link) else { return };
+        for (bucket, (ours, theirs)) in ours.iter().zip(theirs).enumerate() {
+            if ours != theirs {
+                entry.telling.add(bucket);
+            }
+        }
+        self.serve(link);
     }
 
-    pub(super) fn send_digests(&mut self, link: LinkNumber, digests: &[Digest]) {
-        for some in digests.chunks(MAX_ENTRIES) {
-            self.send(link, Gossip::Digests(some.to_vec()));
+    /// Tells a link of at most [`MAX_ENTRIES`] digests; if it can take none, of all in their buckets
+    /// when it can.
+    pub(super) fn send_digests(&mut self, link: LinkNumber, digests: Vec<Digest>) {
+        let Some(entry) = self.links.get_mut(&link) else { return };
+        if !entry.writable {
+            digests.iter().for_each(|digest| entry.telling.add(bucket_of(digest.key.owner)));
+        } else if !digests.is_empty() {
+            self.send(link, Gossip::Digests(digests));
         }
     }
 
@@ -93,39 +101,62 @@ impl<S: Signer> Mesh<S> {
             let Some(digest) = self.part(key).map(SignedPart::digest) else { continue };
             let links =
                 self.store.peer(key.owner).and_then(|owner| owner.host.as_ref()).map(|host| &host.links);
-            for (number, link) in &self.links {
+            for (number, link) in &mut self.links {
                 let LinkInfo { peer, uid, .. } = link.info;
                 // An owner must hear of its own part only if another run wrote it.
                 let is_told = holders.contains(number)
                     || (peer == key.owner && uid == digest.version.uid)
                     || links.iter().any(|links| links.binary_search_by_key(&peer, |l| l.peer).is_ok());
-                if !is_told {
-                    digests.entry(*number).or_default().push(digest);
+                if is_told {
+                    continue;
+                }
+                let told = digests.entry(*number).or_default();
+                // One message at once, the rest in turn with other links.
+                if told.len() < MAX_ENTRIES {
+                    told.push(digest);
+                } else {
+                    link.telling.add(bucket_of(key.owner));
                 }
             }
         }
         for (link, digests) in digests {
-            self.send_digests(link, &digests);
+            self.send_digests(link, digests);
+            self.serve(link);
         }
     }
 
-    /// The next part that a link asked for and can take, links in turn.
-    pub(super) fn serve_pull(&mut self) -> Option<Output> {
+    /// The next message that a link is to be told or asked for and can take, links in turn.
+    pub(super) fn serve_next(&mut self) -> Option<Output> {
         while let Some(number) = self.to_serve.pop_front() {
             let Some(link) = self.links.get_mut(&number).filter(|link| link.writable) else { continue };
-            let Some(key) = link.pulled.pop_front() else { continue };
-            if !link.pulled.is_empty() {
-                self.to_serve.push_back(number);
+            let mut telling = std::mem::take(&mut link.telling);
+            let pulled = if telling.is_empty() { link.pulled.pop_front() } else { None };
+            let digests = telling.next(MAX_ENTRIES, |bucket| self.announced_of(bucket));
+            let gossip = match pulled.and_then(|key| self.part(key)) {
+                Some(part) => Some(Gossip::Part(Box::new(part.clone()))),
+                None => (!digests.is_empty()).then_some(Gossip::Digests(digests)),
+            };
+            if let Some(link) = self.links.get_mut(&number) {
+                link.telling = telling;
+                if !link.telling.is_empty() || !link.pulled.is_empty() {
+                    self.to_serve.push_back(number);
+                }
             }
-            if let Some(part) = self.part(key) {
-                let part = Box::new(part.clone());
-                return Some(Output::Send(number, Gossip::Part(part)));
+            if let Some(gossip) = gossip {
+                return Some(Output::Send(number, gossip));
             }
         }
         None
     }
 
-    /// A link asked for parts, or can take them again.
+    /// The digests of what is announced of a bucket's owners.
+    fn announced_of(&self, bucket: usize) -> Vec<Digest> {
+        let own = self.own.parts().filter(|_| bucket_of(self.config.name) == bucket);
+        let others = self.store.peers().filter(|(name, peer)| bucket_of(*name) == bucket && peer.reachable);
+        own.chain(others.flat_map(|(_, peer)| peer.parts.values())).map(SignedPart::digest).collect()
+    }
+
+    /// A link is to be told something or asked for parts, or can take them again.
     pub(super) fn serve(&mut self, link: LinkNumber) {
         if !self.to_serve.contains(&link) {
             self.to_serve.push_back(link);

@@ -2,6 +2,7 @@
 
 use super::{Link, Mesh};
 use crate::output::{LinkInfo, LinkNumber, Output, Refused, Signer};
+use crate::telling::Telling;
 use std::collections::BTreeMap;
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
@@ -27,7 +28,8 @@ impl<S: Signer> Mesh<S> {
         self.next_order += 1;
         let order = self.next_order;
         let (established, writable) = (false, true);
-        let new = Link { info, order, established, writable, missed: false, pulled: VecDeque::new() };
+        let (telling, pulled) = (Telling::default(), VecDeque::new());
+        let new = Link { info, order, established, writable, telling, pulled };
         if self.links.insert(link, new).is_some() {
             self.store.link_removed(info.peer);
         }
@@ -36,10 +38,10 @@ impl<S: Signer> Mesh<S> {
         let former = self.store.held(PartKey { owner: info.peer, part: PartId::HOST });
         let former: Vec<_> =
             former.filter(|part| part.uid != info.uid).map(SignedPart::digest).into_iter().collect();
-        self.send_digests(link, &former);
+        self.send_digests(link, former);
         // Who was apart when a host left for good hears of it now.
         let farewells = self.store.newest_farewells();
-        self.send_digests(link, &farewells);
+        self.send_digests(link, farewells);
         self.outputs.push_back(Output::PeersChanged);
         Ok(())
     }
@@ -60,6 +62,12 @@ impl<S: Signer> Mesh<S> {
             self.outputs.push_back(Output::Refused(refused));
         }
         refused
+    }
+
+    /// True if [`Self::link_added`] would not refuse this key for the name.
+    #[must_use]
+    pub fn admits(&self, peer: PeerName, identity: &IdentityKey) -> bool {
+        self.store.peer(peer).is_none_or(|known| known.identity == *identity)
     }
 
     /// The link passes data, or does so no longer: announced by us accordingly.
@@ -101,7 +109,7 @@ impl<S: Signer> Mesh<S> {
     pub fn connection_lost(&mut self, link: LinkNumber) {
         if let Some(entry) = self.links.get_mut(&link) {
             entry.writable = false;
-            entry.missed = true;
+            entry.telling.add_all();
         }
     }
 
@@ -113,18 +121,13 @@ impl<S: Signer> Mesh<S> {
     }
 
     /// False: nothing is queued for the link any more. When it is true again, the
-    /// digests of all that is announced make up for what it missed: a summary
-    /// would only bring answers about what the other end has.
+    /// digests of what changed make up for what it missed: a summary would only
+    /// bring answers about what the other end has.
     pub fn set_writable(&mut self, link: LinkNumber, writable: bool) {
         let Some(entry) = self.links.get_mut(&link) else { return };
         entry.writable = writable;
-        let missed = writable && std::mem::take(&mut entry.missed);
-        if writable && !entry.pulled.is_empty() {
+        if writable {
             self.serve(link);
-        }
-        if missed {
-            let digests = self.announced_digests().collect::<Vec<_>>();
-            self.send_digests(link, &digests);
         }
     }
 
@@ -154,15 +157,11 @@ impl<S: Signer> Mesh<S> {
         announced.take(weave_wire::link::gossip::content::MAX_LINKS).collect()
     }
 
-    /// Queues a message; false if the link takes none.
-    pub(super) fn send(&mut self, link: LinkNumber, gossip: Gossip) -> bool {
-        let Some(entry) = self.links.get_mut(&link) else { return false };
-        if !entry.writable {
-            entry.missed = true;
-            return false;
+    /// Queues a message; a link that takes none gets it never.
+    pub(super) fn send(&mut self, link: LinkNumber, gossip: Gossip) {
+        if self.links.get(&link).is_some_and(|entry| entry.writable) {
+            self.outputs.push_back(Output::Send(link, gossip));
         }
-        self.outputs.push_back(Output::Send(link, gossip));
-        true
     }
 
     /// At the limit of links: which one may go in favour of a peer that has

@@ -104,7 +104,7 @@ impl<S: Signer> Mesh<S> {
             digests.extend(self.publish_content(part, content));
         }
         for link in self.links.keys().copied().collect::<Vec<_>>() {
-            self.send_digests(link, &digests);
+            self.send_digests(link, digests.clone());
         }
     }
 

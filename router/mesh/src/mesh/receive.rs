@@ -65,7 +65,7 @@ impl<S: Signer> Mesh<S> {
             }
         }
         self.counters.wants_full = self.wants.refused;
-        self.send_digests(link, &newer_here);
+        self.send_digests(link, newer_here);
         if self.check_pulls_at.is_none() && self.wants_changed {
             self.check_pulls_at = Some(now.saturating_add(CHECK_PULLS));
         }

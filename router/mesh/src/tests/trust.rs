@@ -5,6 +5,7 @@ use std::time::Duration;
 use weave_wire::link::gossip::{
     AnnouncedLink, Digest, Gossip, HostPart, MAX_ENTRIES, PartId, PartKey, SignedPart, Version,
 };
+use weave_wire::link::message::Message;
 use weave_wire::{Nickname, PeerName, Uid};
 
 fn signed(owner: PeerName, key: Cheap, part: PartId, version: u64, content: Vec<u8>) -> SignedPart {
@@ -224,4 +225,71 @@ fn requests_without_end_are_bounded() {
         net.inject(0, 1, Gossip::Pull(vec![key; MAX_ENTRIES]));
     }
     assert_eq!(net.mesh(1).counters().pulls_full, 2 * MAX_ENTRIES as u64);
+}
+
+/// What a link is told at once: a queue of 256 KiB, and the message that fills it.
+#[test]
+fn however_much_there_is_to_tell_a_link_is_told_no_more_than_it_takes() {
+    const QUEUE: usize = 256 << 10;
+    const PEERS: u16 = 400;
+    const PARTS: u16 = 50;
+    let mut net = Net::new(2);
+    net.link(0, 1);
+    net.seconds(1);
+    let peer = |number: u16| {
+        let [a, b] = number.to_be_bytes();
+        PeerName::new([2, 9, 9, 9, a, b]).unwrap_or(name(9))
+    };
+    let link = |peer| AnnouncedLink { peer, unencrypted: false, outbound: true, cost: 1 };
+    for number in 0..PEERS {
+        let (owner, key) = (peer(number), Cheap(1000 + u64::from(number)));
+        send(&mut net, signed(owner, key, PartId::HOST, 1, host(vec![link(name(0))], false)));
+        for part in 1..PARTS {
+            send(&mut net, signed(owner, key, PartId(0x0200 + part), 1, Vec::new()));
+        }
+    }
+    let mut links = vec![link(name(1))];
+    links.extend((0..PEERS).map(|number| link(peer(number))));
+    links.sort_by_key(|link| link.peer);
+    send(&mut net, signed(name(0), Cheap(0), PartId::HOST, 99 << 32, host(links, false)));
+    let new = crate::LinkNumber(7777);
+    let info = crate::LinkInfo {
+        peer: name(5),
+        uid: Uid(5),
+        identity: Cheap(5).identity(),
+        unencrypted: false,
+        outbound: false,
+        cost: 1,
+    };
+    let now = net.now;
+    assert!(net.mesh(1).link_added(new, info, now).is_ok());
+    // All that became reachable is announced, and asked for, at once.
+    net.run(Duration::from_millis(100));
+    let now = net.now;
+    net.mesh(1).on_gossip(new, Gossip::Summary(Box::new([0; 64])), now);
+    let mut told = std::collections::BTreeSet::new();
+    for turn in 0.. {
+        let mut queued = 0;
+        while let Some(output) = net.mesh(1).poll_output() {
+            let Output::Send(to, gossip) = output else { continue };
+            if to != new {
+                continue;
+            }
+            queued += Message::Gossip(gossip.clone()).encode().len();
+            if queued > QUEUE {
+                net.mesh(1).set_writable(new, false);
+            }
+            if let Gossip::Digests(digests) = gossip {
+                told.extend(digests.iter().map(|digest| digest.key));
+            }
+        }
+        assert!(queued < QUEUE + (128 << 10), "{queued} bytes at once");
+        if queued == 0 {
+            break;
+        }
+        assert!(turn < 20, "it does not end");
+        net.mesh(1).set_writable(new, true);
+    }
+    let all = usize::from(PEERS) * usize::from(PARTS);
+    assert!(told.len() > all, "{} told of {all}", told.len());
 }

@@ -73,12 +73,20 @@ impl Core {
 
     /// The peer is reached somewhere else.
     pub(super) fn on_moved(&mut self, id: LinkId) {
-        let Some(link) = self.links.get(&id) else { return };
+        let Some(link) = self.links.get_mut(&id) else { return };
         let Some(address) = link.roaming.as_ref().map(weave_mesh::Roaming::address) else { return };
         tracing::info!(peer = %link.peer.name, %address, "the peer has another address");
         self.counters.moves += 1;
         let now = self.started.elapsed();
-        for (shard, counters) in link.counters.clone().into_iter().enumerate() {
+        let (number, counters) = (link.number, link.counters.clone());
+        // TCP is dialled there, too, at the port that the peer told.
+        let listens = link.address.map(|before| SocketAddr::new(address.ip(), before.port()));
+        link.address = listens;
+        if let Some(listens) = listens {
+            self.dialler.linked(number, None, listens);
+            self.remember(Target::from(listens));
+        }
+        for (shard, counters) in counters.into_iter().enumerate() {
             self.command(shard, Command::SetLink { link: id, address, counters });
         }
         let _ = self.with_path(id, now, |path| path.reset(now));

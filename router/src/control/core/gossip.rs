@@ -264,11 +264,14 @@ impl Core {
             from
         };
         let routes = self.mesh.routes();
+        // In a clear network nobody asks for more than there is.
+        let encrypted = self.is_encrypted();
         let peers = routes.peers.iter().filter_map(|route| {
+            let next = id(&route.next)?;
             Some(weave_forward::PeerRoute {
                 peer: route.peer,
-                next: id(&route.next)?,
-                next_sealed: route.next_sealed.as_ref().and_then(id),
+                next,
+                next_sealed: if encrypted { route.next_sealed.as_ref().and_then(id) } else { Some(next) },
                 sealed_only: route.sealed_only,
                 unicast_from: with_own(all(&route.unicast_from), route.peer),
                 broadcast_from: with_own(all(&route.broadcast_from), route.peer),
@@ -285,8 +288,9 @@ impl Core {
                 peers.push(weave_forward::PeerRoute {
                     peer: link.peer.name,
                     next: link.id,
-                    next_sealed: link.is_encrypted().then_some(link.id),
-                    sealed_only: false,
+                    next_sealed: (link.is_encrypted() || !encrypted).then_some(link.id),
+                    // Until it has told: perhaps it keeps its frames off unencrypted links.
+                    sealed_only: encrypted,
                     unicast_from: own.clone(),
                     broadcast_from: own,
                     broadcast_to: Vec::new(),

@@ -175,10 +175,12 @@ impl Core {
             return;
         }
         let limit = usize::from(self.config.conn_limit).min(MAX_LINKS - 1);
-        if old.is_none() && self.current_links() >= limit {
+        // No link goes for one that is refused for its key below.
+        let admitted = self.mesh.admits(peer.name, &peer.identity);
+        if old.is_none() && admitted && self.current_links() >= limit {
             self.make_room_for(peer.name);
         }
-        let may = old.is_some() || self.current_links() < limit;
+        let may = old.is_some() || !admitted || self.current_links() < limit;
         let place = self.free_link_id().or(old.map(|(id, ..)| id));
         let Some(id) = place.filter(|_| may) else {
             refuse(self, format!("this host has its {limit} links"));

@@ -35,6 +35,9 @@ fn wrong_usage_is_exit_code_2_and_changes_nothing() {
         ("launch --ipalloc-range 10.32.0.0/12 host2", &["'--ipalloc-range'", "not allocated"]),
         ("launch --dns-listen-address 10.2.1.9 host2", &["launch-dns --listen"]),
         ("launch -password --nickname one", &["looks like an option"]),
+        ("launch -password -s3cret-s3cret --log-level=warning --mtu 1", &["'--mtu <BYTES>'"]),
+        ("reset --force now", &["'now'"]),
+        ("attach --without-dns 10.2.1.1/24", &["no container"]),
         ("connect", &["PEER"]),
         ("run --no-multicast-route 10.2.1.1/24 ubuntu", &["--no-multicast-route", "before the addresses"]),
         ("attach fe80::5/64 pid:1", &["address of the link"]),
@@ -260,6 +263,7 @@ fn what_cannot_be_done_is_exit_code_1_and_changes_nothing() {
         ("status macs -o json", &["no router", "weave launch"]),
         ("connect host2", &["no router", "weave launch"]),
         ("connect --replace host2", &["no router", "weave launch"]),
+        ("connect --replace", &["no router", "weave launch"]),
         ("forget host2", &["no router", "weave launch"]),
         // Namespaces.
         ("attach 10.2.1.1/24 pid:2147483647", &["no such process", "running container"]),
@@ -278,6 +282,8 @@ fn what_cannot_be_done_is_exit_code_1_and_changes_nothing() {
         ("prime", &["leave it out"]),
         ("rmpeer host2", &["weave forget"]),
         ("env --restore", &["weave attach"]),
+        ("restart web", &["docker restart"]),
+        ("launch-plugin --no-multicast-route", &["weave run"]),
         ("launch-proxy -H tcp://0.0.0.0:12375", &["weave attach"]),
     ] {
         assert_refused(line, &world.run(&mut world.weave(words(line))), 1, parts);

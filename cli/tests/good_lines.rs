@@ -21,6 +21,8 @@ fn help_and_version_go_to_standard_output() {
         ("completions bash", "_weave"),
         ("completions zsh", "#compdef weave"),
         ("setup", ""),
+        ("stop-proxy", ""),
+        ("stop-plugin", ""),
     ] {
         let ran = world.run(&mut world.weave(line.split(' ')));
         assert_eq!((ran.code, ran.stderr.as_str()), (Some(0), ""), "{line}: {ran:?}");
@@ -31,11 +33,13 @@ fn help_and_version_go_to_standard_output() {
 #[test]
 fn options_of_the_original_are_ignored_and_named_in_one_line() {
     let world = World::new();
-    let mut command = world.weave(["-local", "version", "-no-fastdp", "--no-restart", "--rewrite-hosts"]);
+    let line = "-local version -no-fastdp --no-restart --rewrite-hosts --no-rewrite-hosts --plugin=false --proxy";
+    let mut command = world.weave(line.split(' '));
     let ran = world.run(command.env("PROCFS", "/hostproc").env("WEAVE_CONTAINER_NAME", ""));
     assert_eq!(ran.code, Some(0));
     let expected = "ignored, without meaning in this version: \
-        --local, --no-fastdp, --no-restart, --rewrite-hosts, WEAVE_CONTAINER_NAME, PROCFS\n";
+        --local, --no-fastdp, --no-restart, --rewrite-hosts, --no-rewrite-hosts, --plugin, --proxy, \
+        WEAVE_CONTAINER_NAME, PROCFS\n";
     assert_eq!(ran.stderr, expected);
 }
 

@@ -53,7 +53,7 @@ fn attach_and_detach(hosts: &Engines) -> Duration {
 
 #[test]
 fn alone_containers_that_live_50_ms_leave_no_record() {
-    live_briefly(40);
+    live_briefly(16);
 }
 
 #[test]

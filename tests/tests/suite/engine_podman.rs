@@ -37,7 +37,7 @@ fn containers_of_podman_are_run_attached_detached_and_listed() {
 }
 
 #[test]
-fn containers_of_podman_stay_attached() {
+fn long_containers_of_podman_stay_attached() {
     let mut hosts = Engines::podman(1);
     hosts.launch();
     let typed = hosts.weave_run(0, "10.2.1.1/24 10.2.2.1/24 --name typed");
@@ -73,7 +73,7 @@ fn containers_of_podman_stay_attached() {
 }
 
 #[test]
-fn containers_of_podman_have_names_while_they_live() {
+fn long_containers_of_podman_have_names_while_they_live() {
     let hosts = Engines::podman(2);
     hosts.launch();
     // The first container makes Podman's bridge: this one asks the DNS on an address of its own.

@@ -117,7 +117,7 @@ pub fn look_at_all(hosts: &Engines) {
 }
 
 #[test]
-fn a_labelled_container_that_was_detached_stays_so_until_it_runs_anew() {
+fn long_a_labelled_container_that_was_detached_stays_so_until_it_runs_anew() {
     let hosts = Engines::new(1, 0);
     hosts.launch();
     let container = hosts.docker_run(0, "--label weave.cidr='10.2.1.1/24 10.2.2.1/24'");

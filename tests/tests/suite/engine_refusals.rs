@@ -75,7 +75,7 @@ fn wrong_lines_about_containers_say_why_and_change_nothing() {
 }
 
 #[test]
-fn a_start_with_an_address_in_use_leaves_container_and_record_as_they_were() {
+fn long_a_start_with_an_address_in_use_leaves_container_and_record_as_they_were() {
     let hosts = Engines::new(1, 0);
     hosts.ok(0, "weave launch");
     hosts.weave_run(0, "10.2.1.1/24 --name web");

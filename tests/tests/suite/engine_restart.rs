@@ -22,7 +22,7 @@ fn a_container_that_is_restarted_is_attached_again() {
 }
 
 #[test]
-fn a_detach_right_after_a_start_takes_the_named_address_only() {
+fn long_a_detach_right_after_a_start_takes_the_named_address_only() {
     let hosts = Engines::new(1, 0);
     for _ in 0..3 {
         let container = hosts.weave_run(0, "10.2.1.1/24 10.2.2.1/24 10.2.3.1/24");
@@ -64,7 +64,7 @@ fn an_address_that_was_taken_by_force_is_taken_again() {
 }
 
 #[test]
-fn the_address_of_a_container_that_is_restarted_is_not_given_to_one_that_was_refused_it() {
+fn long_the_address_of_a_container_that_is_restarted_is_not_given_to_one_that_was_refused_it() {
     let hosts = Engines::new(1, 0);
     hosts.launch();
     let first = hosts.weave_run(0, "10.2.1.1/24");
@@ -85,7 +85,7 @@ fn the_address_of_a_container_that_is_restarted_is_not_given_to_one_that_was_ref
 }
 
 #[test]
-fn what_a_killed_attach_or_detach_left_of_a_container_is_finished_or_undone() {
+fn long_what_a_killed_attach_or_detach_left_of_a_container_is_finished_or_undone() {
     let hosts = Engines::new(1, 0);
     hosts.launch();
     let container = hosts.weave_run(0, "10.2.1.1/24");
@@ -120,7 +120,7 @@ fn what_a_killed_attach_or_detach_left_of_a_container_is_finished_or_undone() {
 }
 
 #[test]
-fn containers_are_attached_again_after_a_crash_of_the_engine() {
+fn long_containers_are_attached_again_after_a_crash_of_the_engine() {
     let mut hosts = Engines::new(1, 0);
     // An engine that starts stops what it finds, and waits for it: not long.
     let always = hosts.weave_run(0, "10.2.1.1/24 10.2.2.1/24 --restart always --stop-timeout 1");

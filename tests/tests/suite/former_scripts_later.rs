@@ -202,7 +202,7 @@ fn script_100_and_101_addresses_in_every_form_across_hosts() {
 }
 
 #[test]
-fn script_105_large_packets_over_a_path_that_drops_large_datagrams() {
+fn long_script_105_large_packets_over_a_path_that_drops_large_datagrams() {
     let script = Script::new(2);
     // Datagrams that travel together count as one for such a rule.
     script.weave_on(0, "launch --offload no-gso,no-gro");
@@ -219,7 +219,7 @@ fn script_105_large_packets_over_a_path_that_drops_large_datagrams() {
 }
 
 #[test]
-fn script_110_and_115_passwords_and_trusted_subnets() {
+fn long_script_110_and_115_passwords_and_trusted_subnets() {
     // The script writes an address with the length of its subnet, which is refused here.
     const SUBNET: &str = "${HOST2%.*}.0/24";
     let script = Script::new(2);
@@ -243,7 +243,7 @@ fn script_110_and_115_passwords_and_trusted_subnets() {
 }
 
 #[test]
-fn script_120_discovery_and_more_than_one_hop() {
+fn long_script_120_discovery_and_more_than_one_hop() {
     let script = Script::new(3);
     let launch_all = |options: &str| {
         script.weave_on(0, &format!("launch-router {options}"));
@@ -302,7 +302,7 @@ fn script_130_exposing_the_network_to_the_host() {
 }
 
 #[test]
-fn script_150_connecting_and_forgetting_after_launch() {
+fn long_script_150_connecting_and_forgetting_after_launch() {
     let script = Script::new(2);
     script.weave_on(0, "launch");
     script.weave_on(1, "launch");
@@ -323,7 +323,7 @@ fn script_150_connecting_and_forgetting_after_launch() {
 }
 
 #[test]
-fn script_175_and_700_targets_that_are_remembered_and_what_status_says() {
+fn long_script_175_and_700_targets_that_are_remembered_and_what_status_says() {
     let script = Script::new(1);
     script.weave_on(0, "launch --name 8a:3e:3e:3e:3e:3e --nickname nicknamington");
     let status = script.weave_on(0, "status");
@@ -355,7 +355,7 @@ fn script_175_and_700_targets_that_are_remembered_and_what_status_says() {
 }
 
 #[test]
-fn script_140_165_and_205_local_reset_in_turn_and_without_dns() {
+fn long_script_140_165_and_205_local_reset_in_turn_and_without_dns() {
     let script = Script::new(2);
     script.weave_on(0, "--local reset");
     script.weave_on(0, "--local launch");
@@ -383,7 +383,7 @@ fn script_140_165_and_205_local_reset_in_turn_and_without_dns() {
 }
 
 #[test]
-fn script_170_and_300_addresses_that_are_used_again() {
+fn long_script_170_and_300_addresses_that_are_used_again() {
     let script = Script::new(1);
     script.weave_on(0, "launch");
     script.start_container(0, "10.2.1.43/24 --name=c1");
@@ -401,7 +401,7 @@ fn script_170_and_300_addresses_that_are_used_again() {
 }
 
 #[test]
-fn script_200_240_260_and_265_names_on_one_host() {
+fn long_script_200_240_260_and_265_names_on_one_host() {
     const NAME: &str = "seetwo.weave.local";
     let script = Script::new(1);
     script.hosts.import_dnsutils(0);
@@ -466,7 +466,7 @@ fn script_200_240_260_and_265_names_on_one_host() {
 }
 
 #[test]
-fn script_220_to_295_domains_short_names_and_long_answers() {
+fn long_script_220_to_295_domains_short_names_and_long_answers() {
     let script = Script::new(1);
     script.hosts.import_dnsutils(0);
     for domain in ["foo.bar.", "foo.bar"] {
@@ -527,7 +527,7 @@ fn script_220_to_295_domains_short_names_and_long_answers() {
 }
 
 #[test]
-fn script_280_containers_that_ask_and_that_do_not() {
+fn long_script_280_containers_that_ask_and_that_do_not() {
     let script = Script::new(1);
     script.hosts.import_dnsutils(0);
     // Knows nothing, at once.

@@ -83,7 +83,7 @@ fn routers_in_containers_link_and_carry_frames() {
 }
 
 #[test]
-fn a_run_line_without_a_piece_is_told_which() {
+fn long_a_run_line_without_a_piece_is_told_which() {
     let hosts = with_image(1);
     let line = run_line(&hosts, 0, "").replace(SERVICE, "--rm");
     let profile = hosts.world().host(0).directory().join("seccomp.json");

@@ -237,7 +237,7 @@ impl Bench {
 }
 
 #[test]
-fn a_step_that_fails_leaves_the_state_as_it_was() {
+fn long_a_step_that_fails_leaves_the_state_as_it_was() {
     let mut bench = Bench::new();
     for number in UNDONE {
         let case = &CASES[number];

@@ -107,7 +107,7 @@ fn no_nonce_twice(seals: u128, limit: Duration) {
 
 #[test]
 fn alone_no_key_is_sealed_with_by_two_processes() {
-    no_nonce_twice(300_000, Duration::from_secs(60));
+    no_nonce_twice(100_000, Duration::from_secs(60));
 }
 
 #[test]

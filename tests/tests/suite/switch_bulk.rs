@@ -39,7 +39,7 @@ fn clear() {
 }
 
 #[test]
-fn sealed_over_ipv6_with_one_shard_and_four() {
+fn long_sealed_over_ipv6_with_one_shard_and_four() {
     all(Options::encrypted().family(Family::V6).args_of(0, "--shards 1").args_of(1, "--shards 4"));
 }
 
@@ -49,7 +49,7 @@ fn without_any_offload() {
 }
 
 #[test]
-fn without_any_offload_at_one_end() {
+fn long_without_any_offload_at_one_end() {
     all(Options::encrypted().args_of(1, "--offload no-gso,no-gro,no-uso,no-tso"));
 }
 
@@ -59,12 +59,12 @@ fn over_an_underlay_that_cuts_in_software() {
 }
 
 #[test]
-fn over_an_underlay_that_joins() {
+fn long_over_an_underlay_that_joins() {
     all(Options::encrypted().underlay(Underlay { segmentation: false, gro: true, ..Underlay::default() }));
 }
 
 #[test]
-fn while_keys_change_all_the_time() {
+fn long_while_keys_change_all_the_time() {
     let world = all(Options::encrypted().env("WEAVE_TEST_REKEY_MS", "100"));
     let rekeys = world.status(0).counters["rekeys"];
     assert!(rekeys >= 3, "only {rekeys} re-keys");

@@ -133,22 +133,22 @@ fn inner_frames(outer: &[Frame]) -> Vec<Frame> {
 }
 
 #[test]
-fn without_gso() {
+fn long_without_gso() {
     all_right(&World::pair(Options::encrypted().args("--offload no-gso")));
 }
 
 #[test]
-fn without_gro() {
+fn long_without_gro() {
     all_right(&World::pair(Options::encrypted().args("--offload no-gro")));
 }
 
 #[test]
-fn without_uso() {
+fn long_without_uso() {
     all_right(&World::pair(Options::encrypted().args("--offload no-uso")));
 }
 
 #[test]
-fn without_tso() {
+fn long_without_tso() {
     all_right(&World::pair(Options::encrypted().args("--offload no-tso")));
 }
 
@@ -160,7 +160,7 @@ fn without_any_offload_sealed_and_clear() {
 }
 
 #[test]
-fn with_offloads_at_one_end_only() {
+fn long_with_offloads_at_one_end_only() {
     let world = World::pair(Options::encrypted().args_of(1, "--offload no-gso,no-gro,no-uso,no-tso"));
     all_right(&world);
     finish_before_the_container(&world);

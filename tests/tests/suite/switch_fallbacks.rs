@@ -43,27 +43,27 @@ fn everything_passes_without(features: &[(&str, &str)], options: Options) {
 }
 
 #[test]
-fn without_multishot_reads() {
+fn long_without_multishot_reads() {
     everything_passes_without(&FALL_BACKS[..1], Options::encrypted());
 }
 
 #[test]
-fn without_segmented_sends() {
+fn long_without_segmented_sends() {
     everything_passes_without(&FALL_BACKS[1..2], Options::encrypted());
 }
 
 #[test]
-fn without_merged_receives() {
+fn long_without_merged_receives() {
     everything_passes_without(&FALL_BACKS[2..3], Options::encrypted());
 }
 
 #[test]
-fn without_udp_super_frames() {
+fn long_without_udp_super_frames() {
     everything_passes_without(&FALL_BACKS[3..4], Options::encrypted());
 }
 
 #[test]
-fn without_tcp_super_frames() {
+fn long_without_tcp_super_frames() {
     everything_passes_without(&FALL_BACKS[4..], Options::encrypted());
 }
 

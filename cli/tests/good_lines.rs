@@ -33,7 +33,8 @@ fn help_and_version_go_to_standard_output() {
 #[test]
 fn options_of_the_original_are_ignored_and_named_in_one_line() {
     let world = World::new();
-    let line = "-local version -no-fastdp --no-restart --rewrite-hosts --no-rewrite-hosts --plugin=false --proxy";
+    let line =
+        "-local version -no-fastdp --no-restart --rewrite-hosts --no-rewrite-hosts --plugin=false --proxy";
     let mut command = world.weave(line.split(' '));
     let ran = world.run(command.env("PROCFS", "/hostproc").env("WEAVE_CONTAINER_NAME", ""));
     assert_eq!(ran.code, Some(0));

@@ -9,6 +9,8 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+/// Why a link is given up that no datagram made the round trip over.
+pub const NO_UDP: &str = "UDP does not pass: open the port of the mesh for UDP in both directions";
 /// Time between heartbeats that are answered.
 pub const INTERVAL: Duration = Duration::from_secs(2);
 /// The same where something on the way forgets a flow that is silent: address
@@ -174,8 +176,7 @@ impl Liveness {
         }
         match self.last_answer {
             Some(at) => (now.saturating_sub(at) >= DEAD_AFTER).then_some("the peer answers no heartbeat"),
-            None => (now.saturating_sub(self.begun) >= PENDING_LIMIT)
-                .then_some("UDP does not pass: open the port of the mesh for UDP in both directions"),
+            None => (now.saturating_sub(self.begun) >= PENDING_LIMIT).then_some(NO_UDP),
         }
     }
 

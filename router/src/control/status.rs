@@ -24,7 +24,7 @@ const REFUSAL_SHOWN: Duration = Duration::from_secs(60);
 /// Peers named that only unencrypted ways lead to, at most.
 const UNENCRYPTED_SHOWN: usize = 8;
 /// A link that is pending this long is suspected of passing no UDP.
-const PENDING_LONG: Duration = Duration::from_secs(2);
+pub(super) const PENDING_LONG: Duration = Duration::from_secs(2);
 
 /// Peers that dialled us and did not get in.
 #[derive(Debug, Default)]

@@ -1,9 +1,10 @@
 //! A thousand guesses of the password: each is counted, few are logged, and a peer that knows it gets
 //! in meanwhile.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -34,10 +35,14 @@ fn a_thousand_wrong_guesses_are_counted_and_keep_no_peer_out() {
     let before = counted();
 
     let (begun, wrong, refused) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
+    let answered = Mutex::new(BTreeSet::new());
     let guess_on = |source| {
         while begun.fetch_add(1, Ordering::Relaxed) < GUESSES {
             let told = match guesser::guess(source, victim) {
-                Guess::Wrong => &wrong,
+                Guess::Wrong => {
+                    answered.lock().unwrap().insert(source);
+                    &wrong
+                }
                 Guess::Refused => &refused,
             };
             told.fetch_add(1, Ordering::Relaxed);
@@ -78,9 +83,16 @@ fn a_thousand_wrong_guesses_are_counted_and_keep_no_peer_out() {
         let of = |line: &&str| line.contains(&format!("address={source}")) && line.contains("did not get in");
         log.lines().filter(of).count()
     };
-    assert!(sources.iter().all(|source| about(source) == 1), "a line for each address: {log}");
+    let answered = answered.into_inner().unwrap();
+    assert!(
+        answered.iter().all(|source| about(source) == 1),
+        "a line for each address that was heard: {log}"
+    );
+    // One that was not answered may have had to make room.
+    let told: usize = sources.iter().map(about).sum();
+    assert!(sources.iter().all(|source| about(source) <= 1) && told >= answered.len(), "{log}");
     let warnings = log.lines().filter(|line| line.contains(" WARN ")).count();
-    assert_eq!(warnings, usize::from(SOURCES), "{log}");
+    assert_eq!(warnings, told, "{log}");
     assert!(log.lines().count() < 2 * usize::from(SOURCES), "{log}");
     assert_eq!(counted()["log_lines_left_out"], 0);
 }

@@ -1,5 +1,6 @@
 //! What comes over TCP.
 
+use super::super::status::PENDING_LONG;
 use super::*;
 
 impl Core {
@@ -119,10 +120,14 @@ impl Core {
         let actions = link.disconnect(now);
         self.mesh.connection_lost(LinkNumber(link.number));
         let described = link.address.is_some();
+        // Both ends give such a link up at the same moment, and one of them hears of it first.
+        let in_vain = !link.is_established() && now.saturating_sub(link.since) >= PENDING_LONG;
         let (work, _) = link.carry_out(actions, shards);
         self.shard_work(id, work);
         if !described {
             self.lose_link(id, &reason);
+        } else if in_vain {
+            self.lose_link(id, weave_mesh::liveness::NO_UDP);
         }
     }
 

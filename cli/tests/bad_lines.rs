@@ -35,6 +35,8 @@ fn wrong_usage_is_exit_code_2_and_changes_nothing() {
         ("launch --ipalloc-range 10.32.0.0/12 host2", &["'--ipalloc-range'", "not allocated"]),
         ("launch --dns-listen-address 10.2.1.9 host2", &["launch-dns --listen"]),
         ("launch -password --nickname one", &["looks like an option"]),
+        ("launch -password -nickname one host2", &["looks like an option"]),
+        ("launch -password -mtu=1400 host2", &["looks like an option"]),
         ("launch -password -s3cret-s3cret --log-level=warning --mtu 1", &["'--mtu <BYTES>'"]),
         ("reset --force now", &["'now'"]),
         ("attach --without-dns 10.2.1.1/24", &["no container"]),

@@ -18,10 +18,14 @@ pub struct Secret(Zeroizing<String>);
 impl FromStr for Secret {
     type Err = &'static str;
 
-    /// Nobody means an option to be the password.
+    /// Nobody means an option to be the password, with one dash or two: its value is empty then.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        if text.starts_with("--") {
-            return Err("it looks like an option: a password that begins with two dashes goes into a file");
+        let name = text.strip_prefix('-').map(|rest| rest.trim_start_matches('-'));
+        let name = name.and_then(|name| name.split('=').next());
+        let options = <LaunchOptions as clap::Args>::augment_args(clap::Command::new(""));
+        let is_option = |name: &str| options.get_arguments().any(|option| option.get_long() == Some(name));
+        if text.starts_with("--") || name.is_some_and(is_option) {
+            return Err("it looks like an option: such a password goes into a file");
         }
         Ok(Self(Zeroizing::new(text.to_owned())))
     }

@@ -299,10 +299,12 @@ impl CommandQueue {
     /// Appends a command that may get lost, which the shard reads when it is woken.
     ///
     /// # Errors
-    /// Gives the command back if the shard is behind by a quarter of the queue: the rest is for those
-    /// that may not.
+    /// Gives the command back if the shard is behind by half the queue: the rest is for those that may
+    /// not.
     pub fn push_quietly(&self, command: Command) -> Result<(), Command> {
-        if self.queue.len() >= COMMAND_QUEUE / 4 { Err(command) } else { self.queue.push(command) }
+        // One for each link at once.
+        const { assert!(COMMAND_QUEUE / 2 >= crate::MAX_LINKS) };
+        if self.queue.len() >= COMMAND_QUEUE / 2 { Err(command) } else { self.queue.push(command) }
     }
 
     /// Appends a command and wakes the shard.
@@ -340,8 +342,8 @@ mod tests {
         let queue = CommandQueue::new().unwrap();
         let command = || Command::DropLink(LinkId(1));
         let quietly = (0..COMMAND_QUEUE).take_while(|_| queue.push_quietly(command()).is_ok()).count();
-        assert_eq!(quietly, COMMAND_QUEUE / 4);
+        assert_eq!(quietly, COMMAND_QUEUE / 2);
         let others = (0..COMMAND_QUEUE).take_while(|_| queue.push(command()).is_ok()).count();
-        assert_eq!(others, COMMAND_QUEUE - COMMAND_QUEUE / 4);
+        assert_eq!(others, COMMAND_QUEUE / 2);
     }
 }

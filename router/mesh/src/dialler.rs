@@ -94,6 +94,15 @@ pub struct Dialler<T> {
     last_turn: Option<PeerName>,
 }
 
+/// What was known of targets that are forgotten.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Forgotten {
+    /// Addresses that were found for them.
+    pub addresses: Vec<SocketAddr>,
+    /// Numbers of the links to them.
+    pub links: Vec<u64>,
+}
+
 impl<T> Default for Dialler<T> {
     fn default() -> Self {
         Self { entries: Vec::new(), dialled: HashMap::new(), next_id: 0, last_turn: None }
@@ -153,15 +162,20 @@ impl<T: Clone + Eq + Hash> Dialler<T> {
     }
 
     /// Not to be dialled again when their links are lost, nor are recent peers at the addresses
-    /// that were found for these targets, which are returned.
-    pub fn forget(&mut self, targets: &[T]) -> Vec<SocketAddr> {
+    /// that were found for these targets.
+    pub fn forget(&mut self, targets: &[T]) -> Forgotten {
         let is_one = |entry: &Entry<T>| targets.contains(&entry.target);
-        let forgotten = self.entries.iter().filter(|entry| is_one(entry));
-        let addresses: Vec<_> = forgotten.filter_map(|entry| entry.address).collect();
+        let forgotten = || self.entries.iter().filter(|entry| is_one(entry));
+        let addresses: Vec<_> = forgotten().filter_map(|entry| entry.address).collect();
+        let links = forgotten().filter_map(|entry| match entry.stand {
+            Stand::Linked(link) => Some(link),
+            Stand::Waiting(_) | Stand::Dialling(_) => None,
+        });
+        let links = links.collect();
         let is_there = |entry: &Entry<T>| entry.address.is_some_and(|at| addresses.contains(&at));
         let goes = |entry: &Entry<T>| is_one(entry) || (entry.origin == Origin::Recent && is_there(entry));
         self.entries.retain(|entry| !goes(entry));
-        addresses
+        Forgotten { addresses, links }
     }
 
     /// A peer there was a link to lately.

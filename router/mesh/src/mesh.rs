@@ -61,6 +61,8 @@ struct Link {
     writable: bool,
     /// Digests it is to be told as soon as it can take them.
     telling: Telling,
+    /// Bytes of parts it is to be sent before it is told more.
+    parts_due: usize,
     /// Parts the other end asked for.
     pulled: VecDeque<PartKey>,
 }

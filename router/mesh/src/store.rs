@@ -13,7 +13,7 @@ pub const PARTS_PER_PEER: usize = 128;
 /// Parts of all peers, bytes, at most.
 pub const PART_BYTES: usize = 64 << 20;
 /// What a part costs beside its content, bytes.
-const PART_OVERHEAD: usize = 256;
+pub(crate) const PART_OVERHEAD: usize = 256;
 /// How long the parts of a peer are kept after it was reachable last.
 pub const PARTS_KEPT: Duration = Duration::from_secs(600);
 /// How long a name stays bound to its key after it was reachable last.

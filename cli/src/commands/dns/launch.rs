@@ -279,8 +279,11 @@ pub fn interface(state_dir: &Path) -> Option<String> {
 /// Starts a sidecar anew that has lost the interface of its own address.
 pub fn renew_without_interface(run_dir: &Path, state_dir: &Path) -> Result<()> {
     let _lock = lock(run_dir)?;
-    // Looked at under the lock: before it one may just have got it.
-    if interface(state_dir).is_none() && terminate(run_dir)? {
+    // Looked at under the lock: before it one may just have got it, or need none any more.
+    let settings = DnsSettings::read(state_dir)
+        .map_err(|error| Failure::because("cannot read how the DNS was launched", error))?;
+    let needs = settings.is_some_and(|settings| settings.enabled && settings.cidr.is_some());
+    if needs && interface(state_dir).is_none() && terminate(run_dir)? {
         publish::write(run_dir, state_dir);
         spawn(run_dir, state_dir)?;
         publish::write(run_dir, state_dir);

@@ -24,6 +24,7 @@ pub(super) fn follow(run_dir: PathBuf, elsewhere: Elsewhere, news: NewsSender) -
             if let Err(error) = follow_one(&run_dir, &elsewhere, &news) {
                 tracing::debug!("the socket of addresses: {error}");
             }
+            elsewhere.router_ended();
             std::thread::sleep(AGAIN);
         }
     };

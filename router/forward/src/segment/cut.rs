@@ -27,9 +27,9 @@ impl Outgoing {
     }
 }
 
-/// Segments of a super-frame, at most: 65,535 bytes in segments of 48, the least that TCP of Linux sends
-/// (`tcp_min_snd_mss`). One of more would keep a shard from all else for too long.
-const SEGMENTS_MAX: usize = 65_535 / 48 + 1;
+/// Segments of a super-frame, at most: one of more would keep a shard from all else for too long. TCP
+/// of Linux makes no more: 65,535 bytes in segments of 36, a `tcp_min_snd_mss` of 48 with time stamps.
+const SEGMENTS_MAX: usize = 65_535 / 36 + 1;
 
 /// A TCP or UDP packet that is to be cut into segments.
 #[derive(Debug, Clone, Copy)]

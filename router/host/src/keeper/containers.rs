@@ -497,10 +497,11 @@ impl Containers {
                 return false;
             }
         };
+        let free = if forced { Ok(()) } else { self.elsewhere.refuse_attached(cidrs) };
         let attached = match &found.namespace {
             // It has ended since: there will be news of it.
             Ok(namespace) if !is_still_in(&found.container, namespace) => return false,
-            Ok(namespace) => (if forced { Ok(()) } else { self.elsewhere.refuse_attached(cidrs) })
+            Ok(namespace) => free
                 .and_then(|()| records.attach(host, id.as_str(), namespace, cidrs, &options))
                 .and_then(|_| {
                     records.change_names(id.as_str(), |names| names.refresh(found.container.called()))

@@ -19,6 +19,8 @@ pub struct Elsewhere(Arc<Mutex<Told>>);
 #[derive(Debug, Default)]
 struct Told {
     all: Neighbours,
+    /// The router that told it runs.
+    is_current: bool,
     /// Networks that this host had an address of when its neighbours were looked at last.
     networks: Vec<IpNet>,
 }
@@ -52,16 +54,25 @@ impl Elsewhere {
     /// it may concern the neighbours of this host.
     pub fn replace(&self, all: Neighbours) -> bool {
         let mut told = self.lock();
-        told.all = all;
+        (told.all, told.is_current) = (all, true);
         !told.networks.is_empty()
     }
 
-    /// Refuses addresses that a container of another host has.
+    /// The router that told has ended: where addresses were last is better than nothing for who is to
+    /// be reached, and no reason to refuse one.
+    pub fn router_ended(&self) {
+        self.lock().is_current = false;
+    }
+
+    /// Refuses addresses that a container of another host has, as the router that runs knows.
     ///
     /// # Errors
     /// [`Error::AddressInUse`].
     pub(super) fn refuse_attached(&self, cidrs: &[IpNet]) -> Result<()> {
         let told = self.lock();
+        if !told.is_current {
+            return Ok(());
+        }
         let held = cidrs.iter().find_map(|cidr| Some((cidr.addr(), told.all.get(&cidr.addr())?)));
         held.map_or(Ok(()), |(address, mac)| {
             Err(Error::AddressInUse { address, holder: format!("a container of another host ({mac})") })

@@ -3,6 +3,7 @@
 use super::Mesh;
 use crate::output::{LinkInfo, LinkNumber, Output, Signer};
 use crate::random::Random;
+use crate::store::PART_OVERHEAD;
 use std::collections::BTreeMap;
 use std::time::Duration;
 use weave_wire::PeerName;
@@ -130,14 +131,25 @@ impl<S: Signer> Mesh<S> {
         while let Some(number) = self.to_serve.pop_front() {
             let Some(link) = self.links.get_mut(&number).filter(|link| link.writable) else { continue };
             let mut telling = std::mem::take(&mut link.telling);
-            let pulled = if telling.is_empty() { link.pulled.pop_front() } else { None };
-            let digests = telling.next(MAX_ENTRIES, |bucket| self.announced_of(bucket));
-            let gossip = match pulled.and_then(|key| self.part(key)) {
-                Some(part) => Some(Gossip::Part(Box::new(part.clone()))),
-                None => (!digests.is_empty()).then_some(Gossip::Digests(digests)),
+            // What was asked for and what is to be told wait for each other no longer than for as many bytes.
+            let is_turn_of_parts = telling.is_empty() || link.parts_due > 0;
+            let pulled = if is_turn_of_parts { link.pulled.pop_front() } else { None };
+            let part = pulled.and_then(|key| self.part(key)).map(|part| Box::new(part.clone()));
+            let (gossip, parts_due) = match part {
+                Some(part) => {
+                    let due = self.links.get(&number).map_or(0, |link| link.parts_due);
+                    let due = due.saturating_sub(part.content.len() + PART_OVERHEAD);
+                    (Some(Gossip::Part(part)), due)
+                }
+                None => {
+                    let digests = telling.next(MAX_ENTRIES, |bucket| self.announced_of(bucket));
+                    let due = digests.len() * Digest::LEN;
+                    ((!digests.is_empty()).then_some(Gossip::Digests(digests)), due)
+                }
             };
             if let Some(link) = self.links.get_mut(&number) {
                 link.telling = telling;
+                link.parts_due = parts_due;
                 if !link.telling.is_empty() || !link.pulled.is_empty() {
                     self.to_serve.push_back(number);
                 }

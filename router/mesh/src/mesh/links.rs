@@ -29,7 +29,7 @@ impl<S: Signer> Mesh<S> {
         let order = self.next_order;
         let (established, writable) = (false, true);
         let (telling, pulled) = (Telling::default(), VecDeque::new());
-        let new = Link { info, order, established, writable, telling, pulled };
+        let new = Link { info, order, established, writable, telling, parts_due: 0, pulled };
         if self.links.insert(link, new).is_some() {
             self.store.link_removed(info.peer);
         }

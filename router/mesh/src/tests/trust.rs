@@ -267,6 +267,11 @@ fn however_much_there_is_to_tell_a_link_is_told_no_more_than_it_takes() {
     net.run(Duration::from_millis(100));
     let now = net.now;
     net.mesh(1).on_gossip(new, Gossip::Summary(Box::new([0; 64])), now);
+    // What is asked for meanwhile does not wait until all is told.
+    let asked = (0..10).map(|number| PartKey { owner: peer(number), part: PartId::HOST });
+    net.mesh(1).on_gossip(new, Gossip::Pull(asked.collect()), now);
+    let mut parts_before_the_last_digests = 0;
+    let mut parts = 0;
     let mut told = std::collections::BTreeSet::new();
     for turn in 0.. {
         let mut queued = 0;
@@ -279,8 +284,13 @@ fn however_much_there_is_to_tell_a_link_is_told_no_more_than_it_takes() {
             if queued > QUEUE {
                 net.mesh(1).set_writable(new, false);
             }
-            if let Gossip::Digests(digests) = gossip {
-                told.extend(digests.iter().map(|digest| digest.key));
+            match gossip {
+                Gossip::Digests(digests) => {
+                    told.extend(digests.iter().map(|digest| digest.key));
+                    parts_before_the_last_digests = parts;
+                }
+                Gossip::Part(_) => parts += 1,
+                Gossip::Summary(_) | Gossip::Pull(_) => {}
             }
         }
         assert!(queued < QUEUE + (128 << 10), "{queued} bytes at once");
@@ -290,6 +300,7 @@ fn however_much_there_is_to_tell_a_link_is_told_no_more_than_it_takes() {
         assert!(turn < 20, "it does not end");
         net.mesh(1).set_writable(new, true);
     }
+    assert_eq!((parts, parts_before_the_last_digests), (10, 10));
     let all = usize::from(PEERS) * usize::from(PARTS);
     assert!(told.len() > all, "{} told of {all}", told.len());
 }

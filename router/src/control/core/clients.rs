@@ -50,12 +50,17 @@ impl Core {
             Request::Forget { peers } => {
                 let port = self.config.port;
                 let peers: Vec<Target> = peers.into_iter().flat_map(|peer| peer.spellings(port)).collect();
-                let addresses = self.dialler.forget(&peers);
-                let recent: Vec<_> = addresses.iter().map(|at| Target::from(*at)).collect();
-                self.recent.retain(|known| !peers.contains(known) && !recent.contains(known));
+                let weave_mesh::dialler::Forgotten { addresses, links } = self.dialler.forget(&peers);
+                let mut recent: Vec<_> = addresses.iter().map(|at| Target::from(*at)).collect();
                 for link in self.links.values_mut() {
-                    link.forgotten |= link.address.is_some_and(|at| addresses.contains(&at));
+                    let is_there = link.address.is_some_and(|at| addresses.contains(&at));
+                    // Also at another address than it was dialled at.
+                    if is_there || links.contains(&link.number) {
+                        link.forgotten = true;
+                        recent.extend(link.address.map(Target::from));
+                    }
                 }
+                self.recent.retain(|known| !peers.contains(known) && !recent.contains(known));
                 self.saver.targets(self.dialler.targets().cloned().collect());
                 self.saver.recent(self.recent.clone());
                 Ok(Reply::Done)

@@ -98,7 +98,8 @@ pub struct Digest {
 }
 
 impl Digest {
-    pub(super) const LEN: usize = PartKey::LEN + 16;
+    /// Its length on the wire, bytes.
+    pub const LEN: usize = PartKey::LEN + 16;
 
     pub(super) fn encode(&self) -> [u8; Self::LEN] {
         let mut bytes = [0; Self::LEN];

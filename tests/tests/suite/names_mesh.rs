@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
+use weave_host::records::read_all;
 use weave_perf::lab::Traffic;
 use weave_tests::dns::{self, Asker};
 use weave_tests::world::LINK_WITHIN;
@@ -191,4 +192,21 @@ fn directories_named_from_where_a_command_runs_are_those_of_its_daemons_too() {
     assert_eq!(records.count(), 1, "the address of the DNS is remembered");
     weave(&["reset"]);
     assert!(!place.path().join("state").exists() && !place.path().join("run").exists());
+}
+
+#[test]
+fn an_interface_of_the_dns_that_is_taken_is_made_again_by_the_keeper_and_by_the_same_command() {
+    let world = World::new(Options::encrypted().count(1).no_wait());
+    dns::launch(&world, 0);
+    let takes = || {
+        let (records, _) = read_all(&world.host(0).state_dir()).unwrap();
+        let of_dns = records.iter().find(|record| record.container == "weave:dns").unwrap();
+        world.tool(0, &format!("ip link del {}", of_dns.host_interface()));
+    };
+    takes();
+    world.wait_ping(0, dns::address(0).ip(), Duration::from_secs(10));
+    takes();
+    dns::launch(&world, 0);
+    world.wait_ping(0, dns::address(0).ip(), Duration::from_secs(2));
+    assert!(!world.inside(0, || Asker::of(0).finds("nobody.weave.local")));
 }

@@ -145,5 +145,12 @@ mod tests {
         assert!(!elsewhere.change(changes), "it is exposed nowhere");
         assert_eq!(near(&all), with_own(&[(ip("10.2.1.7"), mac(8))]));
         assert!(elsewhere.change(changes) && !elsewhere.change([(ip("10.2.2.7"), None)]));
+        // Only what the router that runs has told is a reason to refuse one.
+        let cidr = ["10.2.1.7/24".parse().unwrap()];
+        assert!(elsewhere.replace([(ip("10.2.1.7"), mac(8))].into()));
+        assert!(matches!(elsewhere.refuse_attached(&cidr), Err(Error::AddressInUse { .. })));
+        assert!(elsewhere.refuse_attached(&["10.2.1.8/24".parse().unwrap()]).is_ok());
+        elsewhere.router_ended();
+        assert!(elsewhere.refuse_attached(&cidr).is_ok());
     }
 }

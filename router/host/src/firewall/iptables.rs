@@ -17,8 +17,8 @@ const RAW_OUT: &str = "WEAVE-OUTPUT";
 const DOCKER_USER: &str = "DOCKER-USER";
 /// Port of the DNS (RFC 1035, section 4.2).
 const DNS_PORT: u16 = 53;
-/// Seconds to wait for another program that changes the tables.
-const WAIT: [&str; 2] = ["-w", "5"];
+/// Seconds to wait for another program that changes the tables, and that what is not named stays.
+const RESTORE: [&str; 3] = ["-w", "5", "--noflush"];
 
 /// Each chain of ours: its table, its name, the chains of the kernel that may lead to it.
 pub(super) const CHAINS: &[(&str, &str, &[&str])] = &[
@@ -32,13 +32,6 @@ pub(super) const CHAINS: &[(&str, &str, &[&str])] = &[
 const RAW: &str = "raw";
 
 impl Family {
-    const fn iptables(self) -> &'static str {
-        match self {
-            Self::V4 => "iptables",
-            Self::V6 => "ip6tables",
-        }
-    }
-
     const fn save(self) -> &'static str {
         match self {
             Self::V4 => "iptables-save",
@@ -69,41 +62,54 @@ pub(super) fn apply(policy: &Policy) -> Result<Option<Degraded>> {
     for family in families() {
         let tables = Tables::read(family)?;
         let translates = masquerades(policy, family);
-        if translates && let Err(error) = exempt(policy.port, &tables) {
+        // Exempts the mesh from the tracking of connections, before anything asks for it.
+        if translates && let Err(error) = restore(family, &exemption(policy.port, &tables)) {
             degraded = degraded.or(Some(Degraded::tracked(&error)));
         }
-        tool::tell(family.restore(), &["-w", "5", "--noflush"], &script(policy, family))?;
+        let mut text = script(policy, family);
         for &(table, chain, parents) in CHAINS {
-            match table {
-                RAW if translates => {}
-                RAW | "nat" if !translates => tables.drop_chain(table, chain, parents)?,
-                _ => tables.lead(table, chain, parents)?,
-            }
+            let changes = match table {
+                RAW if translates => Vec::new(),
+                RAW | "nat" if !translates => tables.without_chain(table, chain, parents),
+                _ => tables.leading(table, chain, parents),
+            };
+            in_table(&mut text, table, &changes);
         }
+        restore(family, &text)?;
     }
     Ok(degraded)
 }
 
-/// Exempts the mesh from the tracking of connections, before anything asks for it. The rules come
-/// last: they themselves make the kernel track what does not come to them.
-fn exempt(port: u16, tables: &Tables) -> Result<()> {
+/// What exempts the mesh from the tracking of connections. The rules come last: they themselves make
+/// the kernel track what does not come to them.
+fn exemption(port: u16, tables: &Tables) -> String {
+    let udp = "-p udp -m udp";
+    let mut text = String::new();
+    let mut rules = vec![
+        format!("-A {RAW_IN} {udp} --dport {port} -m addrtype --dst-type LOCAL -j CT --notrack"),
+        format!("-A {RAW_OUT} {udp} --dport {port} -j CT --notrack"),
+        format!("-A {RAW_OUT} {udp} --sport {port} -j CT --notrack"),
+    ];
     for &(table, chain, parents) in CHAINS.iter().filter(|(table, ..)| *table == RAW) {
-        if !tables.has(table, chain) {
-            change(tables.family, table, &["-N", chain])?;
-        }
-        tables.lead(table, chain, parents)?;
+        let emptied = format!(":{chain} - [0:0]");
+        let made = (!tables.has(table, chain)).then(|| emptied.clone());
+        let ways = tables.leading(table, chain, parents);
+        in_table(&mut text, table, &made.into_iter().chain(ways).collect::<Vec<_>>());
+        rules.insert(0, emptied);
     }
-    tool::tell(tables.family.restore(), &["-w", "5", "--noflush"], &exemption(port))
+    in_table(&mut text, RAW, &rules);
+    text
 }
 
-fn exemption(port: u16) -> String {
-    let udp = "-p udp -m udp";
-    format!(
-        "*{RAW}\n:{RAW_IN} - [0:0]\n:{RAW_OUT} - [0:0]\n\
-         -A {RAW_IN} {udp} --dport {port} -m addrtype --dst-type LOCAL -j CT --notrack\n\
-         -A {RAW_OUT} {udp} --dport {port} -j CT --notrack\n\
-         -A {RAW_OUT} {udp} --sport {port} -j CT --notrack\nCOMMIT\n"
-    )
+/// Lines for the program that restores, to be taken in one step.
+fn in_table(text: &mut String, table: &str, lines: &[String]) {
+    if !lines.is_empty() {
+        let _ = write!(text, "*{table}\n{}\nCOMMIT\n", lines.join("\n"));
+    }
+}
+
+fn restore(family: Family, text: &str) -> Result<()> {
+    tool::tell(family.restore(), &RESTORE, text)
 }
 
 /// Whether addresses are to be translated at all. Where they are not, there is no chain for it:
@@ -115,12 +121,8 @@ fn masquerades(policy: &Policy, family: Family) -> bool {
 pub(super) fn remove() -> Result<()> {
     let mut outcome = Ok(());
     for family in families() {
-        let tables = Tables::read(family);
-        for &(table, chain, parents) in CHAINS {
-            let dropped = tables.as_ref().map_or(Ok(()), |tables| tables.drop_chain(table, chain, parents));
-            outcome = outcome.and(dropped);
-        }
-        outcome = outcome.and(tables.map(drop));
+        let removed = Tables::read(family).and_then(|tables| tables.remove());
+        outcome = outcome.and(removed);
     }
     outcome
 }
@@ -131,7 +133,7 @@ pub(super) fn snapshot() -> Result<String> {
         let tables = Tables::read(family)?;
         for &(table, chain, parents) in CHAINS {
             let there = if tables.has(table, chain) { "" } else { " is not there" };
-            let _ = writeln!(text, "{} {table} {chain}{there}", family.iptables());
+            let _ = writeln!(text, "{} {table} {chain}{there}", family.save());
             for rule in tables.rules(table, chain) {
                 let _ = writeln!(text, "{rule}");
             }
@@ -256,48 +258,53 @@ impl Tables {
         parent != DOCKER_USER || !self.places(table, "FORWARD", DOCKER_USER).is_empty()
     }
 
-    /// Lets the first of `parents` that packets come to lead to `chain`, as its first rule, and no
+    /// What lets the first of `parents` that packets come to lead to `chain`, as its first rule, and no
     /// other.
-    fn lead(&self, table: &str, chain: &str, parents: &[&str]) -> Result<()> {
+    fn leading(&self, table: &str, chain: &str, parents: &[&str]) -> Vec<String> {
+        let mut changes = Vec::new();
         let mut leads = false;
         for parent in parents {
             let is_used = self.is_used(table, parent);
             if leads || !is_used || self.places(table, parent, chain) != [0] {
-                self.unlink(table, parent, chain)?;
+                changes.extend(self.unlinking(table, parent, chain));
                 if is_used && !leads {
-                    change(self.family, table, &["-I", parent, "1", "-j", chain])?;
+                    changes.push(format!("-I {parent} 1 -j {chain}"));
                 }
             }
             leads |= is_used;
         }
-        Ok(())
+        changes
     }
 
-    /// Takes every way from `parent` to `chain` away.
-    fn unlink(&self, table: &str, parent: &str, chain: &str) -> Result<()> {
-        for _ in self.places(table, parent, chain) {
-            change(self.family, table, &["-D", parent, "-j", chain])?;
-        }
-        Ok(())
+    /// What takes every way from `parent` to `chain` away.
+    fn unlinking(&self, table: &str, parent: &str, chain: &str) -> impl Iterator<Item = String> {
+        let line = format!("-D {parent} -j {chain}");
+        std::iter::repeat_n(line, self.places(table, parent, chain).len())
     }
 
-    /// Takes a chain of ours away, if it is there, with all that leads to it.
-    fn drop_chain(&self, table: &str, chain: &str, parents: &[&str]) -> Result<()> {
+    /// What takes a chain of ours away, if it is there, with all that leads to it.
+    fn without_chain(&self, table: &str, chain: &str, parents: &[&str]) -> Vec<String> {
         if !self.has(table, chain) {
-            return Ok(());
+            return Vec::new();
         }
-        let mut outcome = Ok(());
-        for parent in parents {
-            outcome = outcome.and(self.unlink(table, parent, chain));
-        }
-        outcome = outcome.and(change(self.family, table, &["-F", chain]));
-        outcome.and(change(self.family, table, &["-X", chain]))
+        let ways = parents.iter().flat_map(|parent| self.unlinking(table, parent, chain));
+        ways.chain([format!("-F {chain}"), format!("-X {chain}")]).collect()
     }
-}
 
-fn change(family: Family, table: &str, what: &[&str]) -> Result<()> {
-    let arguments = [&WAIT[..], &["-t", table], what].concat();
-    tool::tell(family.iptables(), &arguments, "")
+    /// Takes all chains of ours away: what refuses in one table leaves the others.
+    fn remove(&self) -> Result<()> {
+        let mut outcome = Ok(());
+        for table in ["filter", "nat", RAW] {
+            let of_table = CHAINS.iter().filter(|(of, ..)| *of == table);
+            let lines = of_table.flat_map(|(_, chain, parents)| self.without_chain(table, chain, parents));
+            let mut text = String::new();
+            in_table(&mut text, table, &lines.collect::<Vec<_>>());
+            if !text.is_empty() {
+                outcome = outcome.and(restore(self.family, &text));
+            }
+        }
+        outcome
+    }
 }
 
 #[cfg(test)]
@@ -330,6 +337,28 @@ mod tests {
         let empty = tables("");
         assert!(!empty.has("nat", POSTROUTING) && empty.is_used("nat", "POSTROUTING"));
         assert!(empty.places("nat", "POSTROUTING", POSTROUTING).is_empty());
+        assert_eq!(
+            full.leading("filter", FORWARD, &[DOCKER_USER, "FORWARD"]),
+            ["-D FORWARD -j WEAVE-FORWARD"]
+        );
+        assert_eq!(
+            flushed.leading("filter", FORWARD, &[DOCKER_USER, "FORWARD"]),
+            ["-D DOCKER-USER -j WEAVE-FORWARD"]
+        );
+        assert_eq!(
+            empty.leading("filter", FORWARD, &[DOCKER_USER, "FORWARD"]),
+            ["-I FORWARD 1 -j WEAVE-FORWARD"]
+        );
+        assert_eq!(
+            full.without_chain("filter", FORWARD, &[DOCKER_USER, "FORWARD"]),
+            [
+                "-D DOCKER-USER -j WEAVE-FORWARD",
+                "-D FORWARD -j WEAVE-FORWARD",
+                "-F WEAVE-FORWARD",
+                "-X WEAVE-FORWARD"
+            ]
+        );
+        assert!(empty.without_chain("filter", FORWARD, &["FORWARD"]).is_empty());
     }
 
     #[test]

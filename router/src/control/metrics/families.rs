@@ -64,6 +64,17 @@ families! {
         "Addresses that names of this host stand for.";
     Gauge FLOWS = "weave_flows" []
         "Stations (MAC addresses) that this router forwards frames for.";
+    // Of its allocator of addresses, which is no part of this: its boards choose a host by them.
+    Gauge IPAM_UNREACHABLE_COUNT = "weave_ipam_unreachable_count" []
+        "Always 0: there is no allocator of addresses, boards of the original ask for it.";
+    Gauge IPAM_UNREACHABLE_PERCENTAGE = "weave_ipam_unreachable_percentage" []
+        "Always 0: there is no allocator of addresses, boards of the original choose a host by it.";
+    Gauge IPAM_PENDING_ALLOCATES = "weave_ipam_pending_allocates" []
+        "Always 0: there is no allocator of addresses, boards of the original ask for it.";
+    Gauge IPAM_PENDING_CLAIMS = "weave_ipam_pending_claims" []
+        "Always 0: there is no allocator of addresses, boards of the original ask for it.";
+    Gauge MAX_IPS = "weave_max_ips" []
+        "Always 0: there is no allocator of addresses, boards of the original ask for its range.";
 
     // The host.
     Gauge BUILD_INFO = "weave_build_info" ["version" "protocol"]

@@ -191,6 +191,15 @@ fn mesh(sample: &Sample, sheet: &mut Sheet) {
         sheet.level(&f::STATIONS, &[source], count as u64);
     }
     sheet.level(&f::FLOWS, &[], sample.stations.iter().sum::<usize>() as u64);
+    for of_the_allocator in [
+        &f::IPAM_UNREACHABLE_COUNT,
+        &f::IPAM_UNREACHABLE_PERCENTAGE,
+        &f::IPAM_PENDING_ALLOCATES,
+        &f::IPAM_PENDING_CLAIMS,
+        &f::MAX_IPS,
+    ] {
+        sheet.level(of_the_allocator, &[], 0);
+    }
     for event in ["flap", "replaced", "conflict"] {
         sheet.count(&f::STATION_EVENTS, &[event], counter(sample, &format!("mac_{event}")));
     }

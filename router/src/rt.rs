@@ -6,15 +6,15 @@
 use futures_lite::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use glommio::{LocalExecutorBuilder, Placement, PoolPlacement};
 use nix::sys::socket::{
-    AddressFamily, SockFlag, SockType, SockaddrStorage, bind, connect, getsockopt, setsockopt, socket,
-    sockopt,
+    AddressFamily, ControlMessageOwned, MsgFlags, SockFlag, SockType, SockaddrStorage, bind, connect,
+    getsockopt, recvmsg, setsockopt, socket, sockopt,
 };
 use nix::{setsockopt_impl, sockopt_impl};
 use std::cell::RefCell;
 use std::future::Future;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::pin::Pin;
@@ -263,6 +263,35 @@ impl AsyncWrite for TcpStream {
     }
 }
 
+/// What one receive brought.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Datagrams {
+    /// Length of all together, bytes.
+    pub(crate) len: usize,
+    /// Length of each but the last, which may be shorter, bytes.
+    pub(crate) each: usize,
+    /// Where they come from.
+    pub(crate) source: SocketAddr,
+}
+
+fn receive_now(socket: RawFd, buffer: &mut [u8]) -> io::Result<Datagrams> {
+    let mut told = nix::cmsg_space!(i32, u32);
+    let mut place = [io::IoSliceMut::new(buffer)];
+    let received = recvmsg::<SockaddrStorage>(socket, &mut place, Some(&mut told), MsgFlags::MSG_DONTWAIT)?;
+    let len = received.bytes;
+    let each = received.cmsgs()?.find_map(|told| match told {
+        ControlMessageOwned::UdpGroSegments(each) => usize::try_from(each).ok(),
+        _ => None,
+    });
+    let source = received.address.and_then(|source| {
+        let v4 = source.as_sockaddr_in().map(|at| SocketAddr::from((at.ip(), at.port())));
+        v4.or_else(|| source.as_sockaddr_in6().map(|at| SocketAddr::from((at.ip(), at.port()))))
+    });
+    let source = source.ok_or(io::ErrorKind::InvalidData)?;
+    let each = each.filter(|each| *each > 0).unwrap_or(len.max(1));
+    Ok(Datagrams { len, each, source: SocketAddr::new(source.ip().to_canonical(), source.port()) })
+}
+
 /// A UDP socket to receive from.
 pub(crate) struct UdpReceiver(glommio::net::UdpSocket);
 
@@ -273,10 +302,18 @@ impl UdpReceiver {
         Self(unsafe { glommio::net::UdpSocket::from_raw_fd(socket.into_raw_fd()) })
     }
 
-    /// The next datagram, cut to `buffer`.
-    pub(crate) async fn receive(&self, buffer: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
-        let (len, source) = self.0.recv_from(buffer).await?;
-        Ok((len, SocketAddr::new(source.ip().to_canonical(), source.port())))
+    /// The next datagrams of one source and one length, one behind the other (`UDP_GRO` of udp(7)), cut
+    /// to `buffer`.
+    pub(crate) async fn receive(&self, buffer: &mut [u8]) -> io::Result<Datagrams> {
+        loop {
+            match receive_now(self.0.as_raw_fd(), buffer) {
+                // glommio knows nothing of the length of each, and waits only.
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.0.peek_from(&mut [0]).await?;
+                }
+                result => return result,
+            }
+        }
     }
 }
 
@@ -353,5 +390,39 @@ impl UnixStream {
     /// Writes all of `bytes`.
     pub(crate) async fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.0.write_all(bytes).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use std::net::UdpSocket;
+
+    #[test]
+    fn datagrams_that_the_kernel_joined_come_with_the_length_of_each() {
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        setsockopt(&socket, sockopt::UdpGroSegment, &true).unwrap();
+        let to = socket.local_addr().unwrap();
+        let sender = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let source = sender.local_addr().unwrap();
+        let came = run(async move {
+            let receiver = UdpReceiver::new(socket);
+            let mut buffer = [0; 1000];
+            // One alone: whoever waits for it is woken.
+            spawn(async move {
+                sender.send_to(&[1; 5], to).unwrap();
+                setsockopt(&sender, sockopt::UdpGsoSegment, &72).unwrap();
+                sender.send_to(&[2; 3 * 72 + 10], to).unwrap();
+            });
+            let mut came = Vec::new();
+            for _ in 0..2 {
+                let next = timeout(Duration::from_secs(10), receiver.receive(&mut buffer)).await;
+                came.push(next.unwrap().unwrap());
+            }
+            came
+        });
+        let expected = [(5, 5), (3 * 72 + 10, 72)].map(|(len, each)| Datagrams { len, each, source });
+        assert_eq!(came.unwrap(), expected);
     }
 }

@@ -1,6 +1,7 @@
 //! What outlives a run: identity, kind of network, targets, recent peers.
 
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use weave_api::target::Target;
@@ -19,8 +20,17 @@ const RUNS: &str = "runs.json";
 #[derive(Serialize, Deserialize)]
 struct IdentityFile {
     name: PeerName,
-    /// 32 bytes in hexadecimal digits.
+    /// 32 bytes in hexadecimal digits. Anything else is a damaged file.
+    #[serde(deserialize_with = "seed_text")]
     seed: String,
+}
+
+fn seed_text<'a, D: Deserializer<'a>>(from: D) -> Result<String, D::Error> {
+    let text = String::deserialize(from)?;
+    match parse_seed(&text) {
+        Some(_) => Ok(text),
+        None => Err(D::Error::custom("the seed is not 64 hexadecimal digits")),
+    }
 }
 
 impl StateFile for IdentityFile {
@@ -70,6 +80,8 @@ pub(crate) struct State {
     directory: StateDir,
     pub(crate) name: PeerName,
     pub(crate) seed: Zeroizing<[u8; IDENTITY_LEN]>,
+    /// Name or key are not those that are written down.
+    is_new: bool,
     pub(crate) targets: Vec<Target>,
     pub(crate) recent: Vec<Target>,
     /// Number of this run, from 1.
@@ -162,9 +174,7 @@ pub(crate) fn open(
         None => (None, Zeroizing::new(new_seed(&mut crate::control::entropy))),
     };
     let name = name.or(old_name).unwrap_or_else(random_name);
-    if old_name != Some(name) {
-        write_identity(&directory, name, &seed)?;
-    }
+    let is_new = old_name != Some(name);
     let (remembered, aside) = directory.read_own::<Targets>(TARGETS)?;
     note(aside);
     let targets = match targets {
@@ -178,18 +188,21 @@ pub(crate) fn open(
     note(aside);
     let run = runs.map_or(0, |Runs(number)| number).saturating_add(1);
     directory.write(RUNS, &Runs(run))?;
-    Ok(State { directory, name, seed, targets, recent, run, warnings })
+    Ok(State { directory, name, seed, is_new, targets, recent, run, warnings })
 }
 
 impl State {
-    /// Writes down the kind of network and the targets: once everything else has
-    /// started, so that a launch that fails changes neither, and before the first
-    /// frame.
+    /// Writes down name and key, the kind of network and the targets: once everything
+    /// else has started, so that a launch that fails changes none of them, and before
+    /// the first frame.
     ///
     /// # Errors
     /// A file cannot be written.
     pub(crate) fn commit(&self, encrypted: bool) -> Result<(), StateError> {
         let _lock = self.directory.lock()?;
+        if self.is_new {
+            write_identity(&self.directory, self.name, &self.seed)?;
+        }
         self.directory.write(NETWORK, &Network { encrypted })?;
         Ok(self.directory.write(TARGETS, &Targets(self.targets.clone()))?)
     }
@@ -313,5 +326,40 @@ mod tests {
         let state = open(directory.path(), None, &[]).unwrap();
         assert_eq!(state.targets, list(499));
         assert_eq!(state.recent, list(500));
+    }
+
+    #[test]
+    fn a_name_is_written_down_with_what_else_a_launch_changes() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path();
+        let [first, other]: [PeerName; 2] =
+            ["7a:00:00:00:00:01", "7a:00:00:00:00:02"].map(|name| name.parse().unwrap());
+        let state = open(path, Some(first), &[]).unwrap();
+        state.commit(false).unwrap();
+        // A launch that failed.
+        let failed = open(path, Some(other), &[]).unwrap();
+        assert_eq!((failed.name, &failed.seed), (other, &state.seed));
+        let again = open(path, None, &[]).unwrap();
+        assert_eq!((again.name, &again.seed), (first, &state.seed));
+    }
+
+    #[test]
+    fn an_identity_with_a_damaged_key_is_kept_aside_and_said() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path();
+        open(path, None, &[]).unwrap().commit(false).unwrap();
+        let file = path.join(IDENTITY);
+        let text = std::fs::read_to_string(&file).unwrap();
+        let seed = text.find("\"seed\"").unwrap();
+        std::fs::write(
+            &file,
+            text[..seed].to_owned() + &text[seed..].replacen(['a', 'b', 'c', '1', '2', '3'], "z", 1),
+        )
+        .unwrap();
+        let state = open(path, None, &[]).unwrap();
+        assert_eq!(state.warnings.len(), 1, "{:?}", state.warnings);
+        let kept = std::fs::read_dir(path).unwrap().filter_map(Result::ok);
+        let names: Vec<_> = kept.map(|entry| entry.file_name().into_string().unwrap()).collect();
+        assert!(names.iter().any(|name| name.starts_with(IDENTITY) && name != IDENTITY), "{names:?}");
     }
 }

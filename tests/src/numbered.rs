@@ -67,9 +67,9 @@ pub fn intact(deliveries: &[Delivery]) {
 
 /// Sends `streams` as [`send`] does and ends the test if anything was doubled, damaged or lost,
 /// but for what the kernel says that it dropped itself: on a machine busy with other things its
-/// queues overflow. More than one in a hundred is too much also then.
+/// queues overflow. More than one in a hundred is too much also then. What was sent.
 #[track_caller]
-pub fn send_complete(world: &World, streams: &[Stream], duration: Duration) {
+pub fn send_complete(world: &World, streams: &[Stream], duration: Duration) -> Vec<Delivery> {
     let before = KernelDrops::read(world);
     let deliveries = send(world, streams, duration);
     intact(&deliveries);
@@ -84,6 +84,7 @@ pub fn send_complete(world: &World, streams: &[Stream], duration: Duration) {
     if lost > 0 {
         eprintln!("{lost} of {sent} lost; dropped by the kernel: {kernel:?}");
     }
+    deliveries
 }
 
 /// Waits until what a flood left in the queues of kernel and routers has run out: nothing drops

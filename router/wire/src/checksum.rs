@@ -21,12 +21,15 @@ impl Sum {
                 *sum += u128::from(u64::from_ne_bytes(*word));
             }
         }
+        let mut sum = sums.iter().sum::<u128>();
         let (words, rest) = rest.as_chunks::<8>();
-        let mut last = [0; 8];
-        last[..rest.len()].copy_from_slice(rest);
-        let mut sum = u128::from(u64::from_ne_bytes(last));
-        sum += sums.iter().sum::<u128>();
         sum += words.iter().map(|word| u128::from(u64::from_ne_bytes(*word))).sum::<u128>();
+        let (half, rest) = rest.as_chunks::<4>();
+        sum += half.iter().map(|half| u128::from(u32::from_ne_bytes(*half))).sum::<u128>();
+        let (pair, rest) = rest.as_chunks::<2>();
+        sum += pair.iter().map(|pair| u128::from(u16::from_ne_bytes(*pair))).sum::<u128>();
+        // As if a zero followed (RFC 1071 §1).
+        sum += rest.iter().map(|last| u128::from(u16::from_ne_bytes([*last, 0]))).sum::<u128>();
         #[expect(clippy::cast_possible_truncation, reason = "both halves are added")]
         let (low, high) = (sum as u64, (sum >> 64) as u64);
         self.with_folded(low).with_folded(high)

@@ -7,8 +7,8 @@ use weave_tests::{Options, World};
 
 /// Time from the return of `weave launch` to the first datagram between hosts.
 const TRAFFIC_WITHIN: Duration = Duration::from_secs(2);
-/// Datagrams a second between two containers of one host.
-const LOCAL_RATE: u32 = 10;
+/// Datagrams a second between two containers of one host: an interruption of five milliseconds is seen.
+const LOCAL_RATE: u32 = 200;
 /// Datagrams a second between the hosts.
 const REMOTE_RATE: u32 = 50;
 /// A TCP connection sends again what was lost after a wait that doubles; this is long enough.

@@ -12,6 +12,9 @@ const STREAMS: [Stream; 2] = [
     Stream { from: 1, to: 0, v6: true, bytes: 200, rate: 2_000 },
 ];
 
+/// Time that is sent at a stretch.
+const ROUND: Duration = Duration::from_secs(4);
+
 /// Sends numbered datagrams both ways until both ends have changed their keys `rekeys` times.
 fn rekeys_lose_nothing(rekeys: u64, limit: Duration) {
     let world = World::pair(Options::encrypted().env("WEAVE_TEST_REKEY_MS", "100"));
@@ -20,7 +23,10 @@ fn rekeys_lose_nothing(rekeys: u64, limit: Duration) {
     let done = || [0, 1].map(|index| world.status(index).counters["rekeys"]);
     let (before, start) = (done(), Instant::now());
     loop {
-        numbered::send_complete(&world, &STREAMS, Duration::from_secs(4));
+        for (stream, sent) in STREAMS.iter().zip(numbered::send_complete(&world, &STREAMS, ROUND)) {
+            let due = stream.rate * ROUND.as_secs();
+            assert!(sent.sent * 10 >= due * 9, "{} of {due} datagrams sent: is the machine busy?", sent.sent);
+        }
         let now = done();
         if now.iter().zip(before).all(|(now, before)| now - before >= rekeys) {
             break;

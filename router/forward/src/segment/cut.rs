@@ -38,9 +38,15 @@ pub struct SuperFrame {
     segment: usize,
     first_id: u16,
     first_sequence: u32,
+    /// Length of the TCP header, in its upper half, as it stands before the flags.
+    data_offset: u8,
     flags: u8,
+    /// Of the pseudo header without the length.
     pseudo: Sum,
-    request: ChecksumRequest,
+    /// Of what is the same in all transport headers.
+    same: Sum,
+    /// `None`: checksums are completed here.
+    request: Option<ChecksumRequest>,
 }
 
 /// Reads what the tap delivered: `vnet` is its header, `frame` what follows.
@@ -59,17 +65,13 @@ pub fn classify(vnet: &VnetHeader, frame: &mut [u8], complete: bool) -> Result<O
         (None, Some((start, offset))) => Ok(Outgoing::Whole(request(frame, start, offset, complete)?)),
         (Some(_), None) => Err(DropReason::BadOffload),
         (Some((gso, size)), Some((start, _))) => {
-            let super_frame = SuperFrame::read(frame, gso, size, start)?;
+            let super_frame = SuperFrame::read(frame, gso, size, start, complete)?;
             if super_frame.count() > 1 {
                 return Ok(Outgoing::Super(super_frame));
             }
             // A "super-frame" of one segment: an ordinary frame.
-            checksum::prepare(frame, &super_frame.at);
-            if complete {
-                checksum::complete(frame, &super_frame.at);
-                return Ok(Outgoing::Whole(None));
-            }
-            Ok(Outgoing::Whole(Some(super_frame.request)))
+            super_frame.write_checksum(frame);
+            Ok(Outgoing::Whole(super_frame.request))
         }
     }
 }
@@ -86,14 +88,17 @@ fn request(
         && usize::from(at.protocol.checksum_field().offset()) == offset
         && let Some(request) = at.checksum_request()
     {
-        if complete {
+        if !complete {
+            return Ok(Some(request));
+        }
+        if !at.has_options {
             checksum::complete(frame, &at);
             return Ok(None);
         }
-        return Ok(Some(request));
     }
-    // As the kernel's skb_checksum_help() does: the field holds the start value, and a sum of zero
-    // becomes ones, since zero means "none" in UDP, which IPv6 refuses.
+    // As the kernel's skb_checksum_help() does: the field holds the start value (with a routing header
+    // that of the last destination, RFC 8200 §8.1), and a sum of zero becomes ones, since zero means
+    // "none" in UDP, which IPv6 refuses.
     let mut sum = Sum::default().with(frame.get(start..).ok_or(DropReason::BadOffload)?).checksum();
     if sum == [0, 0] {
         sum = [0xff, 0xff];
@@ -104,7 +109,13 @@ fn request(
 }
 
 impl SuperFrame {
-    fn read(frame: &[u8], gso: Gso, segment: usize, start: usize) -> Result<Self, DropReason> {
+    fn read(
+        frame: &[u8],
+        gso: Gso,
+        segment: usize,
+        start: usize,
+        complete: bool,
+    ) -> Result<Self, DropReason> {
         let at = Transport::find(frame).ok_or(DropReason::BadOffload)?;
         let fits = match gso {
             Gso::TcpV4 => at.protocol == Protocol::Tcp && at.version == IpVersion::V4,
@@ -116,14 +127,18 @@ impl SuperFrame {
         if !fits || at.l4 != start || at.end != frame.len() || !is_bounded {
             return Err(DropReason::BadOffload);
         }
+        let request = if complete { None } else { at.checksum_request() };
+        let tcp = at.tcp(frame);
         Ok(Self {
             at,
             segment,
             first_id: at.ipv4(frame).map_or(0, |header| header.id()),
-            first_sequence: at.tcp(frame).map_or(0, |header| header.sequence()),
-            flags: at.tcp(frame).map_or(0, |header| header.flags()),
-            pseudo: checksum::pseudo_header(frame, &at, 0),
-            request: at.checksum_request().ok_or(DropReason::BadOffload)?,
+            first_sequence: tcp.map_or(0, |header| header.sequence()),
+            data_offset: if tcp.is_some() { frame[at.l4 + 12] } else { 0 },
+            flags: tcp.map_or(0, |header| header.flags()),
+            pseudo: pseudo_header(frame, &at),
+            same: sum_of_same(&frame[at.l4..at.payload], at.protocol),
+            request,
         })
     }
 
@@ -152,17 +167,17 @@ impl SuperFrame {
         self.at.payload + self.segment.min(self.payload_len() - index * self.segment)
     }
 
-    /// The checksum request of every segment.
+    /// The checksum request of every segment; `None` if their checksums are complete.
     #[must_use]
-    pub const fn request(&self) -> ChecksumRequest {
+    pub const fn request(&self) -> Option<ChecksumRequest> {
         self.request
     }
 
     /// Writes segment `index` of `frame` to `out`, which is
-    /// [`segment_len`](Self::segment_len) long. Its checksum field holds the sum
-    /// of its pseudo header, or with `complete` its checksum.
+    /// [`segment_len`](Self::segment_len) long. Its checksum field holds its checksum, or with a
+    /// [request](Self::request) the sum of its pseudo header.
     #[inline]
-    pub fn write(&self, frame: &[u8], index: usize, out: &mut [u8], complete: bool) {
+    pub fn write(&self, frame: &[u8], index: usize, out: &mut [u8]) {
         let at = Transport { end: out.len(), ..self.at };
         let offset = index * self.segment;
         out[..at.payload].copy_from_slice(&frame[..at.payload]);
@@ -191,16 +206,29 @@ impl SuperFrame {
         }
         let payload = &frame[at.payload + offset..at.payload + offset + (at.end - at.payload)];
         let pseudo = self.pseudo.with_u16(transport_len);
-        let sum = if complete {
-            // Of what was read, not of what is written: that would wait for all stores before it.
-            let header = self.header_sum(frame, sequence, flags, transport_len);
-            at.protocol.sent(pseudo.with_sum(header).with(payload))
-        } else {
+        let sum = if self.request.is_some() {
             pseudo.partial()
+        } else {
+            // Of what was read, not of what is written: that would wait for all stores before it.
+            let header = self.header_sum(sequence, flags, transport_len);
+            at.protocol.sent(pseudo.with_sum(header).with(payload))
         };
         out[at.checksum_field()].copy_from_slice(&sum);
         // Last, for the same reason.
         out[at.payload..].copy_from_slice(payload);
+    }
+
+    /// Writes the checksum field of all of `frame` as [`write`](Self::write) does that of a segment.
+    fn write_checksum(&self, frame: &mut [u8]) {
+        let Self { at, pseudo, .. } = self;
+        #[expect(clippy::cast_possible_truncation, reason = "a super-frame has at most 65,535 bytes")]
+        let pseudo = pseudo.with_u16((at.end - at.l4) as u16);
+        frame[at.checksum_field()].fill(0);
+        let sum = match self.request {
+            Some(_) => pseudo.partial(),
+            None => at.protocol.sent(pseudo.with(&frame[at.l4..at.end])),
+        };
+        frame[at.checksum_field()].copy_from_slice(&sum);
     }
 
     /// The flags of segment `index`, if it is of TCP.
@@ -215,24 +243,44 @@ impl SuperFrame {
         flags
     }
 
-    /// The sum of the transport header of a segment whose checksum field is zero: that of the
-    /// header of `frame` with what differs.
+    /// The sum of the transport header of a segment whose checksum field is zero: that of all
+    /// segments, and what differs.
     #[inline]
-    fn header_sum(&self, frame: &[u8], sequence: u32, flags: u8, len: u16) -> Sum {
-        let header = &frame[self.at.l4..self.at.payload];
+    fn header_sum(&self, sequence: u32, flags: u8, len: u16) -> Sum {
         match self.at.protocol {
             Protocol::Tcp => {
-                let ([a, b, c, d], offset) = (sequence.to_be_bytes(), header[12]);
-                let differs = [a, b, c, d, offset, flags];
-                Sum::default()
-                    .with(&header[..4])
-                    .with(&differs)
-                    .with(&header[8..12])
-                    .with(&header[14..16])
-                    .with(&header[18..])
+                #[expect(clippy::cast_possible_truncation, reason = "halves")]
+                let (high, low) = ((sequence >> 16) as u16, sequence as u16);
+                let offset_and_flags = u16::from_be_bytes([self.data_offset, flags]);
+                self.same.with_u16(high).with_u16(low).with_u16(offset_and_flags)
             }
-            Protocol::Udp => Sum::default().with(&header[..4]).with_u16(len),
+            Protocol::Udp => self.same.with_u16(len),
         }
+    }
+}
+
+/// The sum of the pseudo header of a super-frame without the length.
+///
+/// Where a routing header or option says where else the packet goes, the last destination counts,
+/// not that of the IP header (RFC 8200 §8.1): it is taken from what the kernel left in the field, the
+/// sum of the pseudo header with the length of the whole.
+fn pseudo_header(frame: &[u8], at: &Transport) -> Sum {
+    if !at.has_options {
+        return checksum::pseudo_header(frame, at, 0);
+    }
+    #[expect(clippy::cast_possible_truncation, reason = "a super-frame has at most 65,535 bytes")]
+    let len = (at.end - at.l4) as u16;
+    Sum::default().with(&frame[at.checksum_field()]).with_u16(!len)
+}
+
+/// The sum of those fields of a transport header that are the same in all segments of a super-frame.
+fn sum_of_same(header: &[u8], protocol: Protocol) -> Sum {
+    match protocol {
+        // All but sequence number, data offset, flags and checksum (RFC 9293 §3.1).
+        Protocol::Tcp => {
+            Sum::default().with(&header[..4]).with(&header[8..12]).with(&header[14..16]).with(&header[18..])
+        }
+        Protocol::Udp => Sum::default().with(&header[..4]),
     }
 }
 

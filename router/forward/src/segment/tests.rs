@@ -3,7 +3,7 @@
 use super::cut::{Outgoing, classify};
 use super::join::{Checksum, Joined, Run};
 use proptest::prelude::*;
-use weave_wire::checksum;
+use weave_wire::checksum::{self, Sum};
 use weave_wire::packet::{IpVersion, Protocol, Transport, tcp_flags};
 use weave_wire::vnet::{Gso, VNET_LEN, VnetHeader};
 use zerocopy::IntoBytes;
@@ -109,7 +109,7 @@ fn cut(flow: &Flow, complete: bool) -> (Vec<u8>, Vec<Vec<u8>>) {
     let segments = (0..plan.count())
         .map(|index| {
             let mut out = vec![0; plan.segment_len(index)];
-            plan.write(&frame, index, &mut out, complete);
+            plan.write(&frame, index, &mut out);
             out
         })
         .collect();
@@ -162,7 +162,7 @@ proptest! {
     fn a_super_frame_cut_again_has_short_segments_and_joins_to_the_same_payload(flow in flows(), room in 55usize..1500) {
         let (mut frame, at) = build(&flow);
         let header = super_header(&flow, &at);
-        let Ok(Outgoing::Super(plan)) = classify(&header, &mut frame, false) else { panic!("a super-frame") };
+        let Ok(Outgoing::Super(plan)) = classify(&header, &mut frame, true) else { panic!("a super-frame") };
         let again = plan.cut_to(room);
         if flow.protocol == Protocol::Udp || room <= at.payload {
             prop_assert!(again.is_none());
@@ -173,7 +173,7 @@ proptest! {
         for index in 0..again.count() {
             prop_assert!(again.segment_len(index) <= room.min(plan.segment_len(0)));
             let mut segment = vec![0; again.segment_len(index)];
-            again.write(&frame, index, &mut segment, true);
+            again.write(&frame, index, &mut segment);
             let at = Transport::find(&segment).unwrap();
             prop_assert!(checksum::verify(&segment, &at));
             let tcp = at.tcp(&segment).unwrap();
@@ -253,7 +253,7 @@ proptest! {
         if let Ok(Outgoing::Super(plan)) = classify(&vnet, frame, complete) {
             for index in 0..plan.count() {
                 let mut out = vec![0; plan.segment_len(index)];
-                plan.write(frame, index, &mut out, complete);
+                plan.write(frame, index, &mut out);
             }
         }
     }
@@ -311,6 +311,75 @@ fn an_open_checksum_of_another_protocol_is_completed_here() {
     let vnet = VnetHeader::checksum(34, 8);
     assert!(matches!(classify(&vnet, &mut frame, false), Ok(Outgoing::Whole(None))));
     assert_eq!(checksum::Sum::default().with(&frame[34..]).checksum(), [0, 0]);
+}
+
+/// A TCP super-frame over IPv6 behind a routing header of `routing` bytes, by way of another host: the
+/// kernel's open checksum is over the last destination (RFC 8200 §8.1). With it the sum of that pseudo
+/// header without the length.
+fn routed(routing: usize, payload: usize) -> (Vec<u8>, VnetHeader, Sum) {
+    let last = [0xee; 16];
+    let tcp_len = 20 + payload;
+    let mut frame = [&[2; 12][..], &[0x86, 0xdd, 0x60, 0, 0, 0]].concat();
+    frame.extend(((routing + tcp_len) as u16).to_be_bytes());
+    frame.extend([43, 64]);
+    frame.extend([0xfd; 16]);
+    frame.extend([0xfc; 16]);
+    // RFC 8754 §2: type 4, one segment left.
+    let mut header = vec![0; routing];
+    header[..4].copy_from_slice(&[6, (routing / 8 - 1) as u8, 4, 1]);
+    header[8..24].copy_from_slice(&last);
+    frame.extend(header);
+    let l4 = frame.len();
+    let pseudo = Sum::default().with(&[0xfd; 16]).with(&last).with_u16(6);
+    frame.extend([0, 80, 1, 2, 0, 0, 0, 9, 0, 0, 0, 7, 0x50, tcp_flags::ACK, 1, 0]);
+    frame.extend(pseudo.with_u16(tcp_len as u16).partial());
+    frame.extend([0, 0]);
+    frame.extend((0..payload).map(|i| (i % 251) as u8));
+    (frame, VnetHeader::super_frame(Gso::TcpV6, l4 as u16 + 20, 1000, l4 as u16, 16), pseudo)
+}
+
+#[test]
+fn checksums_behind_a_routing_header_are_those_of_the_last_destination() {
+    // Behind byte 255 there is no request for it: completed in any network.
+    for (routing, is_far) in [(40, false), (240, true)] {
+        for (payload, complete) in [(3000, true), (3000, false), (700, true), (700, false)] {
+            let (mut frame, vnet, pseudo) = routed(routing, payload);
+            let l4 = 14 + 40 + routing;
+            let sent = match classify(&vnet, &mut frame, complete).unwrap() {
+                Outgoing::Super(plan) => (0..plan.count())
+                    .map(|index| {
+                        let mut out = vec![0; plan.segment_len(index)];
+                        plan.write(&frame, index, &mut out);
+                        assert_eq!(plan.request().is_none(), complete || is_far);
+                        out
+                    })
+                    .collect(),
+                Outgoing::Whole(request) => {
+                    assert_eq!(request.is_none(), complete || is_far);
+                    vec![frame]
+                }
+            };
+            assert_eq!(sent.len(), payload.div_ceil(1000));
+            for segment in sent {
+                let transport = &segment[l4..];
+                let pseudo = pseudo.with_u16(transport.len() as u16);
+                if complete || is_far {
+                    assert_eq!(pseudo.with(transport).checksum(), [0, 0], "{routing} {payload}");
+                } else {
+                    assert_eq!(transport[16..18], pseudo.partial(), "{routing} {payload}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn an_open_checksum_behind_a_routing_header_is_completed_for_the_last_destination() {
+    let (mut frame, _, pseudo) = routed(40, 100);
+    let l4 = 14 + 40 + 40;
+    let vnet = VnetHeader::checksum(l4 as u16, 16);
+    assert!(matches!(classify(&vnet, &mut frame, true), Ok(Outgoing::Whole(None))));
+    assert_eq!(pseudo.with_u16(120).with(&frame[l4..]).checksum(), [0, 0]);
 }
 
 #[test]

@@ -67,12 +67,11 @@ impl Shard {
         plan: &SuperFrame,
         from: &Bytes<'_>,
     ) -> io::Result<()> {
-        let complete = self.complete_checksums;
         let mut scratch = std::mem::take(&mut self.scratch);
         let mut answered = false;
         for index in 0..plan.count() {
             scratch.resize(plan.segment_len(index), 0);
-            plan.write(self.bytes(from), index, &mut scratch, complete);
+            plan.write(self.bytes(from), index, &mut scratch);
             let segment = Bytes::Held(&scratch);
             let result = if scratch.len() <= way.room {
                 self.put(way, Origin::Tap, inner, &segment, scratch.len(), <[u8]>::copy_from_slice)?

@@ -63,8 +63,7 @@ impl Shard {
                 return result.or_else(|reason| self.refuse(reason, 1));
             }
         };
-        let complete = self.complete_checksums;
-        let inner = self.inner(peer, if complete { None } else { Some(plan.request()) });
+        let inner = self.inner(peer, plan.request());
         if plan.segment_len(0) <= way.room {
             return self.send_segments(way, &inner, &plan, &from);
         }
@@ -83,11 +82,10 @@ impl Shard {
         plan: &SuperFrame,
         from: &Bytes<'_>,
     ) -> io::Result<()> {
-        let complete = self.complete_checksums;
         for index in 0..plan.count() {
             let len = plan.segment_len(index);
             let result = self.put(way, Origin::Tap, inner, from, len, |frame, read| {
-                plan.write(read, index, frame, complete);
+                plan.write(read, index, frame);
             })?;
             if let Err(reason) = result {
                 return self.refuse(reason, plan.count() - index);

@@ -6,7 +6,7 @@ use super::super::link::DRAINED;
 use super::super::server::Answer;
 use super::Event;
 use crate::config::Config;
-use crate::rt::{self, TcpListener, TcpStream, UdpReceiver};
+use crate::rt::{self, Datagrams, TcpListener, TcpStream, UdpReceiver};
 use crate::secrets;
 use futures_lite::io::{ReadHalf, WriteHalf};
 use futures_lite::{AsyncReadExt, AsyncWriteExt, future};
@@ -26,8 +26,10 @@ use weave_wire::{DatagramKind, Lane, OUTER_LEN, OuterHeader, TAG_LEN};
 
 /// Bytes read from a connection at once.
 const READ: usize = 16 << 10;
-/// Length of a datagram of the control lane, bytes.
-const DATAGRAM: usize = OUTER_LEN + ControlMessage::LEN + TAG_LEN;
+/// Longest datagram of the control lane that is looked at, bytes: later versions may put more behind
+/// what this one knows.
+const DATAGRAM_MAX: usize = 256;
+const _: () = assert!(DATAGRAM_MAX >= 2 * (OUTER_LEN + ControlMessage::LEN + TAG_LEN));
 /// Datagrams of the control lane taken at once.
 const DATAGRAMS: usize = 64;
 /// Time to connect to one address: the kernel sends the first segment at 0, 1 and
@@ -62,14 +64,14 @@ pub(crate) async fn accept(listener: TcpListener, events: rt::Sender<Event>) {
 
 /// Receives datagrams of the control lane.
 pub(crate) async fn receive(socket: UdpReceiver, events: rt::Sender<Event>) {
-    let mut buffer = [0; DATAGRAMS * DATAGRAM];
+    let mut buffer = vec![0; DATAGRAMS * DATAGRAM_MAX];
     loop {
         match socket.receive(&mut buffer).await {
-            Ok((len, source)) => {
-                // The kernel joins datagrams of one length, and all of this version have one.
-                for datagram in buffer.get(..len).unwrap_or_default().chunks(DATAGRAM) {
+            Ok(Datagrams { len, each, source }) => {
+                for datagram in buffer.get(..len).unwrap_or_default().chunks(each) {
                     // What is none makes one event, to be counted, however much follows.
                     let last = !is_control(datagram);
+                    let datagram = datagram.get(..DATAGRAM_MAX).unwrap_or(datagram);
                     if events.send(Event::Datagram(datagram.to_vec(), source)).await.is_err() {
                         return;
                     }

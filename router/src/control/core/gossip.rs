@@ -95,7 +95,8 @@ impl Core {
                     // One address is one target, however it is written.
                     let canonical = |at: &SocketAddr| SocketAddr::new(at.ip().to_canonical(), at.port());
                     let dialled = peer.addresses.iter().filter(|address| weave_mesh::may_dial(**address));
-                    (peer.name, dialled.map(canonical).map(Target::from).collect())
+                    let dialled = dialled.map(canonical).map(|at| (at.ip(), Target::from(at)));
+                    (peer.name, dialled.collect())
                 })
                 .collect()
         } else {

@@ -77,6 +77,11 @@ impl Core {
         result: Result<Greeted, GreetingError>,
     ) {
         let now = self.now();
+        if self.dialler.was_forgotten(dial) {
+            // A connection that came through ends here: a link would make the peer a recent one again.
+            tracing::debug!(?address, "a dial ended whose target was forgotten");
+            return;
+        }
         if let Some(address) = address {
             self.dialler.resolved(dial, address);
         }

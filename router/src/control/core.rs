@@ -212,6 +212,9 @@ pub(super) struct Core {
     macs_at: Duration,
     /// Commands wait for the shards to be woken.
     wake_shards: bool,
+    /// The stations attached here changed, or whether they are ours: the shards are told once a
+    /// turn, however many did.
+    local_macs_changed: bool,
     routes_changed: bool,
     peers_changed: bool,
     /// When peers may be looked for.
@@ -280,6 +283,7 @@ impl Core {
             mac_changes: Vec::new(),
             macs_at: Duration::ZERO,
             wake_shards: false,
+            local_macs_changed: false,
             routes_changed: false,
             peers_changed: false,
             discover_at: Duration::ZERO,

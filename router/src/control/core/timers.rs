@@ -213,7 +213,7 @@ impl Core {
         }
         let attached: BTreeSet<_> = self.stations.attached().collect();
         self.withdrawn.retain(|mac| attached.contains(mac));
-        self.tell_local_macs();
+        self.local_macs_changed = true;
     }
 }
 

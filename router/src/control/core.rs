@@ -187,6 +187,8 @@ pub(super) struct Core {
     pub(super) dialler: Dialler<Target>,
     admission: Admission,
     answering: HashMap<Ticket, rt::Sender<()>>,
+    /// How much each peer may still bring over TCP.
+    budgets: tasks::Budgets,
     pub(super) stations: Stations,
     pub(super) mesh: Mesh<gossip::HostSigner>,
     /// Stations attached here that another host claims with better right.
@@ -265,6 +267,7 @@ impl Core {
             dialler: Dialler::default(),
             admission: Admission::new(Duration::ZERO),
             answering: HashMap::new(),
+            budgets: tasks::Budgets::default(),
             stations: Stations::default(),
             mesh,
             withdrawn: BTreeSet::new(),

@@ -12,6 +12,7 @@ use weave_crypto::{
     RecordSealer, Rekey, RekeyAction, Resumption, SendKey,
 };
 use weave_forward::{LinkCounters, LinkId, Mode};
+use weave_mesh::liveness::PENDING_LIMIT;
 use weave_mesh::{Backoff, Liveness, PathMtu, Roaming};
 use weave_wire::link::heartbeat::{ControlMessage, Heartbeat};
 use weave_wire::link::message::Message;
@@ -240,7 +241,7 @@ impl Link {
             Some(Replaced::Serving) | None => None,
         };
         let others = [
-            self.liveness.as_ref().map(Liveness::deadline),
+            Some(self.liveness.as_ref().map_or_else(|| self.undescribed_end(), Liveness::deadline)),
             redial,
             self.tcp_lost.map(|since| since.saturating_add(TCP_LOST_LIMIT)),
             self.path.as_ref().map(PathMtu::deadline),
@@ -249,6 +250,11 @@ impl Link {
         ];
         let keys = now.saturating_add(keys.saturating_sub(boot));
         others.into_iter().flatten().fold(keys, Duration::min)
+    }
+
+    /// When the link is given up unless the peer describes itself.
+    pub(super) fn undescribed_end(&self) -> Duration {
+        self.since.saturating_add(PENDING_LIMIT)
     }
 
     /// Where its clear datagrams come from: where the control lane, which is sealed, has followed

@@ -99,6 +99,9 @@ impl Core {
         }
         let (boot, shards) = (boot_time(), self.group.shards());
         let Some(link) = self.links.get_mut(&id) else { return };
+        if link.liveness.is_none() && link.undescribed_end() <= now {
+            return self.lose_link(id, "the peer did not describe itself in time");
+        }
         if link.rekey.is_expired(boot) {
             self.counters.keys_expired += 1;
             return self.lose_link(id, "its keys are too old and no new ones could be agreed");

@@ -1,7 +1,7 @@
 //! One link: its TCP connection, its keys, its heartbeats.
 
 use super::greeting::entropy;
-use super::ports::Ports;
+use super::ports::{LaneWatch, Ports};
 use crate::rt;
 use std::collections::HashSet;
 use std::net::SocketAddr;
@@ -131,9 +131,12 @@ pub(super) struct Link {
     pub(super) lanes_seen: u64,
     /// Those of them that came from a port of their own.
     pub(super) lanes_own: u64,
-    /// Data lanes of the peer that passed at all, and ours that it saw.
+    /// Data lanes of the peer that pass, and ours that it sees.
     pub(super) lanes_in: u64,
     pub(super) lanes_out: u64,
+    /// Whether they still do: its lanes by its heartbeats, ours by those it answered.
+    pub(super) watch_in: LaneWatch,
+    pub(super) watch_out: LaneWatch,
     /// Segmentation was refused on the route, since then.
     pub(super) segmentation_refused: Option<Duration>,
     /// TCP is gone since then.
@@ -221,6 +224,8 @@ impl Link {
             lanes_own: 0,
             lanes_in: 0,
             lanes_out: 0,
+            watch_in: LaneWatch::default(),
+            watch_out: LaneWatch::default(),
             segmentation_refused: None,
             tcp_lost: None,
             redial: None,
@@ -346,6 +351,7 @@ impl Link {
             self.lanes_own |= own;
         }
         self.lanes_in |= self.lanes_seen;
+        self.watch_in.note(self.lanes_seen);
         let lanes_seen = std::mem::take(&mut self.lanes_seen);
         let lanes_own = std::mem::take(&mut self.lanes_own);
         Heartbeat { sequence, lanes_seen, lanes_own, mesh_port, seal: self.tells_to_seal() }

@@ -170,6 +170,9 @@ impl Core {
         for shard in usize::from(probed)..self.group.shards() {
             if !self.command_quietly(shard, Command::KeepAlive { link: id, own_port }) {
                 self.counters.keep_alives_dropped += 1;
+                if let (Some(link), Ok(shard)) = (self.links.get_mut(&id), u32::try_from(shard)) {
+                    link.watch_out.note(1_u64.checked_shl(shard).unwrap_or(0));
+                }
             }
         }
     }

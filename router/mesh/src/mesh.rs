@@ -43,8 +43,8 @@ pub const MAX_NAMES: usize = 131_072;
 pub const MAX_NAMES_PER_PEER: usize = 4_096;
 /// Addresses of one name, at most.
 pub const MAX_NAME_ADDRESSES: usize = 64;
-/// Claims on one MAC or address, at most.
-const MAX_CLAIMS: usize = 4_096;
+/// Claims on one MAC or address, at most: those of as many peers.
+const MAX_CLAIMS: usize = 64;
 
 const STATION_LIMITS: Limits =
     Limits { total: MAX_STATIONS, per_peer: MAX_STATIONS_PER_PEER, per_key: MAX_CLAIMS };

@@ -141,9 +141,11 @@ impl<S: Signer> Mesh<S> {
             if host.is_none() && accepted == Accepted::Stored {
                 self.counters.unreadable += 1;
             }
-            if self.topology.set(key.owner, links) {
+            // Who left for good was taken out with all else of it.
+            if accepted != Accepted::Farewell && self.topology.set(key.owner, links) {
                 self.routes_dirty(now);
             }
+            self.bound_links(now);
             self.outputs.push_back(Output::PeersChanged);
         } else {
             self.index_part(key, now);

@@ -2,7 +2,7 @@
 
 use crate::backoff::Backoff;
 use hashbrown::{HashMap, HashSet};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::Hash;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::Bound;
@@ -26,8 +26,8 @@ const GIVES_WAY: u32 = 3;
 /// Longest wait between dials of a peer that is reached over others: a direct link
 /// replaces the relay that soon.
 const DISCOVERED_WAIT: Duration = Duration::from_secs(10);
-/// Dials of one address that others told of are at least this far apart, whatever
-/// they tell: nobody else's host is to be flooded by what members gossip.
+/// Dials of one address that others told of are at least this far apart, whatever ports and peers
+/// they tell of there: nobody else's host is to be flooded by what members gossip.
 const DISCOVERED_APART: Duration = Duration::from_secs(1);
 /// The larger name of two waits this much longer, so that they do not dial at once.
 const YIELD: Duration = Duration::from_millis(500);
@@ -78,6 +78,8 @@ pub struct Entry<T> {
     pub failures: u32,
     /// The address the target had when it was dialled last.
     pub address: Option<SocketAddr>,
+    /// Where others told that it is.
+    host: Option<IpAddr>,
     since: Duration,
     backoff: Backoff,
 }
@@ -88,7 +90,9 @@ pub struct Dialler<T> {
     /// By rising id.
     entries: Vec<Entry<T>>,
     /// Addresses that others told of, dialled within [`DISCOVERED_APART`].
-    dialled: HashMap<T, Duration>,
+    dialled: HashMap<IpAddr, Duration>,
+    /// Dials under way whose targets were forgotten.
+    forgotten: BTreeSet<DialId>,
     next_id: u64,
     /// The last peer learned from others whose turn it was.
     last_turn: Option<PeerName>,
@@ -105,7 +109,13 @@ pub struct Forgotten {
 
 impl<T> Default for Dialler<T> {
     fn default() -> Self {
-        Self { entries: Vec::new(), dialled: HashMap::new(), next_id: 0, last_turn: None }
+        Self {
+            entries: Vec::new(),
+            dialled: HashMap::new(),
+            forgotten: BTreeSet::new(),
+            next_id: 0,
+            last_turn: None,
+        }
     }
 }
 
@@ -144,7 +154,9 @@ impl<T: Clone + Eq + Hash> Dialler<T> {
                         entry.backoff = Backoff::new(now);
                     }
                 }
-                None => self.insert(target.clone(), Origin::Target, now),
+                None => {
+                    self.insert(target.clone(), Origin::Target, now);
+                }
             }
         }
         true
@@ -157,7 +169,7 @@ impl<T: Clone + Eq + Hash> Dialler<T> {
         if targets.len() > TARGETS {
             return false;
         }
-        self.entries.retain(|entry| entry.origin != Origin::Target || targets.contains(&entry.target));
+        self.forget_but(|entry| entry.origin != Origin::Target || targets.contains(&entry.target));
         self.add_targets(targets, now)
     }
 
@@ -174,7 +186,7 @@ impl<T: Clone + Eq + Hash> Dialler<T> {
         let links = links.collect();
         let is_there = |entry: &Entry<T>| entry.address.is_some_and(|at| addresses.contains(&at));
         let goes = |entry: &Entry<T>| is_one(entry) || (entry.origin == Origin::Recent && is_there(entry));
-        self.entries.retain(|entry| !goes(entry));
+        self.forget_but(|entry| !goes(entry));
         Forgotten { addresses, links }
     }
 
@@ -187,16 +199,22 @@ impl<T: Clone + Eq + Hash> Dialler<T> {
     }
 
     /// Exactly these peers are reached over others and have no link to `ourselves`:
-    /// their addresses are dialled, besides targets and recent peers. What is not
-    /// among them any more is linked, or gone.
-    pub fn set_discovered(&mut self, peers: Vec<(PeerName, Vec<T>)>, ourselves: PeerName, now: Duration) {
-        let mut wanted: BTreeMap<PeerName, Vec<T>> = peers.into_iter().collect();
+    /// their addresses, each with what to dial, are dialled, besides targets and recent peers. What
+    /// is not among them any more is linked, or gone.
+    pub fn set_discovered(
+        &mut self,
+        peers: Vec<(PeerName, Vec<(IpAddr, T)>)>,
+        ourselves: PeerName,
+        now: Duration,
+    ) {
+        let mut wanted: BTreeMap<PeerName, Vec<(IpAddr, T)>> = peers.into_iter().collect();
         wanted.values_mut().for_each(|addresses| addresses.truncate(DISCOVERED_ADDRESSES));
         let crowded = wanted.values().map(Vec::len).sum::<usize>() > DISCOVERED;
         self.entries.retain(|entry| match (entry.origin, &entry.stand) {
             (Origin::Discovered(name), Stand::Waiting(_)) => {
                 let gives_way = crowded && entry.failures >= GIVES_WAY;
-                !gives_way && wanted.get(&name).is_some_and(|addresses| addresses.contains(&entry.target))
+                let is_it = |(_, target): &(IpAddr, T)| *target == entry.target;
+                !gives_way && wanted.get(&name).is_some_and(|addresses| addresses.iter().any(is_it))
             }
             // A dial under way ends by itself; a link is why its peer is not wanted.
             (Origin::Discovered(_), Stand::Dialling(_)) => true,
@@ -211,9 +229,10 @@ impl<T: Clone + Eq + Hash> Dialler<T> {
                 break;
             }
             let first = if *name < ourselves { now.saturating_add(YIELD) } else { now };
-            for address in addresses {
-                if known.insert(address.clone()) {
-                    self.insert(address.clone(), Origin::Discovered(*name), first);
+            for (host, target) in addresses {
+                if known.insert(target.clone()) {
+                    let entry = self.insert(target.clone(), Origin::Discovered(*name), first);
+                    entry.host = Some(*host);
                     self.last_turn = Some(*name);
                     room -= 1;
                 }
@@ -221,10 +240,10 @@ impl<T: Clone + Eq + Hash> Dialler<T> {
         }
     }
 
-    fn insert(&mut self, target: T, origin: Origin, now: Duration) {
+    fn insert(&mut self, target: T, origin: Origin, now: Duration) -> &mut Entry<T> {
         let id = DialId(self.next_id);
         self.next_id += 1;
-        self.entries.push(Entry {
+        self.entries.push_mut(Entry {
             id,
             target,
             origin,
@@ -233,9 +252,10 @@ impl<T: Clone + Eq + Hash> Dialler<T> {
             refused: false,
             failures: 0,
             address: None,
+            host: None,
             since: now,
             backoff: Backoff::new(now),
-        });
+        })
     }
 
     fn entry_mut(&mut self, id: DialId) -> Option<&mut Entry<T>> {
@@ -268,12 +288,12 @@ impl<T: Clone + Eq + Hash> Dialler<T> {
             if under_way >= DIALS || is_discovered && discovered >= DISCOVERED_DIALS {
                 break;
             }
-            if is_discovered {
-                if let Some(last) = self.dialled.get(&entry.target) {
+            if let Some(host) = entry.host.filter(|_| is_discovered) {
+                if let Some(last) = self.dialled.get(&host) {
                     entry.stand = Stand::Waiting(last.saturating_add(DISCOVERED_APART));
                     continue;
                 }
-                self.dialled.insert(entry.target.clone(), now);
+                self.dialled.insert(host, now);
                 discovered += 1;
             }
             under_way += 1;
@@ -289,6 +309,21 @@ impl<T: Clone + Eq + Hash> Dialler<T> {
         dialling.fold((0, 0), |(all, discovered), entry| {
             (all + 1, discovered + usize::from(entry.is_discovered()))
         })
+    }
+
+    /// A dial ended: true if its target was forgotten while it was under way.
+    pub fn was_forgotten(&mut self, id: DialId) -> bool {
+        self.forgotten.remove(&id)
+    }
+
+    /// Keeps entries for which `stays` holds; dials of the others that are under way are remembered,
+    /// each until it ends.
+    fn forget_but(&mut self, stays: impl Fn(&Entry<T>) -> bool) {
+        let (kept, gone) = std::mem::take(&mut self.entries).into_iter().partition(stays);
+        self.entries = kept;
+        let gone: Vec<Entry<T>> = gone;
+        let is_dialled = |entry: &&Entry<T>| matches!(entry.stand, Stand::Dialling(_));
+        self.forgotten.extend(gone.iter().filter(is_dialled).map(|entry| entry.id));
     }
 
     /// The target was found to have this address.
@@ -389,9 +424,9 @@ impl<T: Clone + Eq + Hash> Dialler<T> {
 
 /// All peers, those behind `last` first.
 fn in_turn<T>(
-    peers: &BTreeMap<PeerName, Vec<T>>,
+    peers: &BTreeMap<PeerName, T>,
     last: Option<PeerName>,
-) -> impl Iterator<Item = (&PeerName, &Vec<T>)> {
+) -> impl Iterator<Item = (&PeerName, &T)> {
     let behind = last.map_or(Bound::Unbounded, Bound::Excluded);
     let before = last.map(|last| peers.range(..=last)).into_iter().flatten();
     peers.range((behind, Bound::Unbounded)).chain(before)

@@ -14,6 +14,7 @@ mod recompute;
 mod timers;
 mod views;
 
+pub use recompute::LINK_ENDS;
 pub use views::{PeerView, TopologyView};
 
 use crate::counters::MeshCounters;
@@ -27,7 +28,7 @@ use crate::telling::Telling;
 use crate::topology::Topology;
 use crate::wants::Wants;
 use hashbrown::HashMap;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
 use std::time::Duration;
 use weave_wire::link::gossip::{NameEntry, PartId, PartKey, Summary};
@@ -43,8 +44,8 @@ pub const MAX_NAMES: usize = 131_072;
 pub const MAX_NAMES_PER_PEER: usize = 4_096;
 /// Addresses of one name, at most.
 pub const MAX_NAME_ADDRESSES: usize = 64;
-/// Claims on one MAC or address, at most.
-const MAX_CLAIMS: usize = 4_096;
+/// Claims on one MAC or address, at most: those of as many peers.
+const MAX_CLAIMS: usize = 64;
 
 const STATION_LIMITS: Limits =
     Limits { total: MAX_STATIONS, per_peer: MAX_STATIONS_PER_PEER, per_key: MAX_CLAIMS };
@@ -113,6 +114,11 @@ pub struct Mesh<S> {
     topology: Topology,
     routes_at: Option<Duration>,
     routes_computed: Option<Duration>,
+    /// How long there are none after that.
+    routes_pause: Duration,
+    /// Peers that became reachable or unreachable, to be taken into the directories or out of them.
+    to_index: BTreeSet<PeerName>,
+    index_at: Option<Duration>,
     paths: FormerPaths,
     routes: Routes,
     collect_at: Duration,
@@ -154,6 +160,9 @@ impl<S: Signer> Mesh<S> {
             topology: Topology::default(),
             routes_at: None,
             routes_computed: None,
+            routes_pause: Duration::ZERO,
+            to_index: BTreeSet::new(),
+            index_at: None,
             paths: FormerPaths::default(),
             routes: Routes::default(),
             collect_at: now.saturating_add(timers::COLLECT_EVERY),

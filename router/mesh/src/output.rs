@@ -120,6 +120,8 @@ pub enum Timer {
     Pulls,
     /// Routes are to be computed.
     Routes,
+    /// More of what became reachable is to be taken into the directories.
+    Index,
     /// Former paths are no longer accepted.
     FormerPaths,
     /// Summaries are due.

@@ -53,6 +53,12 @@ impl OwnParts {
         self.parts.get(&part)
     }
 
+    /// True for a version that a run before ours may have written. A host that runs on a copy of our
+    /// state hears ours, and goes above them.
+    pub(crate) const fn is_of_former_run(&self, version: Version) -> bool {
+        version.version < self.first_version
+    }
+
     pub(crate) fn parts(&self) -> impl Iterator<Item = &SignedPart> {
         self.parts.values()
     }

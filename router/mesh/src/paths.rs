@@ -33,6 +33,8 @@ pub(crate) struct Paths {
     pub first: Vec<usize>,
     /// Nodes that are reached, the source included.
     pub reached: usize,
+    /// Links looked at.
+    pub looked: usize,
 }
 
 impl Paths {
@@ -53,8 +55,8 @@ impl Paths {
 /// cost are visited by their first hops' names, so that where nearly all are
 /// neighbours of all, that is after the links of the source and of a few others.
 pub(crate) fn shortest(graph: &Topology, links: Links, source: usize, expected: Option<usize>) -> Paths {
-    let mut paths =
-        Paths { cost: vec![UNREACHABLE; graph.len()], first: vec![usize::MAX; graph.len()], reached: 1 };
+    let (cost, first) = (vec![UNREACHABLE; graph.len()], vec![usize::MAX; graph.len()]);
+    let mut paths = Paths { cost, first, reached: 1, looked: 0 };
     let mut done = vec![false; graph.len()];
     let mut farthest = Farthest::default();
     let mut heap = BinaryHeap::new();
@@ -71,6 +73,7 @@ pub(crate) fn shortest(graph: &Topology, links: Links, source: usize, expected: 
             break;
         }
         let via = paths.first_of(node);
+        paths.looked += graph.edges(node).len();
         for edge in graph.edges(node).iter().filter(|edge| links.may_use(edge)) {
             let new = cost.saturating_add(u32::from(edge.cost)).min(UNREACHABLE - 1);
             let first = via.unwrap_or(edge.to);

@@ -61,7 +61,8 @@ impl Routes {
 }
 
 /// Computes the routes of `ourselves`; `newest`: the newest link to each neighbour,
-/// `is_sealed_only`: whose frames may take no unencrypted link.
+/// `is_sealed_only`: whose frames may take no unencrypted link. Returns with them how many links
+/// were looked at, which is what it cost.
 ///
 /// Shortest paths are searched from us and from each neighbour, not from all
 /// nodes. The search from us looks at every link of the graph once; those from
@@ -73,14 +74,15 @@ pub(crate) fn compute(
     ourselves: PeerName,
     newest: &BTreeMap<PeerName, LinkNumber>,
     is_sealed_only: impl Fn(PeerName) -> bool,
-) -> Routes {
-    let Some(us) = graph.node(ourselves) else { return Routes::default() };
+) -> (Routes, usize) {
+    let Some(us) = graph.node(ourselves) else { return (Routes::default(), 0) };
     let any = Ways::search(graph, Links::Any, us, newest);
     let sealed_only: Vec<bool> =
         (0..graph.len()).map(|node| graph.name(node).is_some_and(&is_sealed_only)).collect();
     let is_sealed_only = |node: usize| sealed_only.get(node).copied().unwrap_or_default();
     let needed = sealed_only.contains(&true);
     let sealed = needed.then(|| Ways::search(graph, Links::Sealed, us, newest));
+    let looked = any.looked() + sealed.as_ref().map_or(0, Ways::looked);
     let sealed = sealed.as_ref().unwrap_or(&any);
     let ways = |node: usize| if is_sealed_only(node) { sealed } else { &any };
     let mut peers = Vec::with_capacity(any.paths.reached);
@@ -102,7 +104,7 @@ pub(crate) fn compute(
         });
     }
     peers.sort_unstable_by_key(|route| route.peer);
-    Routes { peers, broadcast: ways(us).children(us, us), sealed_only: is_sealed_only(us) }
+    (Routes { peers, broadcast: ways(us).children(us, us), sealed_only: is_sealed_only(us) }, looked)
 }
 
 /// The shortest ways over some of the links.
@@ -136,6 +138,11 @@ impl Ways {
         neighbours.sort_unstable_by_key(|neighbour| neighbour.name);
         let qualities = qualities(graph, links, us, &paths);
         Self { paths, qualities, neighbours }
+    }
+
+    /// Links looked at: those of the ways from us twice, for what they are like.
+    fn looked(&self) -> usize {
+        2 * self.paths.looked + self.neighbours.iter().map(|n| n.paths.looked).sum::<usize>()
     }
 
     /// The link on the way to `node`.

@@ -18,6 +18,8 @@ pub(crate) const PART_OVERHEAD: usize = 256;
 pub const PARTS_KEPT: Duration = Duration::from_secs(600);
 /// How long a name stays bound to its key after it was reachable last.
 pub const BINDING_KEPT: Duration = Duration::from_secs(3600);
+/// Names that stay bound though all else of their peers gave way to others, at most.
+const BINDINGS: usize = 4_096;
 /// How long a farewell keeps old copies away.
 pub const FAREWELL_KEPT: Duration = Duration::from_secs(1800);
 /// Farewells remembered, at most.
@@ -36,6 +38,8 @@ pub(crate) struct Peer {
     pub host: Option<HostPart>,
     /// Links we have to it, established or not.
     pub links: usize,
+    /// There was a link to it: its key was proved here.
+    was_linked: bool,
     /// True if it can be reached.
     pub reachable: bool,
     /// When it was reachable last, or seen first.
@@ -70,6 +74,14 @@ impl Peer {
                 .get(&PartId::HOST)
                 .is_some_and(|host| host.uid != version.uid && version.version < host.version)
     }
+}
+
+/// A name that stays bound though its peer gave way to others.
+#[derive(Debug)]
+struct Binding {
+    identity: IdentityKey,
+    /// When the peer was reachable last.
+    since: Duration,
 }
 
 #[derive(Debug)]
@@ -108,6 +120,7 @@ pub(crate) enum Accepted {
 pub(crate) struct Store {
     peers: BTreeMap<PeerName, Peer>,
     farewells: BTreeMap<PeerName, Farewell>,
+    bindings: BTreeMap<PeerName, Binding>,
     bytes: usize,
     next_order: u64,
     /// Peers that were dropped; whoever keeps an index must drop them too.
@@ -132,6 +145,12 @@ impl Store {
 
     pub(crate) fn peer(&self, name: PeerName) -> Option<&Peer> {
         self.peers.get(&name)
+    }
+
+    /// The key a name is bound to.
+    pub(crate) fn bound(&self, name: PeerName) -> Option<IdentityKey> {
+        let known = self.peers.get(&name).map(|peer| peer.identity);
+        known.or_else(|| self.bindings.get(&name).map(|binding| binding.identity))
     }
 
     pub(crate) fn peer_mut(&mut self, name: PeerName) -> Option<&mut Peer> {
@@ -194,17 +213,15 @@ impl Store {
         now: Duration,
         counters: &mut MeshCounters,
     ) -> Result<(), IdentityKey> {
-        if let Some(peer) = self.peers.get_mut(&name) {
-            if peer.identity != identity {
-                return Err(peer.identity);
-            }
-            peer.links += 1;
-            return Ok(());
+        if let Some(bound) = self.bound(name).filter(|bound| *bound != identity) {
+            return Err(bound);
         }
-        if self.peers.len() >= PEERS {
-            self.evict(true, counters);
+        if self.peers.len() >= PEERS && !self.peers.contains_key(&name) {
+            self.evict(true, now, counters);
         }
-        self.insert(name, identity, now).links = 1;
+        let peer = self.insert(name, identity, now);
+        peer.links += 1;
+        peer.was_linked = true;
         Ok(())
     }
 
@@ -221,11 +238,13 @@ impl Store {
     fn insert(&mut self, name: PeerName, identity: IdentityKey, now: Duration) -> &mut Peer {
         let order = self.next_order;
         self.next_order += 1;
+        let was_linked = self.bindings.remove(&name).is_some();
         self.peers.entry(name).or_insert(Peer {
             identity,
             parts: BTreeMap::new(),
             host: None,
             links: 0,
+            was_linked,
             reachable: false,
             since: now,
             order,
@@ -235,17 +254,47 @@ impl Store {
     /// Makes room: the newest unreachable peer goes, or else, if `by_force`, the
     /// newest that is no neighbour. The newest, so that inventing peers drives
     /// out nobody who was there before.
-    fn evict(&mut self, by_force: bool, counters: &mut MeshCounters) -> bool {
+    fn evict(&mut self, by_force: bool, now: Duration, counters: &mut MeshCounters) -> bool {
+        self.give_way_if(|_, peer| by_force || !peer.reachable, now, counters)
+    }
+
+    /// The newest unreachable peer of these goes, or else the newest that is no neighbour.
+    pub(crate) fn give_way(
+        &mut self,
+        of: impl Fn(PeerName) -> bool,
+        now: Duration,
+        counters: &mut MeshCounters,
+    ) -> bool {
+        self.give_way_if(|name, _| of(name), now, counters)
+    }
+
+    fn give_way_if(
+        &mut self,
+        may: impl Fn(PeerName, &Peer) -> bool,
+        now: Duration,
+        counters: &mut MeshCounters,
+    ) -> bool {
         let strangers = self.peers.iter().filter(|(_, peer)| peer.links == 0);
         let victim = strangers
-            .filter(|(_, peer)| by_force || !peer.reachable)
+            .filter(|(name, peer)| may(**name, peer))
             .max_by_key(|(_, peer)| (!peer.reachable, peer.order))
             .map(|(name, _)| *name);
-        victim.is_some_and(|name| {
-            counters.evicted += 1;
-            self.remove(name);
-            true
-        })
+        let Some((name, peer)) = victim.and_then(|name| Some((name, self.remove(name)?))) else {
+            return false;
+        };
+        counters.evicted += 1;
+        // All else can be told again; whose the name is was proved once. Peers that were never
+        // linked here are invented as easily as their keys.
+        if peer.was_linked {
+            if self.bindings.len() >= BINDINGS
+                && let Some(oldest) = self.bindings.iter().min_by_key(|(_, b)| b.since).map(|(name, _)| *name)
+            {
+                self.bindings.remove(&oldest);
+            }
+            let since = if peer.reachable { now } else { peer.since };
+            self.bindings.insert(name, Binding { identity: peer.identity, since });
+        }
+        true
     }
 
     fn remove(&mut self, name: PeerName) -> Option<Peer> {
@@ -274,10 +323,10 @@ impl Store {
         if farewell.is_some_and(|f| key.part != PartId::HOST || part.version <= f.part.version) {
             return Err(Rejection::Farewelled);
         }
+        if let Some(bound) = self.bound(key.owner).filter(|bound| *bound != part.identity) {
+            return Err(Rejection::KeyConflict { bound });
+        }
         if let Some(peer) = self.peers.get(&key.owner) {
-            if peer.identity != part.identity {
-                return Err(Rejection::KeyConflict { bound: peer.identity });
-            }
             let is_held = peer.parts.get(&key.part).is_some_and(|held| held.version() >= version);
             if is_held || peer.is_of_former_run(key.part, version) {
                 return Err(Rejection::Stale);
@@ -290,12 +339,17 @@ impl Store {
         if host.as_ref().is_some_and(|host| host.farewell) {
             return self.part_for_good(part, now);
         }
-        self.make_room(&part, counters)?;
+        self.make_room(&part, now, counters)?;
         self.put(part, host, now);
         Ok(Accepted::Stored)
     }
 
-    fn make_room(&mut self, part: &SignedPart, counters: &mut MeshCounters) -> Result<(), Rejection> {
+    fn make_room(
+        &mut self,
+        part: &SignedPart,
+        now: Duration,
+        counters: &mut MeshCounters,
+    ) -> Result<(), Rejection> {
         let peer = self.peers.get(&part.owner);
         let old = peer.and_then(|peer| peer.parts.get(&part.part)).map(size);
         let is_neighbour = peer.is_some_and(|peer| peer.links > 0);
@@ -303,11 +357,11 @@ impl Store {
         if peer.is_some_and(|peer| peer.has_no_place_for(part.part)) {
             return Err(Rejection::PartsFull);
         }
-        if !is_known && self.peers.len() >= PEERS && !self.evict(false, counters) {
+        if !is_known && self.peers.len() >= PEERS && !self.evict(false, now, counters) {
             return Err(Rejection::PeersFull);
         }
         let fits = |bytes: usize| bytes + size(part) <= PART_BYTES + old.unwrap_or(0);
-        while !fits(self.bytes) && self.evict(is_neighbour, counters) {}
+        while !fits(self.bytes) && self.evict(is_neighbour, now, counters) {}
         let is_still_known = self.peers.contains_key(&part.owner);
         if fits(self.bytes) && is_known == is_still_known { Ok(()) } else { Err(Rejection::BytesFull) }
     }
@@ -344,7 +398,8 @@ impl Store {
     /// frees nothing.
     fn part_for_good(&mut self, part: SignedPart, now: Duration) -> Result<Accepted, Rejection> {
         let name = part.owner;
-        if self.remove(name).is_none() {
+        let was_bound = self.bindings.remove(&name).is_some();
+        if self.remove(name).is_none() && !was_bound {
             return Err(Rejection::Farewelled);
         }
         if self.farewells.len() >= FAREWELLS
@@ -358,14 +413,16 @@ impl Store {
 
     /// Frees a name, unless there is a link to its owner. True if it was bound.
     pub(crate) fn forget(&mut self, name: PeerName) -> bool {
+        let was_bound = self.bindings.remove(&name).is_some();
         let is_free = self.peers.get(&name).is_some_and(|peer| peer.links == 0);
-        is_free && self.remove(name).is_some()
+        was_bound || (is_free && self.remove(name).is_some())
     }
 
     /// Drops what only unreachable peers had and what is bound for too long.
     /// Returns the peers whose parts went.
     pub(crate) fn collect(&mut self, now: Duration) -> Vec<PeerName> {
         self.farewells.retain(|_, farewell| now.saturating_sub(farewell.at) < FAREWELL_KEPT);
+        self.bindings.retain(|_, binding| now.saturating_sub(binding.since) < BINDING_KEPT);
         let mut emptied = Vec::new();
         let mut unbound = Vec::new();
         for (name, peer) in &mut self.peers {

@@ -34,12 +34,24 @@ pub(crate) struct Topology {
     index: HashMap<PeerName, usize>,
     nodes: Vec<Node>,
     free: Vec<usize>,
+    /// Edges of all nodes.
+    link_ends: usize,
 }
 
 impl Topology {
+    /// Links, each counted at both ends.
+    pub(crate) const fn link_ends(&self) -> usize {
+        self.link_ends
+    }
+
     /// One more than the largest number of a node.
     pub(crate) const fn len(&self) -> usize {
         self.nodes.len()
+    }
+
+    /// Peers in it.
+    pub(crate) fn peers(&self) -> usize {
+        self.index.len()
     }
 
     /// The number of a peer, if it announced anything.
@@ -67,6 +79,7 @@ impl Topology {
             return false;
         }
         let old = std::mem::replace(&mut slot.edges, edges.clone());
+        self.link_ends = (self.link_ends + edges.len()).saturating_sub(old.len());
         for edge in old.iter().filter(|edge| edges.binary_search_by_key(&edge.to, |new| new.to).is_err()) {
             self.set_reverse(edge.to, node, None);
         }
@@ -124,8 +137,14 @@ impl Topology {
         let Some(node) = self.nodes.get_mut(of) else { return };
         match (node.edges.binary_search_by_key(&to, |edge| edge.to), edge) {
             (Ok(at), Some(edge)) => node.edges.splice(at..=at, [edge]).for_each(drop),
-            (Ok(at), None) => drop(node.edges.remove(at)),
-            (Err(at), Some(edge)) => node.edges.insert(at, edge),
+            (Ok(at), None) => {
+                node.edges.remove(at);
+                self.link_ends = self.link_ends.saturating_sub(1);
+            }
+            (Err(at), Some(edge)) => {
+                node.edges.insert(at, edge);
+                self.link_ends += 1;
+            }
             (Err(_), None) => {}
         }
     }
@@ -187,6 +206,8 @@ pub(crate) mod tests {
                     last.insert(n, links);
                 }
             }
+            let ends: usize = (0..graph.len()).map(|node| graph.edges(node).len()).sum();
+            prop_assert_eq!(graph.link_ends(), ends);
             let cost = |a: u16, b: u16| {
                 let find = |a, b| last.get(&a)?.iter().find(|link| link.peer == peer(b)).map(|link| link.cost);
                 Some(find(a, b)?.max(find(b, a)?))

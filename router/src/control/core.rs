@@ -187,6 +187,8 @@ pub(super) struct Core {
     pub(super) dialler: Dialler<Target>,
     admission: Admission,
     answering: HashMap<Ticket, rt::Sender<()>>,
+    /// How much each peer may still bring over TCP.
+    budgets: tasks::Budgets,
     pub(super) stations: Stations,
     pub(super) mesh: Mesh<gossip::HostSigner>,
     /// Stations attached here that another host claims with better right.
@@ -212,6 +214,9 @@ pub(super) struct Core {
     macs_at: Duration,
     /// Commands wait for the shards to be woken.
     wake_shards: bool,
+    /// The stations attached here changed, or whether they are ours: the shards are told once a
+    /// turn, however many did.
+    local_macs_changed: bool,
     routes_changed: bool,
     peers_changed: bool,
     /// When peers may be looked for.
@@ -262,6 +267,7 @@ impl Core {
             dialler: Dialler::default(),
             admission: Admission::new(Duration::ZERO),
             answering: HashMap::new(),
+            budgets: tasks::Budgets::default(),
             stations: Stations::default(),
             mesh,
             withdrawn: BTreeSet::new(),
@@ -280,6 +286,7 @@ impl Core {
             mac_changes: Vec::new(),
             macs_at: Duration::ZERO,
             wake_shards: false,
+            local_macs_changed: false,
             routes_changed: false,
             peers_changed: false,
             discover_at: Duration::ZERO,

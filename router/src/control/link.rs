@@ -1,7 +1,7 @@
 //! One link: its TCP connection, its keys, its heartbeats.
 
 use super::greeting::entropy;
-use super::ports::Ports;
+use super::ports::{LaneWatch, Ports};
 use crate::rt;
 use std::collections::HashSet;
 use std::net::SocketAddr;
@@ -12,6 +12,7 @@ use weave_crypto::{
     RecordSealer, Rekey, RekeyAction, Resumption, SendKey,
 };
 use weave_forward::{LinkCounters, LinkId, Mode};
+use weave_mesh::liveness::PENDING_LIMIT;
 use weave_mesh::{Backoff, Liveness, PathMtu, Roaming};
 use weave_wire::link::heartbeat::{ControlMessage, Heartbeat};
 use weave_wire::link::message::Message;
@@ -130,9 +131,12 @@ pub(super) struct Link {
     pub(super) lanes_seen: u64,
     /// Those of them that came from a port of their own.
     pub(super) lanes_own: u64,
-    /// Data lanes of the peer that passed at all, and ours that it saw.
+    /// Data lanes of the peer that pass, and ours that it sees.
     pub(super) lanes_in: u64,
     pub(super) lanes_out: u64,
+    /// Whether they still do: its lanes by its heartbeats, ours by those it answered.
+    pub(super) watch_in: LaneWatch,
+    pub(super) watch_out: LaneWatch,
     /// Segmentation was refused on the route, since then.
     pub(super) segmentation_refused: Option<Duration>,
     /// TCP is gone since then.
@@ -220,6 +224,8 @@ impl Link {
             lanes_own: 0,
             lanes_in: 0,
             lanes_out: 0,
+            watch_in: LaneWatch::default(),
+            watch_out: LaneWatch::default(),
             segmentation_refused: None,
             tcp_lost: None,
             redial: None,
@@ -240,7 +246,7 @@ impl Link {
             Some(Replaced::Serving) | None => None,
         };
         let others = [
-            self.liveness.as_ref().map(Liveness::deadline),
+            Some(self.liveness.as_ref().map_or_else(|| self.undescribed_end(), Liveness::deadline)),
             redial,
             self.tcp_lost.map(|since| since.saturating_add(TCP_LOST_LIMIT)),
             self.path.as_ref().map(PathMtu::deadline),
@@ -249,6 +255,11 @@ impl Link {
         ];
         let keys = now.saturating_add(keys.saturating_sub(boot));
         others.into_iter().flatten().fold(keys, Duration::min)
+    }
+
+    /// When the link is given up unless the peer describes itself.
+    pub(super) fn undescribed_end(&self) -> Duration {
+        self.since.saturating_add(PENDING_LIMIT)
     }
 
     /// Where its clear datagrams come from: where the control lane, which is sealed, has followed
@@ -340,6 +351,7 @@ impl Link {
             self.lanes_own |= own;
         }
         self.lanes_in |= self.lanes_seen;
+        self.watch_in.note(self.lanes_seen);
         let lanes_seen = std::mem::take(&mut self.lanes_seen);
         let lanes_own = std::mem::take(&mut self.lanes_own);
         Heartbeat { sequence, lanes_seen, lanes_own, mesh_port, seal: self.tells_to_seal() }

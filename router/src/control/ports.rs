@@ -18,6 +18,54 @@ const RETRY_LENGTH: Duration = Duration::from_secs(3);
 /// An answer that left by our own port counts this long.
 const OWN_ANSWER_KEPT: Duration = Duration::from_secs(6);
 
+/// A lane that passed is given up after so many turns without a sign of it, one after the other: a
+/// fifth of all datagrams may get lost, keep-alives and what is told of them alike, and none is.
+const LOST_AFTER: u8 = 16;
+/// After so many, turns follow each other fast.
+const SUSPECT_AFTER: u8 = 2;
+
+/// Which lanes of one direction still pass, by turns in each of which every one should be seen.
+#[derive(Debug)]
+pub(super) struct LaneWatch {
+    /// In this turn.
+    seen: u64,
+    /// Turns since each was seen.
+    missed: [u8; u64::BITS as usize],
+}
+
+impl Default for LaneWatch {
+    fn default() -> Self {
+        Self { seen: 0, missed: [0; u64::BITS as usize] }
+    }
+}
+
+impl LaneWatch {
+    /// These lanes were seen, or could not be expected to be.
+    pub(super) const fn note(&mut self, lanes: u64) {
+        self.seen |= lanes;
+    }
+
+    /// A turn ends in which `all` should have been seen. Returns those given up.
+    pub(super) fn end_turn(&mut self, all: u64) -> u64 {
+        let seen = std::mem::take(&mut self.seen);
+        let mut lost = 0;
+        for (lane, missed) in (0..u64::BITS).zip(&mut self.missed) {
+            let is_missing = (all & !seen) >> lane & 1 == 1;
+            *missed = if is_missing { missed.saturating_add(1) } else { 0 };
+            if *missed >= LOST_AFTER {
+                lost |= 1 << lane;
+            }
+        }
+        lost
+    }
+
+    /// True if one of these lanes was not seen for a while.
+    pub(super) fn is_suspect(&self, lanes: u64) -> bool {
+        let missed = (0..u64::BITS).zip(&self.missed);
+        missed.into_iter().any(|(lane, missed)| lanes >> lane & 1 == 1 && *missed >= SUSPECT_AFTER)
+    }
+}
+
 /// Ports of one link.
 #[derive(Debug, Default)]
 pub(super) struct Ports {
@@ -113,6 +161,46 @@ mod tests {
 
     fn ms(n: u64) -> Duration {
         Duration::from_millis(n)
+    }
+
+    #[test]
+    fn a_lane_that_stops_passing_is_given_up_and_one_that_passes_again_is_not() {
+        let mut watch = LaneWatch::default();
+        for turn in 1..LOST_AFTER {
+            watch.note(0b101);
+            assert_eq!(watch.end_turn(0b111), 0);
+            assert_eq!(watch.is_suspect(0b111), turn >= SUSPECT_AFTER);
+            assert!(!watch.is_suspect(0b101));
+        }
+        watch.note(0b010);
+        watch.note(0b100);
+        assert_eq!(watch.end_turn(0b110), 0);
+        assert!(!watch.is_suspect(0b111));
+        let lost: Vec<_> = (0..LOST_AFTER).map(|_| watch.end_turn(0b110)).collect();
+        assert_eq!(lost.iter().filter(|lost| **lost == 0b110).count(), 1);
+        assert_eq!(lost.last(), Some(&0b110));
+    }
+
+    #[test]
+    fn no_lane_is_given_up_where_a_fifth_of_all_datagrams_gets_lost() {
+        let mut watch = LaneWatch::default();
+        // xorshift (Marsaglia 2003)
+        let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+        let mut arrives = || {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state % 5 != 0
+        };
+        for _ in 0..100_000 {
+            // What is told of the lanes gets lost, or the keep-alive of one.
+            if arrives() {
+                for lane in [0b01, 0b10] {
+                    watch.note(if arrives() { lane } else { 0 });
+                }
+            }
+            assert_eq!(watch.end_turn(0b11), 0);
+        }
     }
 
     #[test]

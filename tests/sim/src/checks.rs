@@ -6,7 +6,7 @@ use crate::world::World;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 use weave_mesh::PeerView;
-use weave_mesh::mesh::{MAX_NAMES, MAX_STATIONS};
+use weave_mesh::mesh::{LINK_ENDS, MAX_NAMES, MAX_STATIONS};
 use weave_mesh::store::{PART_BYTES, PEERS};
 use weave_wire::{HostName, PeerName};
 
@@ -61,6 +61,8 @@ fn limits(id: HostId, host: &Host) -> Vec<String> {
     }
     let checks = [
         ("peers", host.mesh.peers().count(), PEERS),
+        ("peers in the graph", host.mesh.peers_in_graph(), host.mesh.peers().count() + 1),
+        ("ends of links", host.mesh.link_ends(), LINK_ENDS),
         ("bytes of parts", host.mesh.part_bytes(), PART_BYTES),
         ("stations", host.mesh.stations().count(), MAX_STATIONS),
         ("names", host.mesh.names().count(), MAX_NAMES),

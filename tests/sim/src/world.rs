@@ -553,6 +553,10 @@ impl World {
 
     /// A router gives way to a clone: it starts anew under another name.
     fn rename(&mut self, id: HostId) {
+        let name = self.slot(id).map(|slot| slot.state_now().name);
+        if let Some(name) = name.filter(|name| self.ledger.machines(*name).count() < 2) {
+            self.ledger.violation(format!("host {} gives {name} up, which no other ever had", id.0));
+        }
         self.stop(id);
         self.lose_state(id);
         let at = self.now() + RENAME_TAKES;

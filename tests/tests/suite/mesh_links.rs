@@ -44,6 +44,29 @@ fn a_host_behind_a_translator_that_changes_ports() {
     behind_a_translator(Nat::Changing);
 }
 
+/// As where one path of several, chosen by the ports of a flow, swallows what goes over it.
+#[test]
+fn long_a_lane_whose_port_stops_passing_goes_on_by_the_mesh_port() {
+    let world = World::pair(Options::encrypted().args("--shards 2"));
+    let lanes =
+        |host, count| world.link(host).is_some_and(|link| link.lanes_in == count && link.lanes_out == count);
+    wait_until(LINK_WITHIN, || world.connections(&[0, 1]), || lanes(0, 2) && lanes(1, 2));
+    // Longer than a lane may take to be seen first.
+    std::thread::sleep(Duration::from_secs(5));
+    assert!(world.link(0).is_some_and(|link| link.degraded.is_empty()), "{}", world.connections(&[0]));
+    // The second byte of a datagram is its lane.
+    for line in [
+        "add table inet paths",
+        "add chain inet paths input { type filter hook input priority 0 ; }",
+        "add rule inet paths input udp sport != 6783 @th,72,8 1 counter drop",
+    ] {
+        world.tool(1, &format!("nft {line}"));
+    }
+    wait_degraded(&world, 0, "one_port", Duration::from_secs(10));
+    wait_until(LINK_WITHIN, || world.connections(&[0]), || lanes(0, 2));
+    assert!(world.link(1).is_some_and(|link| link.degraded.is_empty()), "{}", world.connections(&[1]));
+}
+
 #[test]
 fn a_path_smaller_than_frames_carries_them_all_the_same() {
     let world = World::pair(Options::encrypted().places(vec![Place::on(&[0]), Place::on(&[1])]));

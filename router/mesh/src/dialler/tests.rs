@@ -8,7 +8,9 @@ fn what_others_tell_brings_one_dial_a_second_to_an_address() {
     let (Some(ours), Some(peer)) = (ours, peer) else { panic!("names") };
     let mut dials = 0;
     while now < seconds(10) {
-        dialler.set_discovered(vec![(peer, vec![address(9)])], ours, now);
+        // Whatever ports they tell of.
+        let told = (0..5).map(|port| (address(9).ip(), SocketAddr::new(address(9).ip(), 6783 + port)));
+        dialler.set_discovered(vec![(peer, told.collect())], ours, now);
         for (id, ..) in dialler.due(now) {
             dials += 1;
             dialler.failed(id, "refused".into(), false, now, 0.0);
@@ -26,6 +28,11 @@ fn seconds(n: u64) -> Duration {
 
 fn address(last: u8) -> SocketAddr {
     SocketAddr::from(([10, 0, 0, last], 6783))
+}
+
+/// A peer at one address.
+fn told(peer: u8, target: &str) -> (PeerName, Vec<(IpAddr, &str)>) {
+    (name(peer), vec![(address(peer).ip(), target)])
 }
 
 #[test]
@@ -53,6 +60,27 @@ fn a_linked_target_is_dialled_again_only_when_its_link_is_lost() {
     assert!(dialler.due(seconds(100)).is_empty());
     dialler.lost(8, "gone", true, seconds(101), 0.0);
     assert_eq!(dialler.due(seconds(101)).len(), 1);
+}
+
+#[test]
+fn a_dial_under_way_is_forgotten_with_its_target() {
+    for replaced in [false, true] {
+        let mut dialler = Dialler::default();
+        assert!(dialler.add_targets(&["a", "b"], seconds(0)));
+        let due = dialler.due(seconds(0));
+        if replaced {
+            assert!(dialler.replace_targets(&["b"], seconds(1)));
+        } else {
+            dialler.forget(&["a"]);
+        }
+        // Named again it is dialled anew: the dial that was forgotten stays so.
+        assert!(dialler.add_targets(&["a"], seconds(2)));
+        assert_eq!(due.iter().map(|(id, ..)| dialler.was_forgotten(*id)).collect::<Vec<_>>(), [true, false]);
+        assert!(!dialler.was_forgotten(due[0].0), "it ended");
+        let again = dialler.due(seconds(2));
+        assert_eq!(again.len(), 1);
+        assert!(!dialler.was_forgotten(again[0].0));
+    }
 }
 
 #[test]
@@ -148,7 +176,7 @@ fn name(last: u8) -> PeerName {
 #[test]
 fn a_discovered_peer_is_dialled_until_it_is_linked_or_gone() {
     let mut dialler = Dialler::default();
-    dialler.set_discovered(vec![(name(9), vec!["a"]), (name(1), vec!["b"])], name(5), seconds(0));
+    dialler.set_discovered(vec![told(9, "a"), told(1, "b")], name(5), seconds(0));
     let due = dialler.due(seconds(0));
     assert_eq!(due.iter().map(|due| due.1).collect::<Vec<_>>(), ["a"], "the smaller name dials first");
     assert_eq!(dialler.due(YIELD).len(), 1);
@@ -162,7 +190,7 @@ fn a_discovered_peer_is_dialled_until_it_is_linked_or_gone() {
 #[test]
 fn a_discovered_peer_that_does_not_answer_is_dialled_every_ten_seconds_for_ever() {
     let mut dialler = Dialler::default();
-    dialler.set_discovered(vec![(name(9), vec!["a"])], name(5), seconds(0));
+    dialler.set_discovered(vec![told(9, "a")], name(5), seconds(0));
     let mut dials = Vec::new();
     for second in 0..3_600 {
         for (id, ..) in dialler.due(seconds(second)) {
@@ -180,7 +208,12 @@ fn each_of_more_peers_than_are_dialled_at_a_time_has_its_turn() {
         let [high, low] = n.to_be_bytes();
         PeerName::new([2, 0, 0, 1, high, low]).unwrap_or_else(|| unreachable!("not zero"))
     };
-    let peers: Vec<_> = (0..4_096_u16).map(|n| (peer(n), vec![(n, 1), (n, 2)])).collect();
+    let host = |n: u16, at: u8| {
+        let [high, low] = n.to_be_bytes();
+        IpAddr::from([10, at, high, low])
+    };
+    let peers: Vec<_> =
+        (0..4_096_u16).map(|n| (peer(n), [1, 2].map(|at| (host(n, at), (n, at))).to_vec())).collect();
     let mut dialler = Dialler::default();
     let mut dialled = std::collections::BTreeSet::new();
     let mut now = seconds(0);
@@ -206,7 +239,7 @@ fn each_of_more_peers_than_are_dialled_at_a_time_has_its_turn() {
 fn a_target_is_not_a_second_time_an_entry_when_it_is_discovered() {
     let mut dialler = Dialler::default();
     assert!(dialler.add_targets(&["a"], seconds(0)));
-    dialler.set_discovered(vec![(name(9), vec!["a"])], name(5), seconds(0));
+    dialler.set_discovered(vec![told(9, "a")], name(5), seconds(0));
     assert_eq!(dialler.entries().len(), 1);
     dialler.set_discovered(vec![], name(5), seconds(1));
     assert_eq!(dialler.targets().count(), 1);
@@ -254,7 +287,7 @@ fn peers_that_cannot_be_reached_keep_nothing_else_waiting() {
     let ours = name([2; 6]);
     let peer = |number: u8| {
         let at = SocketAddr::from(([10, 0, 1, number], 6783));
-        (name([6, 0, 0, 0, 1, number]), vec![at])
+        (name([6, 0, 0, 0, 1, number]), vec![(at.ip(), at)])
     };
     let all: Vec<_> = (0..200).map(peer).collect();
     let mut dialler = Dialler::default();
@@ -284,12 +317,12 @@ fn peers_that_cannot_be_reached_keep_nothing_else_waiting() {
     let new = peer(201);
     dialler.set_discovered([all.clone(), vec![new.clone()]].concat(), ours, now);
     let (began, now) = pass(&mut dialler, seconds(3));
-    assert!(began.contains(&new.1[0]), "{began:?}");
+    assert!(began.contains(&new.1[0].1), "{began:?}");
     assert!(dialler.add_targets(&[address(9)], now));
     let (began, _) = pass(&mut dialler, Duration::from_millis(100));
     assert!(began.contains(&address(9)), "{began:?}");
     let times = |at: &SocketAddr| dialled.get(at).copied().unwrap_or(0);
     let (least, most) =
-        (all.iter().map(|(_, at)| times(&at[0])).min(), all.iter().map(|(_, at)| times(&at[0])).max());
+        (all.iter().map(|(_, at)| times(&at[0].1)).min(), all.iter().map(|(_, at)| times(&at[0].1)).max());
     assert!(least >= Some(5) && most <= Some(20), "{least:?} to {most:?} dials");
 }

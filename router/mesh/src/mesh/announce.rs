@@ -3,18 +3,22 @@
 use super::Mesh;
 use crate::output::{LinkInfo, LinkNumber, Output, Signer};
 use crate::random::Random;
-use crate::store::PART_OVERHEAD;
+use crate::store::{PART_OVERHEAD, Store};
 use std::collections::BTreeMap;
 use std::time::Duration;
 use weave_wire::PeerName;
 use weave_wire::link::gossip::{
-    BUCKETS, Digest, Gossip, MAX_ENTRIES, PartKey, SignedPart, Summary, bucket_of,
+    AnnouncedLink, BUCKETS, Digest, Gossip, MAX_ENTRIES, PartKey, SignedPart, Summary, bucket_of,
 };
 
 /// What is accepted is announced after a time from the first to the second.
 const ANNOUNCE_WAIT: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(50));
 /// Summaries go out after a time from the first to the second.
 const SUMMARY_WAIT: (Duration, Duration) = (Duration::from_millis(22_500), Duration::from_millis(37_500));
+
+/// Of those linked to the owner of a part and to one of the others that the owner is linked to, so
+/// many tell that one, too: where nothing passes between these two but datagrams, the owner cannot.
+const TELL_BESIDE: usize = 2;
 
 /// Time until the next summaries: 30 s on average.
 pub(super) fn summary_wait(random: &mut Random) -> Duration {
@@ -94,7 +98,7 @@ impl<S: Signer> Mesh<S> {
 
     /// Sends the digests of all parts to be announced: to all links, but those
     /// known to have the part and those to its owner and to whom the owner says it
-    /// has a link: those the owner tells itself.
+    /// has a link: those the owner tells itself, and few others.
     pub(super) fn flush_announcements(&mut self) {
         self.announce_at = None;
         let mut digests: BTreeMap<LinkNumber, Vec<Digest>> = BTreeMap::new();
@@ -107,7 +111,10 @@ impl<S: Signer> Mesh<S> {
                 // An owner must hear of its own part only if another run wrote it.
                 let is_told = holders.contains(number)
                     || (peer == key.owner && uid == digest.version.uid)
-                    || links.iter().any(|links| links.binary_search_by_key(&peer, |l| l.peer).is_ok());
+                    || links.is_some_and(|links| {
+                        is_among(links, peer)
+                            && !tells_beside(self.config.name, key.owner, links, peer, &self.store)
+                    });
                 if is_told {
                     continue;
                 }
@@ -174,4 +181,23 @@ impl<S: Signer> Mesh<S> {
             self.to_serve.push_back(link);
         }
     }
+}
+
+fn is_among(links: &[AnnouncedLink], peer: PeerName) -> bool {
+    links.binary_search_by_key(&peer, |link| link.peer).is_ok()
+}
+
+/// True if `us` are among those that tell `peer` of the parts of `owner`, though that has `links`
+/// to both: the first behind the owner's name, so that each has a few others to tell.
+fn tells_beside(
+    us: PeerName,
+    owner: PeerName,
+    links: &[AnnouncedLink],
+    peer: PeerName,
+    store: &Store,
+) -> bool {
+    let Some(host) = store.peer(peer).and_then(|peer| peer.host.as_ref()) else { return false };
+    let (before, behind) = links.split_at(links.partition_point(|link| link.peer < owner));
+    let both = behind.iter().chain(before).filter(|link| is_among(&host.links, link.peer));
+    both.take(TELL_BESIDE).any(|link| link.peer == us)
 }

@@ -67,7 +67,7 @@ impl<S: Signer> Mesh<S> {
     /// True if [`Self::link_added`] would not refuse this key for the name.
     #[must_use]
     pub fn admits(&self, peer: PeerName, identity: &IdentityKey) -> bool {
-        self.store.peer(peer).is_none_or(|known| known.identity == *identity)
+        self.store.bound(peer).is_none_or(|bound| bound == *identity)
     }
 
     /// The link passes data, or does so no longer: announced by us accordingly.

@@ -7,8 +7,8 @@ use std::time::Duration;
 use weave_wire::PeerName;
 use weave_wire::link::gossip::{Digest, Gossip, MAX_ENTRIES, PartId, PartKey, SignedPart, Version};
 
-/// Versions above ours that one foreign run must show before it is taken for a
-/// living clone. Copies that an older run left behind are few and do not rise.
+/// Versions not below our first that one foreign run must show before it is taken for a
+/// living clone. Where runs were not counted, copies that one before ours left behind are few.
 const CLONE_RISES: u32 = 3;
 /// So far above a foreign run's copy ours goes: a clone whose links change all the
 /// time must hear of ours, too, however fast its own versions rise.
@@ -141,9 +141,11 @@ impl<S: Signer> Mesh<S> {
             if host.is_none() && accepted == Accepted::Stored {
                 self.counters.unreadable += 1;
             }
-            if self.topology.set(key.owner, links) {
+            // Who left for good was taken out with all else of it.
+            if accepted != Accepted::Farewell && self.topology.set(key.owner, links) {
                 self.routes_dirty(now);
             }
+            self.bound_links(now);
             self.outputs.push_back(Output::PeersChanged);
         } else {
             self.index_part(key, now);
@@ -183,15 +185,19 @@ impl<S: Signer> Mesh<S> {
         }
     }
 
-    /// True if this is more than was known of a foreign run of ours.
+    /// True if this is more than was known of a foreign run of ours. What a run before ours wrote is
+    /// none: others may have kept any number of its texts, and told of each, they rise.
     fn is_news_of_rival(&self, part: PartId, version: Version) -> bool {
         let known = self.rivals.get(&(version.uid, part)).map_or(0, |rival| rival.version);
-        version.uid != self.config.uid && version.version > known && version.version != u64::MAX
+        version.uid != self.config.uid
+            && !self.own.is_of_former_run(version)
+            && version.version > known
+            && version.version != u64::MAX
     }
 
     fn note_rival(&mut self, part: &SignedPart) {
         let foreign = part.uid;
-        if foreign == self.config.uid {
+        if foreign == self.config.uid || self.own.is_of_former_run(part.version()) {
             return;
         }
         let key = (foreign, part.part);

@@ -13,11 +13,23 @@ use weave_wire::link::gossip::PartKey;
 /// about ten: a storm of changes costs a tenth of a core, and fewer than that
 /// change nothing for anybody sooner than the next announcement comes.
 const ROUTES_EVERY: Duration = Duration::from_millis(50);
+/// After a computation there is none for so long for each link that it looked at: ten times what
+/// looking at one takes, so that routes cost a tenth of a core whatever peers tell of their links.
+const PAUSE_PER_LINK: Duration = Duration::from_nanos(100);
+/// Nor longer than this.
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// Links of all peers, each counted at both ends, at most: 1,024 peers of as many as one can have.
+pub const LINK_ENDS: usize = 1 << 19;
+/// Content of parts that is indexed at once, about, bytes: whoever makes many peers reachable at
+/// once makes no long turn by that.
+const INDEXED_AT_ONCE: usize = 256 << 10;
+/// Time until the rest has its turn.
+const INDEX_PAUSE: Duration = Duration::from_millis(5);
 
 impl<S: Signer> Mesh<S> {
     pub(super) fn routes_dirty(&mut self, now: Duration) {
         if self.routes_at.is_none() {
-            let earliest = self.routes_computed.map_or(now, |last| last.saturating_add(ROUTES_EVERY));
+            let earliest = self.routes_computed.map_or(now, |last| last.saturating_add(self.routes_pause));
             self.routes_at = Some(earliest.max(now));
         }
     }
@@ -32,7 +44,9 @@ impl<S: Signer> Mesh<S> {
         let host = |name| self.store.peer(name).and_then(|peer| peer.host.as_ref());
         let is_sealed_only =
             |name| if name == ours { own } else { host(name).is_some_and(|host| host.sealed_only) };
-        let routes = compute(&self.topology, ours, &self.newest_links(), is_sealed_only);
+        let (routes, looked) = compute(&self.topology, ours, &self.newest_links(), is_sealed_only);
+        let looked = u32::try_from(looked).unwrap_or(u32::MAX);
+        self.routes_pause = PAUSE_PER_LINK.saturating_mul(looked).clamp(ROUTES_EVERY, LONGEST_PAUSE);
         let reached: BTreeSet<PeerName> = routes.peers.iter().map(|route| route.peer).collect();
         self.paths.replace(routes, now);
         self.refresh_routes();
@@ -65,7 +79,35 @@ impl<S: Signer> Mesh<S> {
             for part in parts {
                 self.announce(PartKey { owner: name, part }, &[], now);
             }
+            self.to_index.insert(name);
+        }
+        self.index_some(now);
+    }
+
+    /// Takes peers into the directories or out of them that became reachable or unreachable, until
+    /// they are enough for once.
+    pub(super) fn index_some(&mut self, now: Duration) {
+        let mut bytes = 0;
+        while bytes < INDEXED_AT_ONCE
+            && let Some(name) = self.to_index.pop_first()
+        {
+            let parts = self.store.peer(name).map(|peer| peer.parts.values());
+            bytes += parts.into_iter().flatten().map(|part| part.content.len()).sum::<usize>();
             self.index_peer(name, now);
+        }
+        self.index_at = (!self.to_index.is_empty()).then(|| now.saturating_add(INDEX_PAUSE));
+    }
+
+    /// Beyond [`LINK_ENDS`] the newest strangers with links give way: who was there before has its
+    /// place, as in the table of peers.
+    pub(super) fn bound_links(&mut self, now: Duration) {
+        while self.topology.link_ends() > LINK_ENDS {
+            let has_links =
+                |name| self.topology.node(name).is_some_and(|n| !self.topology.edges(n).is_empty());
+            if !self.store.give_way(has_links, now, &mut self.counters) {
+                return;
+            }
+            self.after_drops(now);
         }
     }
 

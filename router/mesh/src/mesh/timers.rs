@@ -16,6 +16,7 @@ impl<S: Signer> Mesh<S> {
             (self.announce_at, Timer::Announce),
             (self.check_pulls_at, Timer::Pulls),
             (self.routes_at, Timer::Routes),
+            (self.index_at, Timer::Index),
             (self.paths.deadline(), Timer::FormerPaths),
             (summary, Timer::Summary),
             (Some(self.collect_at), Timer::Collect),
@@ -28,6 +29,9 @@ impl<S: Signer> Mesh<S> {
         let is_due = |at: Option<Duration>| at.is_some_and(|at| at <= now);
         if is_due(self.routes_at) {
             self.recompute(now);
+        }
+        if is_due(self.index_at) {
+            self.index_some(now);
         }
         if is_due(self.paths.deadline()) {
             self.paths.expire(now);

@@ -159,6 +159,18 @@ impl<S: Signer> Mesh<S> {
         says.map(|(key, (address, container))| (key.owner, *address, *container))
     }
 
+    /// Peers in the graph of links: those that are known and told of their links, and we.
+    #[must_use]
+    pub fn peers_in_graph(&self) -> usize {
+        self.topology.peers()
+    }
+
+    /// Links in that graph, each counted at both ends.
+    #[must_use]
+    pub const fn link_ends(&self) -> usize {
+        self.topology.link_ends()
+    }
+
     /// Bytes of the parts of others that are kept.
     #[must_use]
     pub const fn part_bytes(&self) -> usize {

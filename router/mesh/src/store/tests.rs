@@ -106,3 +106,47 @@ fn a_link_is_admitted_to_a_full_table_and_only_neighbours_stay() {
     assert_eq!(store.take_dropped(), [peer(PEERS as u16 - 1)]);
     assert_eq!(store.peers().count(), PEERS);
 }
+
+#[test]
+fn a_name_whose_peer_gave_way_stays_bound_for_an_hour_if_it_was_ever_linked() {
+    let mut store = Store::default();
+    let counters = &mut MeshCounters::default();
+    let (key, other) = (IdentityKey::from_bytes([7; 32]), IdentityKey::from_bytes([8; 32]));
+    // The last one that came, so that it is the first to go.
+    for n in 0..PEERS as u16 - 1 {
+        accept(&mut store, host(1_000 + n, 1)).unwrap();
+    }
+    store.link_added(peer(7), key, Duration::ZERO, counters).unwrap();
+    store.link_removed(peer(7));
+    let invented = |n: u16| SignedPart { identity: other, ..host(n, 1) };
+    accept(&mut store, invented(8)).unwrap();
+    assert!(store.peer(peer(7)).is_none(), "it gave way");
+    assert_eq!(store.bound(peer(7)), Some(key));
+    let refused = Err(Rejection::KeyConflict { bound: key });
+    assert_eq!(accept(&mut store, invented(7)), refused);
+    assert_eq!(store.link_added(peer(7), other, Duration::ZERO, counters), Err(key));
+    // Those that were never linked leave nothing.
+    accept(&mut store, invented(9)).unwrap();
+    assert!(store.peer(peer(8)).is_none());
+    assert_eq!((store.bound(peer(8)), store.bindings.len()), (None, 1));
+    store.collect(BINDING_KEPT - Duration::from_secs(1));
+    assert_eq!(store.bound(peer(7)), Some(key));
+    // Itself it may come back, and be forgotten.
+    accept(&mut store, host(7, 1)).unwrap();
+    assert_eq!((store.bound(peer(7)), store.bindings.len()), (Some(key), 0));
+    accept(&mut store, invented(10)).unwrap();
+    assert!(store.forget(peer(7)));
+    assert_eq!(store.bound(peer(7)), None);
+}
+
+#[test]
+fn a_binding_without_a_peer_ends_after_an_hour() {
+    let mut store = Store::default();
+    let counters = &mut MeshCounters::default();
+    let key = IdentityKey::from_bytes([7; 32]);
+    store.link_added(peer(7), key, Duration::ZERO, counters).unwrap();
+    store.link_removed(peer(7));
+    assert!(store.give_way(|_| true, Duration::ZERO, counters));
+    store.collect(BINDING_KEPT);
+    assert_eq!(store.bound(peer(7)), None);
+}

@@ -71,6 +71,8 @@ pub(super) struct Net {
     pub sealed_only: Vec<usize>,
     /// Connections are broken, and nobody knows yet: what is sent is lost.
     pub broken: bool,
+    /// Two nodes between which no messages pass, and nobody knows.
+    pub silent: Option<(usize, usize)>,
     queue: VecDeque<(usize, LinkNumber, Gossip)>,
     next_link: u64,
     runs: u64,
@@ -174,7 +176,9 @@ impl Net {
         let node = self.nodes.get_mut(&at).unwrap();
         while let Some(output) = node.mesh.poll_output() {
             if let Output::Send(link, gossip) = output {
-                if let Some((to, number)) = node.ends.get(&link) {
+                if let Some((to, number)) = node.ends.get(&link)
+                    && self.silent.is_none_or(|silent| silent != (at, *to) && silent != (*to, at))
+                {
                     node.bytes += Message::Gossip(gossip.clone()).encode().len();
                     self.queue.push_back((*to, *number, gossip));
                 }

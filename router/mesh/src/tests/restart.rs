@@ -1,9 +1,9 @@
 #![allow(clippy::unwrap_used)]
 
-use super::net::{Net, name};
-use crate::output::Output;
+use super::net::{Cheap, Net, name};
+use crate::output::{Output, Signer};
 use std::time::Duration;
-use weave_wire::link::gossip::NameEntry;
+use weave_wire::link::gossip::{Gossip, NameEntry, PartId, SignedPart};
 
 fn entry(text: &str) -> NameEntry {
     NameEntry { name: text.parse().unwrap(), address: [10, 32, 0, 1].into(), container: [7; 6] }
@@ -63,6 +63,41 @@ fn a_restart_that_forgot_its_runs_altogether_rises_too() {
     net.seconds(3);
     net.check(3);
     assert!(net.mesh(2).counters().own_copies >= 1);
+    assert!(!net.outputs(2).iter().any(|output| matches!(output, Output::Cloned { .. })));
+}
+
+/// Three texts of a former run, told by rising version: by neighbours that were apart from each
+/// other, or by one that kept them all.
+#[test]
+fn however_many_texts_of_a_former_run_are_told_it_is_no_clone() {
+    let mut net = line();
+    let former = net.nodes[&2].uid;
+    net.crash(2);
+    net.start(2, 2, 2, 2);
+    net.link(1, 2);
+    net.seconds(2);
+    let key = Cheap(2);
+    for (part, first) in [(PartId::HOST, 50), (PartId::names(60), 70)] {
+        for version in first..first + 5 {
+            let version = (1 << 32) + version;
+            let (owner, identity) = (name(2), key.identity());
+            let mut text = SignedPart {
+                owner,
+                identity,
+                uid: former,
+                part,
+                version,
+                content: vec![],
+                signature: [0; 64],
+            };
+            text.signature = key.sign(&text.signed_bytes());
+            let digest = text.digest();
+            net.inject(1, 2, Gossip::Digests(vec![digest]));
+            net.inject(1, 2, Gossip::Part(Box::new(text)));
+        }
+    }
+    net.seconds(2);
+    net.check(3);
     assert!(!net.outputs(2).iter().any(|output| matches!(output, Output::Cloned { .. })));
 }
 

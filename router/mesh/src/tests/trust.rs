@@ -1,4 +1,5 @@
 use super::net::{Cheap, Net, name};
+use crate::mesh::LINK_ENDS;
 use crate::output::{Output, Signer};
 use crate::store::PEERS;
 use std::time::Duration;
@@ -81,6 +82,9 @@ fn a_farewell_frees_the_name_everywhere_and_old_copies_stay_away() {
     }
     send(&mut net, old);
     assert_eq!(net.mesh(1).counters().farewelled, 1);
+    for n in 0..3 {
+        assert_eq!(net.mesh(n).peers_in_graph(), 3, "nothing is left of it at {n}");
+    }
     net.start(3, 3, 77, 1);
     assert!(net.link_at(2, 3, 1, false));
     net.seconds(2);
@@ -303,4 +307,61 @@ fn however_much_there_is_to_tell_a_link_is_told_no_more_than_it_takes() {
     assert_eq!((parts, parts_before_the_last_digests), (10, 10));
     let all = usize::from(PEERS) * usize::from(PARTS);
     assert!(told.len() > all, "{} told of {all}", told.len());
+}
+
+/// All that peers are allowed to tell, each within its limits: routes are computed over fewer links,
+/// and the more there are the less often.
+#[test]
+fn invented_links_are_bounded_and_make_routes_rare() {
+    const INVENTED: usize = 1_100;
+    let mut net = Net::new(2);
+    net.link(0, 1);
+    net.seconds(1);
+    let peer = |n: usize| PeerName::new([2, 6, 6, 0, (n >> 8) as u8, n as u8]).unwrap_or(name(9));
+    let link = |peer| AnnouncedLink { peer, unencrypted: false, outbound: false, cost: 1 };
+    let part = |n: usize, version: u64, cost: u16| {
+        let mut links: Vec<_> = (1..=255).flat_map(|by| [n + by, n + INVENTED - by]).collect();
+        links.iter_mut().for_each(|other| *other %= INVENTED);
+        let mut links: Vec<_> = links.into_iter().map(|n| AnnouncedLink { cost, ..link(peer(n)) }).collect();
+        links.extend((n == 0).then(|| link(name(0))));
+        links.sort_by_key(|link| link.peer);
+        signed(peer(n), Cheap(9), PartId::HOST, version, host(links, false))
+    };
+    for n in 0..INVENTED {
+        send(&mut net, part(n, 1, 1));
+        assert!(net.mesh(1).link_ends() <= LINK_ENDS);
+    }
+    assert!(net.mesh(1).counters().evicted > 0);
+    send(
+        &mut net,
+        signed(name(0), Cheap(0), PartId::HOST, 9 << 32, host(vec![link(name(1)), link(peer(0))], false)),
+    );
+    net.run(Duration::from_millis(500));
+    assert!(net.mesh(1).routes().peers.len() > 900, "{}", net.mesh(1).routes().peers.len());
+    let before = net.mesh(1).counters().route_runs;
+    for n in 0..50 {
+        send(&mut net, part(1 + n, 2, 2));
+        net.run(Duration::from_millis(20));
+    }
+    let runs = net.mesh(1).counters().route_runs - before;
+    assert!((2..12).contains(&runs), "{runs} in a second");
+}
+
+/// Where TCP between two hosts is blocked and datagrams pass, their link stays: others tell.
+#[test]
+fn what_an_owner_cannot_tell_itself_two_others_do() {
+    let mut net = Net::new(6);
+    for a in 0..6 {
+        (0..a).for_each(|b| net.link(b, a));
+    }
+    net.seconds(3);
+    net.check(6);
+    net.silent = Some((2, 4));
+    let now = net.now;
+    net.mesh(2).set_addresses(vec![([10, 0, 0, 9], 6783).into()], now);
+    net.run(Duration::from_millis(500));
+    for n in [0, 1, 3, 4, 5] {
+        let told = net.mesh(n).peer(name(2)).map(|peer| peer.addresses.len());
+        assert_eq!(told, Some(1), "{n}");
+    }
 }

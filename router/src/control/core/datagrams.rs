@@ -3,7 +3,7 @@
 use super::super::link::OpenedControl;
 use super::super::ports::{Change, LANE_LIMIT};
 use super::*;
-use weave_mesh::liveness::{INTERVAL, SHORT_INTERVAL};
+use weave_mesh::liveness::{FAST_INTERVAL, INTERVAL, SHORT_INTERVAL};
 use weave_wire::link::heartbeat::Challenge;
 
 impl Core {
@@ -107,6 +107,8 @@ impl Core {
     fn on_heartbeat(&mut self, id: LinkId, beat: Heartbeat, now: Duration) {
         self.on_lanes(id, beat, now);
         let Some(link) = self.links.get_mut(&id) else { return };
+        // Its keep-alives go with its heartbeats; what was seen of them is noted when we tell of it.
+        link.lanes_in &= !link.watch_in.end_turn(lanes(link.peer.lanes.into()));
         link.asked = Some(beat);
         self.answer_heartbeat(id);
     }
@@ -126,12 +128,24 @@ impl Core {
     }
 
     fn on_heartbeat_ack(&mut self, id: LinkId, beat: Heartbeat, now: Duration) {
-        self.on_lanes(id, beat, now);
+        let shards = self.group.shards();
+        let needed = self.lanes_with_own_port();
         let Some(link) = self.links.get_mut(&id) else { return };
         let Some(liveness) = &mut link.liveness else { return };
         if let Some(time) = liveness.on_answer(beat.sequence, now) {
             self.round_trips.record(time);
+            // Keep-alives of all lanes went with the heartbeat: one that stopped passing is given up
+            // below, and the sooner known for sure.
+            link.watch_out.note(beat.lanes_seen);
+            link.lanes_out &= !link.watch_out.end_turn(lanes(shards));
+            if link.ports.one_port().is_none() {
+                let is_suspect = link.watch_out.is_suspect(needed & link.lanes_out);
+                liveness.set_interval(if is_suspect { FAST_INTERVAL } else { INTERVAL }, now);
+            }
         }
+        self.on_lanes(id, beat, now);
+        let Some(link) = self.links.get_mut(&id) else { return };
+        let Some(liveness) = &mut link.liveness else { return };
         if !liveness.is_established() {
             return;
         }
@@ -174,6 +188,7 @@ impl Core {
         let needed = self.lanes_with_own_port();
         let Some(link) = self.links.get_mut(&id) else { return };
         link.lanes_out |= beat.lanes_seen;
+        link.watch_out.note(beat.lanes_seen);
         let late = link.is_established() && now.saturating_sub(link.since) >= LANE_LIMIT;
         let change = if late && link.ports.one_port().is_none() && link.lanes_out & needed != needed {
             Some(link.ports.give_up_own(now))
@@ -187,7 +202,7 @@ impl Core {
 
     /// Our lanes whose source is not the mesh port: all but lane 0.
     fn lanes_with_own_port(&self) -> u64 {
-        u64::MAX.checked_shr(64 - self.group.shards().min(64) as u32).unwrap_or(0) & !1
+        lanes(self.group.shards()) & !1
     }
 
     fn on_ports(&mut self, id: LinkId, change: Change) {
@@ -239,6 +254,11 @@ impl Core {
             }
         }
     }
+}
+
+/// The first `count` lanes.
+fn lanes(count: usize) -> u64 {
+    u64::MAX.checked_shr(64 - count.min(64) as u32).unwrap_or(0)
 }
 
 /// Where a peer is whose datagram came from `source`: exactly there if it left

@@ -48,7 +48,7 @@ impl Core {
                 Output::Withdrawn(mac) => {
                     tracing::warn!(%mac, "another host claims a station attached here: it is there now");
                     self.withdrawn.insert(mac);
-                    self.tell_local_macs();
+                    self.local_macs_changed = true;
                 }
                 Output::AddressWithdrawn(address) => {
                     tracing::warn!(%address, "another host claims an address attached here");
@@ -95,7 +95,8 @@ impl Core {
                     // One address is one target, however it is written.
                     let canonical = |at: &SocketAddr| SocketAddr::new(at.ip().to_canonical(), at.port());
                     let dialled = peer.addresses.iter().filter(|address| weave_mesh::may_dial(**address));
-                    (peer.name, dialled.map(canonical).map(Target::from).collect())
+                    let dialled = dialled.map(canonical).map(|at| (at.ip(), Target::from(at)));
+                    (peer.name, dialled.collect())
                 })
                 .collect()
         } else {
@@ -122,14 +123,10 @@ impl Core {
     }
 
     fn on_attached_elsewhere(&mut self, changes: Vec<(MacAddr, Option<PeerName>)>) {
-        let mut claimed_again = false;
         for (mac, peer) in changes {
             self.stations.forget(mac);
-            claimed_again |= peer.is_none() && self.withdrawn.remove(&mac);
+            self.local_macs_changed |= peer.is_none() && self.withdrawn.remove(&mac);
             self.mac_changes.push(MacChange { mac, peer, attached: peer.is_some() });
-        }
-        if claimed_again {
-            self.tell_local_macs();
         }
     }
 
@@ -231,7 +228,7 @@ impl Core {
         }
     }
 
-    /// The stations attached here changed, or whether they are ours.
+    /// Tells the shards which of the stations attached here are ours.
     pub(super) fn tell_local_macs(&mut self) {
         let ours = self.stations.attached().filter(|mac| !self.withdrawn.contains(mac));
         let local: Arc<Vec<_>> = Arc::new(ours.collect());

@@ -77,6 +77,11 @@ impl Core {
         result: Result<Greeted, GreetingError>,
     ) {
         let now = self.now();
+        if self.dialler.was_forgotten(dial) {
+            // A connection that came through ends here: a link would make the peer a recent one again.
+            tracing::debug!(?address, "a dial ended whose target was forgotten");
+            return;
+        }
         if let Some(address) = address {
             self.dialler.resolved(dial, address);
         }
@@ -185,7 +190,8 @@ impl Core {
         let Some(id) = place.filter(|_| may) else {
             refuse(self, format!("this host has its {limit} links"));
             // Of a connection that is only closed the other end could not say why.
-            let mut connection = self.connection(stream, established.sealer, established.opener, side);
+            let mut connection =
+                self.connection(peer.identity, stream, established.sealer, established.opener, side);
             let _ = connection.send(&Message::Bye(format!("it has its limit of {limit} links")));
             return;
         };
@@ -205,7 +211,7 @@ impl Core {
         }
         // Where no place is free: not before the new one is known to be of the same peer.
         self.remove_link(id);
-        let connection = self.connection(stream, established.sealer, established.opener, side);
+        let connection = self.connection(peer.identity, stream, established.sealer, established.opener, side);
         let policy = self.config.test.rekey_interval.map_or_else(RekeyPolicy::default, RekeyPolicy::every);
         let (ours, boot) = (self.local.uid, boot_time());
         let rekey =
@@ -274,7 +280,7 @@ impl Core {
         {
             return;
         }
-        let connection = self.connection(stream, resumed.sealer, resumed.opener, side);
+        let connection = self.connection(peer.identity, stream, resumed.sealer, resumed.opener, side);
         let (boot, shards) = (boot_time(), self.group.shards());
         let Some(link) = self.links.get_mut(&id) else { return };
         let actions = link.reconnect(connection, resumed.connection, resumed.count, boot);
@@ -292,6 +298,7 @@ impl Core {
 
     pub(super) fn connection(
         &mut self,
+        peer: IdentityKey,
         stream: TcpStream,
         sealer: weave_crypto::RecordSealer,
         opener: weave_crypto::RecordOpener,
@@ -302,7 +309,8 @@ impl Core {
         let (queued, full) = (Rc::default(), Rc::default());
         let (reader, writer) = futures_lite::io::split(stream);
         let (alive, ended) = rt::bounded(1);
-        rt::spawn(tasks::read(number, reader, ended.clone(), self.told.clone()));
+        let budget = self.budgets.of(peer, Instant::now());
+        rt::spawn(tasks::read(number, reader, budget, ended.clone(), self.told.clone()));
         let fill = tasks::Fill { queued: Rc::clone(&queued), full: Rc::clone(&full) };
         rt::spawn(tasks::write(number, writer, queue, fill, ended, self.events.clone()));
         Connection { number, opener, sealer, out, queued, full, _alive: alive, side }

@@ -189,6 +189,9 @@ impl Core {
             let changes = Arc::new(std::mem::take(&mut self.mac_changes));
             self.command_all(|| Command::ChangeMacs(Arc::clone(&changes)));
         }
+        if std::mem::take(&mut self.local_macs_changed) {
+            self.tell_local_macs();
+        }
         if std::mem::take(&mut self.routes_changed) {
             let routes = Arc::new(self.shard_routes());
             self.command_all(|| Command::SetRoutes(Arc::clone(&routes)));

@@ -10,7 +10,8 @@ use crate::rt::{self, Datagrams, TcpListener, TcpStream, UdpReceiver};
 use crate::secrets;
 use futures_lite::io::{ReadHalf, WriteHalf};
 use futures_lite::{AsyncReadExt, AsyncWriteExt, future};
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -18,7 +19,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use weave_api::target::{Target, TargetHost};
-use weave_crypto::{Effort, LocalPeer, Resumption};
+use weave_crypto::{Effort, IdentityKey, LocalPeer, Resumption};
 use weave_forward::Report;
 use weave_mesh::{DialId, Ticket};
 use weave_wire::link::heartbeat::ControlMessage;
@@ -234,20 +235,49 @@ async fn resolve(target: &Target, default_port: u16) -> io::Result<Vec<SocketAdd
     Ok(addresses.into_iter().map(|ip| SocketAddr::new(ip, port)).collect())
 }
 
-/// What one link may bring over TCP, bytes each second; what is more is read later.
+/// What one peer may bring over TCP, bytes each second; what is more is read later.
 const READ_RATE: f64 = 256.0 * 1024.0;
 /// What it may bring at once: the state of a large mesh for a host that joins.
 const READ_BURST: f64 = 8.0 * 1024.0 * 1024.0;
+/// Peers whose budgets are kept, at most. Handshakes are limited to fewer in the time in which a
+/// budget fills up again.
+const BUDGETS: usize = 2_048;
 
-/// Paces the reading of one connection (token bucket).
-struct Budget {
+/// Paces the reading of one peer's connections (token bucket).
+pub(super) struct Budget {
     left: f64,
     at: Instant,
+}
+
+/// The budgets of peers, by their keys: they outlive connections and links, so that nobody has one
+/// anew by connecting again.
+#[derive(Default)]
+pub(in crate::control) struct Budgets(HashMap<IdentityKey, Rc<RefCell<Budget>>>);
+
+impl Budgets {
+    /// That of one peer.
+    pub(super) fn of(&mut self, peer: IdentityKey, now: Instant) -> Rc<RefCell<Budget>> {
+        if self.0.len() >= BUDGETS && !self.0.contains_key(&peer) {
+            self.0.retain(|_, budget| Rc::strong_count(budget) > 1 || !budget.borrow().is_full(now));
+            let idle = self.0.iter().filter(|(_, budget)| Rc::strong_count(budget) == 1);
+            let oldest = idle.min_by_key(|(_, budget)| budget.borrow().at).map(|(peer, _)| *peer);
+            if let Some(oldest) = oldest.filter(|_| self.0.len() >= BUDGETS) {
+                self.0.remove(&oldest);
+            }
+        }
+        Rc::clone(self.0.entry(peer).or_insert_with(|| Rc::new(RefCell::new(Budget::new(now)))))
+    }
 }
 
 impl Budget {
     const fn new(now: Instant) -> Self {
         Self { left: READ_BURST, at: now }
+    }
+
+    /// True if it is as good as a new one.
+    fn is_full(&self, now: Instant) -> bool {
+        let earned = now.saturating_duration_since(self.at).as_secs_f64() * READ_RATE;
+        self.left + earned >= READ_BURST
     }
 
     /// Takes `len` bytes; how long to wait before more are read.
@@ -273,18 +303,19 @@ async fn given_up(alive: rt::Receiver<()>) {
 pub(super) async fn read(
     number: u64,
     mut stream: ReadHalf<TcpStream>,
+    budget: Rc<RefCell<Budget>>,
     alive: rt::Receiver<()>,
     told: rt::Sender<Event>,
 ) {
     let mut buffer = vec![0; READ];
-    let mut budget = Budget::new(Instant::now());
     let reading = async {
         loop {
             match stream.read(&mut buffer).await {
                 Ok(0) => break Some("the peer closed the connection".to_owned()),
                 Ok(len) => {
                     let bytes = buffer.get(..len).unwrap_or_default().to_vec();
-                    rt::sleep(budget.spend(len, Instant::now())).await;
+                    let wait = budget.borrow_mut().spend(len, Instant::now());
+                    rt::sleep(wait).await;
                     if told.send(Event::Bytes(number, bytes)).await.is_err() {
                         break None;
                     }
@@ -336,4 +367,41 @@ pub(super) async fn write(
         let _ = stream.close().await;
     };
     future::or(writing, given_up(alive)).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(n: usize) -> IdentityKey {
+        let mut bytes = [0; 32];
+        bytes.iter_mut().zip(n.to_le_bytes()).for_each(|(to, from)| *to = from);
+        IdentityKey::from_bytes(bytes)
+    }
+
+    #[test]
+    fn who_connects_again_has_no_new_budget() {
+        let mut budgets = Budgets::default();
+        let now = Instant::now();
+        let burst = 8 << 20;
+        assert_eq!(budgets.of(key(1), now).borrow_mut().spend(burst, now), Duration::ZERO);
+        assert_eq!(budgets.of(key(1), now).borrow_mut().spend(256 << 10, now), Duration::from_secs(1));
+        assert_eq!(budgets.of(key(2), now).borrow_mut().spend(burst, now), Duration::ZERO);
+        let later = now + Duration::from_secs(33);
+        assert!(budgets.of(key(1), later).borrow().is_full(later));
+    }
+
+    #[test]
+    fn budgets_are_bounded_and_those_in_use_stay() {
+        let mut budgets = Budgets::default();
+        let now = Instant::now();
+        let used = budgets.of(key(0), now);
+        for n in 1..3 * BUDGETS {
+            let spent = budgets.of(key(n), now);
+            spent.borrow_mut().spend(1 << 20, now);
+            assert!(budgets.0.len() <= BUDGETS);
+        }
+        used.borrow_mut().spend(8 << 20, now);
+        assert_eq!(budgets.of(key(0), now).borrow_mut().spend(256 << 10, now), Duration::from_secs(1));
+    }
 }

@@ -99,6 +99,9 @@ impl Core {
         }
         let (boot, shards) = (boot_time(), self.group.shards());
         let Some(link) = self.links.get_mut(&id) else { return };
+        if link.liveness.is_none() && link.undescribed_end() <= now {
+            return self.lose_link(id, "the peer did not describe itself in time");
+        }
         if link.rekey.is_expired(boot) {
             self.counters.keys_expired += 1;
             return self.lose_link(id, "its keys are too old and no new ones could be agreed");
@@ -167,6 +170,9 @@ impl Core {
         for shard in usize::from(probed)..self.group.shards() {
             if !self.command_quietly(shard, Command::KeepAlive { link: id, own_port }) {
                 self.counters.keep_alives_dropped += 1;
+                if let (Some(link), Ok(shard)) = (self.links.get_mut(&id), u32::try_from(shard)) {
+                    link.watch_out.note(1_u64.checked_shl(shard).unwrap_or(0));
+                }
             }
         }
     }
@@ -213,7 +219,7 @@ impl Core {
         }
         let attached: BTreeSet<_> = self.stations.attached().collect();
         self.withdrawn.retain(|mac| attached.contains(mac));
-        self.tell_local_macs();
+        self.local_macs_changed = true;
     }
 }
 

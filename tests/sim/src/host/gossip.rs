@@ -70,7 +70,7 @@ impl Host {
             wanted
                 .map(|peer| {
                     let dialled = peer.addresses.iter().filter(|address| weave_mesh::may_dial(**address));
-                    (peer.name, dialled.copied().collect())
+                    (peer.name, dialled.map(|at| (at.ip(), *at)).collect())
                 })
                 .collect()
         } else {

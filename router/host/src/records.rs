@@ -386,6 +386,19 @@ impl Records {
         Ok(Some(record.cidrs))
     }
 
+    /// Refuses addresses that a container of this host has or, if asked for with `own`, one of the
+    /// host's own interfaces: for a container that is still to be made.
+    ///
+    /// # Errors
+    /// [`Error::AddressInUse`]; when the kernel or the file system refuses.
+    pub fn refuse_taken(&mut self, host: &mut Netlink, cidrs: &[IpNet], own: bool) -> Result<()> {
+        let cidrs = check_cidrs(cidrs)?;
+        self.prune(host)?;
+        self.refuse_duplicates("", NamespaceId::GONE, &cidrs)?;
+        let addresses: Vec<IpAddr> = cidrs.iter().filter(|_| own).map(IpNet::addr).collect();
+        host.refuse_own(&addresses, None)
+    }
+
     /// Takes the interface of a container that has ended: with its last process the kernel takes a
     /// namespace away when it has time, which may be seconds later. False if there is none.
     ///

@@ -57,13 +57,10 @@ pub fn attach(
         }
     }
     let mut records = open_records(environment)?;
-    let mut attached = records.attach(&mut host, &opened.name, &opened.namespace, cidrs, options);
     let called = opened.called();
     let is_of_engine = called.is_some();
-    if let (Ok(attachment), Some(called)) = (&attached, called) {
-        let named = records.change_names(&opened.name, |names| names.refresh(called));
-        attached = named.map(|_| attachment.clone());
-    }
+    let attached =
+        records.attach_called(&mut host, &opened.name, &opened.namespace, cidrs, options, called);
     drop(records);
     if attached.is_ok() {
         failpoint("tell the router");

@@ -115,6 +115,22 @@ impl Records {
         cidrs: &[IpNet],
         options: &AttachOptions,
     ) -> Result<Attachment> {
+        self.attach_called(host, container, namespace, cidrs, options, None)
+    }
+
+    /// The same, and what its engine says that it is `called`.
+    ///
+    /// # Errors
+    /// As [`Self::attach`].
+    pub fn attach_called(
+        &mut self,
+        host: &mut Netlink,
+        container: &str,
+        namespace: &Namespace,
+        cidrs: &[IpNet],
+        options: &AttachOptions,
+        called: Option<ContainerNames>,
+    ) -> Result<Attachment> {
         if container.len() > CONTAINER_MAX {
             return Err(Error::invalid(
                 "the name of the container",
@@ -166,6 +182,9 @@ impl Records {
             // Left over from another namespace of this number.
             (_, None) => new(options.mac.map_or_else(random_mac, Ok)?, Vec::new()),
         };
+        if let Some(called) = called {
+            record.names.refresh(called);
+        }
         record.forced |= options.probe.is_none();
         record.boot = record::boot();
         let bridge_mtu = mtu_of(host.link(BRIDGE)?.as_ref());

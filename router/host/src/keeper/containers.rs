@@ -501,12 +501,13 @@ impl Containers {
         let attached = match &found.namespace {
             // It has ended since: there will be news of it.
             Ok(namespace) if !is_still_in(&found.container, namespace) => return false,
-            Ok(namespace) => free
-                .and_then(|()| records.attach(host, id.as_str(), namespace, cidrs, &options))
-                .and_then(|_| {
-                    records.change_names(id.as_str(), |names| names.refresh(found.container.called()))
+            Ok(namespace) => {
+                let called = Some(found.container.called());
+                free.and_then(|()| {
+                    records.attach_called(host, id.as_str(), namespace, cidrs, &options, called)
                 })
-                .map_err(|error| error.to_string()),
+                .map_err(|error| error.to_string())
+            }
             Err(error) => Err(error.to_string()),
         };
         match attached {

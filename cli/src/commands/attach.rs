@@ -57,16 +57,16 @@ pub fn attach(
         }
     }
     let mut records = open_records(environment)?;
-    let called = opened.called();
-    let is_of_engine = called.is_some();
-    let attached =
-        records.attach_called(&mut host, &opened.name, &opened.namespace, cidrs, options, called);
+    let known = opened.known();
+    let engine = known.as_ref().map(|known| known.engine.clone());
+    let attached = records.attach_known(&mut host, &opened.name, &opened.namespace, cidrs, options, known);
     drop(records);
     if attached.is_ok() {
         failpoint("tell the router");
         publish::tell(environment)?;
-        if is_of_engine {
+        if let Some(engine) = engine {
             keeper::ensure(environment);
+            keeper::warn_of_other_engine(&opened.name, &engine, environment)?;
         }
         if let Some(fault) = opened.fault_of_names(environment)? {
             output::warn(format_args!("container {}: {fault}", dns::shown(&opened.name)));

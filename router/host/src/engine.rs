@@ -11,6 +11,7 @@ use std::collections::HashMap;
 use std::fs;
 use std::io;
 use std::net::IpAddr;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -190,6 +191,19 @@ impl Engine {
     }
 }
 
+/// Where the engine at `host` is, to be compared: the same place is written in several ways.
+#[must_use]
+pub fn place(host: &str) -> String {
+    if let Some(path) = host.strip_prefix("unix://").map(Path::new) {
+        // Often through links, which hold while the engine, and its socket with it, is not there.
+        let directory = || Some(path.parent()?.canonicalize().ok()?.join(path.file_name()?));
+        let path = path.canonicalize().ok().or_else(directory).unwrap_or_else(|| path.to_owned());
+        return format!("unix://{}", path.display());
+    }
+    let host = host.trim_end_matches('/');
+    host.strip_prefix("http://").map_or_else(|| host.to_owned(), |at| format!("tcp://{at}"))
+}
+
 /// What an engine says of the beginning of several ids: Docker's words, and Podman's.
 fn names_several(message: &str) -> bool {
     ["Multiple IDs found", "more than one"].iter().any(|words| message.contains(words))
@@ -253,6 +267,23 @@ mod tests {
         for bad in ["", "../x", "a/b", "a?b", "a b", "-x", "ä", "a%2f", &"f".repeat(256)] {
             assert!(check_name(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn an_engine_has_one_place_however_it_is_written() {
+        let directory = tempfile::tempdir().unwrap();
+        let real = directory.path().canonicalize().unwrap().join("real");
+        fs::create_dir(&real).unwrap();
+        let link = directory.path().join("link");
+        std::os::unix::fs::symlink(&real, &link).unwrap();
+        let through = |path: &Path| place(&format!("unix://{}/docker.sock", path.display()));
+        // Whether it is there or not.
+        assert_eq!(through(&link), format!("unix://{}/docker.sock", real.display()));
+        fs::write(real.join("podman.sock"), "").unwrap();
+        std::os::unix::fs::symlink("podman.sock", real.join("docker.sock")).unwrap();
+        assert_eq!(through(&link), format!("unix://{}/podman.sock", real.display()));
+        assert_eq!(place("http://127.0.0.1:2375/"), place("tcp://127.0.0.1:2375"));
+        assert_eq!(place("unix:///no/such/place.sock"), "unix:///no/such/place.sock");
     }
 
     #[test]

@@ -27,7 +27,7 @@ use crate::policy::HostPolicy;
 use crate::store::{Aside, StateDir, StateLock};
 use record::file_name;
 pub(crate) use record::has_interface;
-pub use record::{CONTAINER_MAX, DIRECTORY, Record, read_all};
+pub use record::{CONTAINER_MAX, DIRECTORY, Known, Record, other_engine, read_all};
 
 /// The records of this host, locked against other commands.
 #[derive(Debug)]
@@ -115,21 +115,21 @@ impl Records {
         cidrs: &[IpNet],
         options: &AttachOptions,
     ) -> Result<Attachment> {
-        self.attach_called(host, container, namespace, cidrs, options, None)
+        self.attach_known(host, container, namespace, cidrs, options, None)
     }
 
-    /// The same, and what its engine says that it is `called`.
+    /// The same, and remembers what is `known` of a container of an engine.
     ///
     /// # Errors
     /// As [`Self::attach`].
-    pub fn attach_called(
+    pub fn attach_known(
         &mut self,
         host: &mut Netlink,
         container: &str,
         namespace: &Namespace,
         cidrs: &[IpNet],
         options: &AttachOptions,
-        called: Option<ContainerNames>,
+        known: Option<Known>,
     ) -> Result<Attachment> {
         if container.len() > CONTAINER_MAX {
             return Err(Error::invalid(
@@ -167,6 +167,7 @@ impl Records {
             pending: None,
             boot: None,
             names: ContainerNames::default(),
+            engine: None,
         };
         let mut record = match (&before, &present) {
             (Some(record), Some(_)) => Record { namespace: id, ..record.clone() },
@@ -182,8 +183,9 @@ impl Records {
             // Left over from another namespace of this number.
             (_, None) => new(options.mac.map_or_else(random_mac, Ok)?, Vec::new()),
         };
-        if let Some(called) = called {
-            record.names.refresh(called);
+        if let Some(known) = known {
+            record.names.refresh(known.called);
+            record.engine = Some(known.engine);
         }
         record.forced |= options.probe.is_none();
         record.boot = record::boot();
@@ -444,6 +446,20 @@ impl Records {
         change(&mut new.names);
         if new != *record {
             self.put(new)?;
+        }
+        Ok(true)
+    }
+
+    /// Remembers that the engine there has this container. False if it is not attached.
+    ///
+    /// # Errors
+    /// [`Error::State`].
+    pub fn set_engine(&mut self, container: &str, engine: &str) -> Result<bool> {
+        let Some(record) = self.records.iter().find(|record| record.container == container) else {
+            return Ok(false);
+        };
+        if record.engine.as_deref() != Some(engine) {
+            self.put(Record { engine: Some(engine.to_owned()), ..record.clone() })?;
         }
         Ok(true)
     }

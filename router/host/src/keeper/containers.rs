@@ -18,13 +18,13 @@ use super::news::{Inbox, Looks};
 use super::{Elsewhere, KeeperConfig, News};
 use crate::attach::{AttachOptions, PROBE_WAIT};
 use crate::detached;
-use crate::engine::{CIDR_LABEL, ContainerId, Engine, Listed, NAMES_LABEL, fault_of_names};
+use crate::engine::{CIDR_LABEL, ContainerId, Engine, Listed, NAMES_LABEL, fault_of_names, place};
 use crate::error::{Error, Result};
 use crate::firewall::Degraded;
 use crate::names::DnsSettings;
 use crate::namespace::{Namespace, NamespaceId, NamespaceSpec};
 use crate::netlink::Netlink;
-use crate::records::{self, Record, Records};
+use crate::records::{self, Known, Record, Records, other_engine};
 
 /// How long the lock is held for containers that are to be attached: others wait for it, firewall
 /// rules among them.
@@ -73,6 +73,8 @@ pub(super) struct Containers {
     engine: Option<Engine>,
     /// Containers that it had in its list and that may be remembered.
     seen: HashSet<ContainerId>,
+    /// Where it is, as it is remembered of its containers.
+    place: String,
     /// The first process of attached containers: while that lives in the namespace that was attached,
     /// the engine is not asked.
     processes: HashMap<ContainerId, u32>,
@@ -86,6 +88,8 @@ pub(super) struct Containers {
     failures: BTreeMap<ContainerId, String>,
     /// Labels of attached containers that name what is no name here.
     bad_labels: BTreeMap<ContainerId, String>,
+    /// Containers of engines that are not followed.
+    others: BTreeMap<ContainerId, String>,
     /// Why nothing could be done the last time.
     error: Option<String>,
 }
@@ -108,12 +112,14 @@ impl Containers {
             elsewhere: config.elsewhere.clone(),
             engine: None,
             seen: HashSet::new(),
+            place: String::new(),
             processes: HashMap::new(),
             ended: HashMap::new(),
             waits: false,
             has_failed: false,
             failures: BTreeMap::new(),
             bad_labels: BTreeMap::new(),
+            others: BTreeMap::new(),
             error: None,
         }
     }
@@ -131,7 +137,11 @@ impl Containers {
             loop {
                 let begin = Instant::now();
                 let changed = self.look();
-                let lacking = [named("not_attached", &self.failures), named("bad_label", &self.bad_labels)];
+                let lacking = [
+                    named("not_attached", &self.failures),
+                    named("bad_label", &self.bad_labels),
+                    named("other_engine", &self.others),
+                ];
                 done(changed, lacking.into_iter().flatten().collect());
                 let now = Instant::now();
                 if self.waits {
@@ -177,6 +187,7 @@ impl Containers {
             Some(engine) => engine,
             None => Engine::new(&self.engine_host)?,
         };
+        self.place = place(&self.engine_host);
         let mut host = Netlink::open()?;
         let answers = self.ask(&engine, &mut host)?;
         self.engine = Some(engine);
@@ -236,7 +247,7 @@ impl Containers {
                 }
                 Some(one) => one.running,
                 // Of another engine, for all that is known, unless it had it.
-                None => !is_there || self.seen.contains(&id),
+                None => !is_there && !self.is_of_other(&record) || self.seen.contains(&id),
             };
             if matters {
                 asked.push(id.clone());
@@ -271,6 +282,11 @@ impl Containers {
         Ok(answers)
     }
 
+    /// Whether it was attached by another engine: what this one does not know of it means nothing.
+    fn is_of_other(&self, record: &Record) -> bool {
+        record.engine.as_ref().is_some_and(|engine| *engine != self.place)
+    }
+
     /// Whether the first process of a container is known, and lives in this namespace.
     fn is_known_in(&self, id: &ContainerId, namespace: NamespaceId) -> bool {
         self.processes.get(id).is_some_and(|pid| namespace_of(*pid) == Some(namespace))
@@ -292,6 +308,7 @@ impl Containers {
         *changed |= self.forget_gone(host, &mut records, answers)?;
         *changed |= self.finish_pending(host, &mut records, answers)?;
         *changed |= rename(&mut records, answers)?;
+        self.take_note_of_engines(&mut records, answers)?;
         forget_detached(&mut records, answers)?;
         let known: HashMap<ContainerId, bool> =
             records.all().iter().filter_map(|one| Some((id_of(one)?, records.has_ended(one)))).collect();
@@ -334,12 +351,13 @@ impl Containers {
         Ok(changed)
     }
 
-    /// Forgets containers that the engine does not know any more. One that it never had in its list
-    /// is of another engine for all that is known, and forgotten when it has ended.
+    /// Forgets containers that the engine does not know any more. One that it never had in its list is
+    /// forgotten when it has ended, unless it is of another engine, which may run it again.
     fn forget_gone(&self, host: &mut Netlink, records: &mut Records, answers: &Answers) -> Result<bool> {
         let is_gone = |record: &&Record| {
             id_of(record).is_some_and(|id| {
-                answers.is_unknown(&id) && (records.has_ended(record) || self.seen.contains(&id))
+                let is_over = records.has_ended(record) && !self.is_of_other(record);
+                answers.is_unknown(&id) && (is_over || self.seen.contains(&id))
             })
         };
         let gone: Vec<Record> = records.all().iter().filter(is_gone).cloned().collect();
@@ -382,6 +400,26 @@ impl Containers {
             }
         }
         Ok(changed)
+    }
+
+    /// Containers that this engine has are its own, wherever it was asked for them; those of others are
+    /// told.
+    fn take_note_of_engines(&mut self, records: &mut Records, answers: &Answers) -> Result<()> {
+        let before = std::mem::take(&mut self.others);
+        for record in records.all().to_vec() {
+            let Some(id) = id_of(&record) else { continue };
+            if answers.listed.contains_key(&id) {
+                records.set_engine(&record.container, &self.place)?;
+                continue;
+            }
+            let Some(engine) = record.engine.as_ref().filter(|_| self.is_of_other(&record)) else { continue };
+            let fault = other_engine(engine, &self.place);
+            if before.get(&id) != Some(&fault) {
+                tracing::warn!(container = id.short(), "{fault}");
+            }
+            self.others.insert(id, fault);
+        }
+        Ok(())
     }
 
     /// Takes the interface of a container that is gone; where others that run share its namespace,
@@ -502,9 +540,9 @@ impl Containers {
             // It has ended since: there will be news of it.
             Ok(namespace) if !is_still_in(&found.container, namespace) => return false,
             Ok(namespace) => {
-                let called = Some(found.container.called());
+                let known = Known { called: found.container.called(), engine: self.place.clone() };
                 free.and_then(|()| {
-                    records.attach_called(host, id.as_str(), namespace, cidrs, &options, called)
+                    records.attach_known(host, id.as_str(), namespace, cidrs, &options, Some(known))
                 })
                 .map_err(|error| error.to_string())
             }

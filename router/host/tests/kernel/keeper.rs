@@ -11,9 +11,11 @@ use crate::common::{cidrs, container, in_host};
 use weave_host::attach::{AttachOptions, attached, detach_all};
 use weave_host::bridge::BRIDGE;
 use weave_host::exposed::{Exposed, ExposedAddresses};
+use weave_host::engine::place;
 use weave_host::keeper::{Devices, Elsewhere, KeeperConfig, News, NewsSender, news, run};
+use weave_host::names::ContainerNames;
 use weave_host::policy::HostPolicy;
-use weave_host::records::{Records, read_all};
+use weave_host::records::{Known, Records, read_all};
 use weave_host::{Namespace, Netlink};
 use weave_wire::MacAddr;
 
@@ -122,13 +124,18 @@ fn a_container_attached_while_the_engine_tells_its_list_is_not_forgotten() {
     });
 }
 
-#[test]
-fn a_container_of_another_engine_is_kept_while_it_runs_and_forgotten_when_it_has_ended() {
+/// Has a container end that the engine of the keeper does not know, and that was attached by an engine at
+/// this place; whether it is remembered.
+fn outlasts_its_end(place: impl FnOnce(&FakeEngine) -> Option<String> + Send) -> bool {
     let state = tempfile::tempdir().unwrap();
     let id = "b".repeat(64);
     in_host(|host| {
         let (engine, sandbox) = (FakeEngine::start(), Sandbox::new());
-        attach(state.path(), host, &id, &sandbox.namespace, "10.2.1.1/24");
+        let known = place(&engine).map(|engine| Known { called: ContainerNames::default(), engine });
+        let (cidrs, options) = (cidrs(&["10.2.1.1/24"]), AttachOptions::default());
+        let mut records = Records::open(state.path()).unwrap();
+        records.attach_known(host, &id, &sandbox.namespace, &cidrs, &options, known).unwrap();
+        drop(records);
         with_keeper(state.path(), &engine, |news| {
             look(news, &engine);
             assert_eq!(remembered(state.path()), std::slice::from_ref(&id));
@@ -138,8 +145,37 @@ fn a_container_of_another_engine_is_kept_while_it_runs_and_forgotten_when_it_has
             let gone = || host.links().unwrap().iter().all(|link| link.kind != "veth");
             wait_until("the interface is still there", gone);
             look(news, &engine);
-            assert_eq!(remembered(state.path()), Vec::<String>::new());
         });
+    });
+    remembered(state.path()) == [id]
+}
+
+#[test]
+fn a_container_of_another_engine_is_remembered_when_it_has_ended() {
+    assert!(outlasts_its_end(|_| Some("unix:///run/elsewhere.sock".into())));
+}
+
+#[test]
+fn a_container_that_its_own_engine_does_not_know_is_kept_while_it_runs_and_forgotten_when_it_has_ended() {
+    assert!(!outlasts_its_end(|engine| Some(place(&engine.host()))));
+    // Of one that was attached by an earlier version nobody knows of which engine it is.
+    assert!(!outlasts_its_end(|_| None));
+}
+
+#[test]
+fn a_container_that_the_engine_has_is_its_own_wherever_it_was_asked_for_it() {
+    let state = tempfile::tempdir().unwrap();
+    let id = "6".repeat(64);
+    in_host(|host| {
+        let (engine, sandbox) = (FakeEngine::start(), Sandbox::new());
+        let known = Known { called: ContainerNames::default(), engine: "tcp://127.0.0.1:2375".into() };
+        let mut records = Records::open(state.path()).unwrap();
+        let (cidrs, options) = (cidrs(&["10.2.1.1/24"]), AttachOptions::default());
+        records.attach_known(host, &id, &sandbox.namespace, &cidrs, &options, Some(known)).unwrap();
+        drop(records);
+        engine.put(&id, sandbox.runs());
+        with_keeper(state.path(), &engine, |news| look(news, &engine));
+        assert_eq!(read_all(state.path()).unwrap().0[0].engine, Some(place(&engine.host())));
     });
 }
 

@@ -46,6 +46,7 @@ fn attachments_are_remembered_in_order_until_they_are_detached() {
             pending: None,
             boot: Some(boot.trim().to_owned()),
             names: Default::default(),
+            engine: None,
         };
         assert_eq!(stored(state.path()), std::slice::from_ref(&expected));
 

@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use bollard::Docker;
 use bollard::errors::Error as ApiError;
+use bollard::models::ContainerInspectResponse;
 use bollard::query_parameters::{
     EventsOptionsBuilder, InspectContainerOptions, ListContainersOptionsBuilder,
 };
@@ -81,8 +82,44 @@ impl Engine {
     /// engine does not answer.
     pub fn find(&self, name: &str) -> Result<EngineContainer> {
         check_name(name)?;
-        let found =
-            self.call(async |docker| docker.inspect_container(name, None::<InspectContainerOptions>).await);
+        self.read(
+            name,
+            self.call(async |docker| docker.inspect_container(name, None::<InspectContainerOptions>).await),
+        )
+    }
+
+    /// The containers with these ids, asked for all at once; in their order.
+    #[must_use]
+    pub fn find_all(&self, ids: &[&ContainerId]) -> Vec<Result<EngineContainer>> {
+        self.runtime.block_on(async {
+            let known = tokio::time::timeout(ANSWER_WITHIN, self.negotiate()).await;
+            if let Err(error) = known.unwrap_or(Err(ApiError::RequestTimeoutError)) {
+                return ids.iter().map(|_| Err(self.failed(&error))).collect();
+            }
+            let ask = |id: &&ContainerId| {
+                let (docker, id) = (self.docker.clone(), id.to_string());
+                tokio::spawn(async move {
+                    let found = docker.inspect_container(&id, None::<InspectContainerOptions>);
+                    let found = tokio::time::timeout(ANSWER_WITHIN, found).await;
+                    found.unwrap_or(Err(ApiError::RequestTimeoutError))
+                })
+            };
+            let asked: Vec<_> = ids.iter().map(ask).collect();
+            let mut all = Vec::with_capacity(ids.len());
+            for (id, found) in ids.iter().zip(asked) {
+                let found = found.await.unwrap_or(Err(ApiError::RequestTimeoutError));
+                all.push(self.read(id.as_str(), found));
+            }
+            all
+        })
+    }
+
+    /// What the engine said of the container that `name` stands for.
+    fn read(
+        &self,
+        name: &str,
+        found: std::result::Result<ContainerInspectResponse, ApiError>,
+    ) -> Result<EngineContainer> {
         match found {
             Ok(response) => EngineContainer::read(response).ok_or_else(|| self.nonsense()),
             Err(ApiError::DockerResponseServerError { status_code: 400 | 404 | 409, message }) => {

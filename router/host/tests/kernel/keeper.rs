@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::common::engine::{FakeContainer, FakeEngine, Sandbox};
 use crate::common::{cidrs, container, in_host};
-use weave_host::attach::{AttachOptions, attached, detach_all};
+use weave_host::attach::{AttachOptions, PROBE_WAIT, attached, detach_all};
 use weave_host::bridge::BRIDGE;
 use weave_host::exposed::{Exposed, ExposedAddresses};
 use weave_host::engine::place;
@@ -331,6 +331,36 @@ fn a_container_that_the_engine_is_to_restart_has_ended_meanwhile() {
         engine.put(&id, FakeContainer { state: "paused", ..sandbox.runs() });
         with_keeper(state.path(), &engine, |news| look(news, &engine));
         assert!(sandbox.is_attached(host));
+    });
+}
+
+/// As when the engine is started again: none may wait for the network to be asked for all before it.
+#[test]
+fn alone_a_hundred_containers_that_come_up_together_are_attached_together() {
+    const COUNT: usize = 100;
+    let state = tempfile::tempdir().unwrap();
+    in_host(|host| {
+        let (engine, taken) = (FakeEngine::start(), container("taken"));
+        // Nobody but the network knows of this one.
+        weave_host::attach::attach(host, &taken, &cidrs(&["10.2.1.1/24"]), &AttachOptions::default()).unwrap();
+        let sandboxes: Vec<Sandbox> = (0..=COUNT).map(|_| Sandbox::new()).collect();
+        for (number, sandbox) in sandboxes.iter().enumerate() {
+            let labels = [("weave.cidr".to_owned(), format!("10.2.1.{}/24", number + 1))].into();
+            engine.put(&format!("{number:064x}"), FakeContainer { labels, ..sandbox.runs() });
+        }
+        let begin = Instant::now();
+        with_keeper(state.path(), &engine, |_| {
+            let all = |host: &mut Netlink| {
+                let links = host.links().unwrap();
+                links.iter().filter(|link| link.kind == "veth").count() == COUNT + 1
+            };
+            wait_within(10 * SOON, "they are not attached", || all(host));
+            let took = begin.elapsed();
+            println!("{COUNT} containers were attached after {took:?}");
+            let one_by_one = PROBE_WAIT * u32::try_from(COUNT).unwrap();
+            assert!(took < one_by_one, "{took:?}");
+        });
+        assert!(!sandboxes[0].is_attached(host), "its address is taken");
     });
 }
 

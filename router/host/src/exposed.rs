@@ -33,6 +33,10 @@ pub struct Exposed {
     /// Names it goes by.
     #[serde(default)]
     pub names: Vec<String>,
+    /// Rises with each that is exposed: their order. `None`: not exposed yet, or by a program that did not
+    /// count them, which is before the others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub number: Option<u64>,
 }
 
 impl StateFile for Exposed {
@@ -40,12 +44,15 @@ impl StateFile for Exposed {
     const VERSION: u32 = 1;
 }
 
-/// The exposed addresses, read without the lock: for those who only look.
+/// The exposed addresses in the order in which they were exposed, read without the lock: for those who
+/// only look.
 ///
 /// # Errors
 /// When the directory cannot be read or a file was written by a newer version.
 pub fn read_all(state_dir: &Path) -> Result<Vec<Exposed>> {
-    StateDir::existing(state_dir.join(DIRECTORY)).read_all()
+    let mut all: Vec<Exposed> = StateDir::existing(state_dir.join(DIRECTORY)).read_all()?;
+    all.sort_by_key(|exposed| exposed.number);
+    Ok(all)
 }
 
 /// The exposed addresses of this host, locked against other commands.
@@ -68,7 +75,8 @@ impl ExposedAddresses {
         let lock = state.lock()?;
         // Made with the first file: who only looks changes nothing.
         let directory = StateDir::existing(state_dir.join(DIRECTORY));
-        let (all, aside) = directory.read_all_own()?;
+        let (mut all, aside) = directory.read_all_own::<Exposed>()?;
+        all.sort_by_key(|exposed| exposed.number);
         aside.iter().for_each(Aside::warn);
         Ok(Self { state, directory, _lock: lock, all, aside })
     }
@@ -300,8 +308,12 @@ impl ExposedAddresses {
 
     fn put(&mut self, exposed: &Exposed) -> Result<()> {
         let mut exposed = exposed.clone();
-        if let Some(old) = self.all.iter().find(|old| old.cidr == exposed.cidr) {
-            exposed.names.extend(old.names.iter().cloned());
+        match self.all.iter().find(|old| old.cidr == exposed.cidr) {
+            Some(old) => {
+                exposed.names.extend(old.names.iter().cloned());
+                exposed.number = old.number;
+            }
+            None => exposed.number = self.all.iter().filter_map(|old| old.number).max().unwrap_or(0).checked_add(1),
         }
         exposed.names.sort();
         exposed.names.dedup();

@@ -392,7 +392,7 @@ fn an_exposed_host_reaches_who_has_an_address_and_not_who_had_it() {
         in_host(|host| {
             let (engine, before, after) = (FakeEngine::start(), container("before"), Sandbox::new());
             let exposed =
-                Exposed { cidr: "10.2.1.101/24".parse().unwrap(), masquerade: false, names: vec![] };
+                Exposed { cidr: "10.2.1.101/24".parse().unwrap(), masquerade: false, names: vec![], number: None };
             ExposedAddresses::open(state.path()).unwrap().expose(host, &[exposed], &policy(), None).unwrap();
             attach(state.path(), host, &ended, &before, "10.2.1.44/24");
             assert!(detach_all(host, &before).unwrap());

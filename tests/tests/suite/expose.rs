@@ -53,6 +53,29 @@ fn an_address_is_hidden_with_its_prefix_only_and_a_damaged_file_is_kept_aside() 
 }
 
 #[test]
+fn exposed_addresses_are_listed_in_the_order_in_which_they_were_exposed() {
+    let world = World::new(Options::encrypted().bare(1));
+    assert_eq!(line(&world, "ps").stdout, "", "there is no bridge");
+    let listed = || {
+        let listed = line(&world, "ps").stdout;
+        let words: Vec<String> = listed.split_whitespace().map(str::to_owned).collect();
+        assert_eq!(words[0], "weave:expose");
+        words[2..].to_vec()
+    };
+    line(&world, "expose 10.2.9.1/24");
+    line(&world, "expose fd00:2::1/64 10.2.1.1/24");
+    line(&world, "expose 10.2.1.1/24 10.2.9.1/24");
+    assert_eq!(listed(), ["10.2.9.1/24", "fd00:2::1/64", "10.2.1.1/24"]);
+    // As it is listed where the next command reads it.
+    line(&world, "hide 10.2.9.1/24");
+    line(&world, "expose 10.2.9.1/24");
+    assert_eq!(listed(), ["fd00:2::1/64", "10.2.1.1/24", "10.2.9.1/24"]);
+    line(&world, "hide 10.2.9.1/24 fd00:2::1/64 10.2.1.1/24");
+    assert_eq!(listed(), [""; 0]);
+    line(&world, "reset");
+}
+
+#[test]
 fn forwarding_is_after_hide_and_reset_what_it_was_before() {
     let world = World::new(Options::encrypted().bare(1));
     set_forwards(&world, "0");

@@ -68,6 +68,7 @@ pub fn hide(texts: &[OsString], environment: &Environment) -> Result<()> {
     exposed.hide(&mut host, &cidrs, &policy).map_err(failed)?;
     drop(exposed);
     publish::tell(environment)?;
+    keeper::end_if_idle(environment)?;
     print_addresses(&cidrs)
 }
 

@@ -9,16 +9,19 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::address::check_cidrs;
-use crate::attach::{announce_on, probe_on};
+use crate::attach::{announce_on, is_host_interface, probe_on};
 use crate::bridge::{self, BRIDGE, mtu_of};
 use crate::error::{Error, Result};
 use crate::firewall::{Degraded, ExposedNet, Firewall, Policy, other_bridges};
 use crate::forwarding;
 use crate::mtu::DEFAULT_MTU;
+use crate::names::DnsSettings;
 use crate::netlink::{Link, Netlink};
 use crate::policy::HostPolicy;
 use crate::protect;
+use crate::records;
 use crate::store::{Aside, StateDir, StateFile, StateLock};
+use crate::tap::TAP;
 
 /// Directory of these files in the state directory.
 pub const DIRECTORY: &str = "exposed";
@@ -126,11 +129,7 @@ impl ExposedAddresses {
         let result = self.carry_out(host, &link, new, &added, policy, probe);
         result.map_err(|error| {
             let undone = self.take_back(host, &link, &before, &added);
-            // Without a bridge and addresses there was nothing to have rules for.
-            let rules = match Firewall::find() {
-                Some(firewall) if made && before.is_empty() => firewall.remove(),
-                _ => self.apply(policy).map(drop),
-            };
+            let rules = self.apply_if_used(host, policy);
             let bridge = if made { bridge::remove(host) } else { Ok(()) };
             error.after_undo(undone.and(rules).and(bridge))
         })
@@ -220,7 +219,7 @@ impl ExposedAddresses {
         }
         self.refuse_ipv6_if_unused(host)?;
         self.keep_forwarding(host)?;
-        self.apply(policy).map(drop)
+        self.apply_if_used(host, policy)
     }
 
     /// Takes names from the exposed ones of `addresses`, or from all when none is given. What has no
@@ -304,6 +303,28 @@ impl ExposedAddresses {
                 remedy: "install iptables, or nftables".to_owned(),
             }),
         }
+    }
+
+    /// The same; takes all rules away where there is nothing that they are for.
+    fn apply_if_used(&self, host: &mut Netlink, policy: &HostPolicy) -> Result<()> {
+        if self.is_used(host)? {
+            return self.apply(policy).map(drop);
+        }
+        Firewall::find().map_or(Ok(()), Firewall::remove)
+    }
+
+    /// Whether there is anything on this host that rules are for: an exposed address, an attachment that
+    /// is there or remembered, the DNS, or the tap, which a router leaves behind.
+    ///
+    /// # Errors
+    /// When the state cannot be read or the kernel refuses.
+    pub fn is_used(&self, host: &mut Netlink) -> Result<bool> {
+        let state = self.state.path();
+        let is_port = |link: &Link| link.name == TAP || is_host_interface(&link.name);
+        Ok(!self.all.is_empty()
+            || DnsSettings::read(state)?.is_some_and(|dns| dns.enabled)
+            || !records::read_all(state)?.0.is_empty()
+            || host.links()?.iter().any(is_port))
     }
 
     fn put(&mut self, exposed: &Exposed) -> Result<()> {

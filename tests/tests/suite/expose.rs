@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
+use weave_api::keeper::Keeper;
 use weave_tests::world::{Ran, v4, weave};
 use weave_tests::{Options, World};
 
@@ -73,6 +74,36 @@ fn exposed_addresses_are_listed_in_the_order_in_which_they_were_exposed() {
     line(&world, "hide 10.2.9.1/24 fd00:2::1/64 10.2.1.1/24");
     assert_eq!(listed(), [""; 0]);
     line(&world, "reset");
+}
+
+/// Rules of ours on host 0, by iptables.
+fn rules(world: &World) -> Vec<String> {
+    let all = ["iptables-save", "ip6tables-save"].map(|tool| world.tool(0, tool)).concat();
+    all.lines().filter(|rule| rule.contains("WEAVE")).map(str::to_owned).collect()
+}
+
+#[test]
+fn a_host_that_is_hidden_again_without_a_launch_has_neither_rules_nor_a_keeper() {
+    let world = World::new(Options::encrypted().bare(1).containers(1).not_attached());
+    let keeper = || weave_api::keeper::look(&world.host(0).run_dir()).unwrap();
+    line(&world, "expose 10.2.1.1/24 fd00:2::1/64");
+    assert!(!rules(&world).is_empty() && keeper() != Keeper::Absent);
+    line(&world, "hide 10.2.1.1/24");
+    assert!(!rules(&world).is_empty() && keeper() != Keeper::Absent, "another address is exposed");
+    line(&world, "hide fd00:2::1/64");
+    assert_eq!((rules(&world), keeper()), (Vec::new(), Keeper::Absent));
+    // One that fails has none either.
+    world.tool(0, "ip addr add 10.2.3.1/24 dev lo");
+    assert_eq!(world.weave(0, &["expose", "10.2.4.1/24", "10.2.3.1/24"]).code, Some(1));
+    assert_eq!(rules(&world), Vec::<String>::new());
+    // Containers need them.
+    let container = world.containers_of(0)[0].spec().to_owned();
+    line(&world, &format!("attach 10.2.1.2/24 {container}"));
+    line(&world, "expose 10.2.1.1/24");
+    line(&world, "hide 10.2.1.1/24");
+    assert!(!rules(&world).is_empty());
+    line(&world, "reset");
+    assert_eq!(rules(&world), Vec::<String>::new());
 }
 
 #[test]

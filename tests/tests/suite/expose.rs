@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use weave_api::keeper::Keeper;
 use weave_tests::world::{Ran, v4, weave};
-use weave_tests::{Options, World};
+use weave_tests::{Options, World, wait_until};
 
 const WITHIN: Duration = Duration::from_secs(10);
 const FORWARD: &str = "/proc/sys/net/ipv4/ip_forward";
@@ -87,7 +87,8 @@ fn a_host_that_is_hidden_again_without_a_launch_has_neither_rules_nor_a_keeper()
     let world = World::new(Options::encrypted().bare(1).containers(1).not_attached());
     let keeper = || weave_api::keeper::look(&world.host(0).run_dir()).unwrap();
     line(&world, "expose 10.2.1.1/24 fd00:2::1/64");
-    assert!(!rules(&world).is_empty() && keeper() != Keeper::Absent);
+    wait_until(WITHIN, || "no keeper".into(), || keeper() != Keeper::Absent);
+    assert!(!rules(&world).is_empty());
     line(&world, "hide 10.2.1.1/24");
     assert!(!rules(&world).is_empty() && keeper() != Keeper::Absent, "another address is exposed");
     line(&world, "hide fd00:2::1/64");

@@ -105,7 +105,7 @@ impl Records {
     ///
     /// # Errors
     /// [`Error::AddressInUse`] also when another container of this host has an
-    /// address; otherwise as [`attach`](fn@attach). Nothing has
+    /// address, [`Error::RememberedInUse`] for one that is remembered and not among `cidrs`; otherwise as [`attach`](fn@attach). Nothing has
     /// changed then.
     pub fn attach(
         &mut self,
@@ -138,7 +138,7 @@ impl Records {
             ));
         }
         namespace.refuse_own()?;
-        let cidrs = check_cidrs(cidrs)?;
+        let typed = check_cidrs(cidrs)?;
         self.prune(host)?;
         let id = namespace.id();
         let present = attached(host, namespace)?;
@@ -148,14 +148,15 @@ impl Records {
         let before = self.find(container, id).cloned();
         let again = before.as_ref().filter(|record| record.is_of_engine() && present.is_none());
         let remembered = again.map_or(&[][..], |record| &record.cidrs);
-        let cidrs: Vec<IpNet> = remembered.iter().chain(&cidrs).copied().collect();
+        let cidrs: Vec<IpNet> = remembered.iter().chain(&typed).copied().collect();
         let cidrs = check_cidrs(&cidrs)?;
-        self.refuse_duplicates(container, id, &cidrs)?;
+        let refused = |error| if_remembered(error, &cidrs, &typed, container);
+        self.refuse_duplicates(container, id, &cidrs).map_err(refused)?;
         if options.probe.is_some() {
             let held = present.as_ref().map_or(&[][..], |present| &present.cidrs);
             let new: Vec<IpAddr> =
                 cidrs.iter().filter(|cidr| !held.contains(cidr)).map(IpNet::addr).collect();
-            host.refuse_own(&new, None)?;
+            host.refuse_own(&new, None).map_err(refused)?;
         }
         let new = |mac, cidrs| Record {
             container: container.into(),
@@ -231,7 +232,7 @@ impl Records {
                     self.ended.insert(container.to_owned());
                 }
                 let unguarded = self.renew_guard();
-                Err(error.after_undo(undone.and(unguarded)))
+                Err(refused(error).after_undo(undone.and(unguarded)))
             }
         }
     }
@@ -556,6 +557,16 @@ impl Records {
     pub fn forget_ended(&mut self, record: &Record) -> Result<()> {
         self.forget(&record.container, record.namespace)?;
         self.renew_guard()
+    }
+}
+
+/// An address in use that nobody named: it is remembered of the container.
+fn if_remembered(error: Error, cidrs: &[IpNet], typed: &[IpNet], container: &str) -> Error {
+    let Error::AddressInUse { address, holder } = error else { return error };
+    let of = |cidrs: &[IpNet]| cidrs.iter().copied().find(|cidr| cidr.addr() == address);
+    match of(cidrs).filter(|_| of(typed).is_none()) {
+        Some(cidr) => Error::RememberedInUse { cidr, container: container.to_owned(), holder },
+        None => Error::AddressInUse { address, holder },
     }
 }
 

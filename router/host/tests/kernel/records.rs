@@ -115,6 +115,33 @@ fn an_address_of_another_container_of_this_host_is_refused() {
 }
 
 #[test]
+fn a_remembered_address_that_is_taken_meanwhile_is_named_with_what_gives_it_up() {
+    let state = state();
+    in_host(|host| {
+        let (a, b) = (container("a"), container("b"));
+        let (ran, other) = ("1".repeat(64), "2".repeat(64));
+        let options = AttachOptions::default();
+        let mut records = Records::open(state.path()).unwrap();
+        let both = cidrs(&["10.2.1.1/24", "10.2.1.2/24"]);
+        records.attach(host, &ran, &a, &both, &options).unwrap();
+        assert!(detach_all(host, &a).unwrap());
+        records.attach(host, &other, &b, &both[..1], &options).unwrap();
+        let typed = cidrs(&["10.2.1.3/24"]);
+        let error = records.attach(host, &ran, &a, &typed, &options).unwrap_err();
+        let said = error.to_string();
+        assert!(matches!(error, Error::RememberedInUse { .. }) && said.contains("10.2.1.1, which it had"), "{said}");
+        assert!(said.ends_with(&format!("`weave detach 10.2.1.1/24 {ran}` has it forgotten")), "{said}");
+        // Which is true.
+        records.detach(host, &ran, &a, &both[..1], &[]).unwrap();
+        records.attach(host, &ran, &a, &typed, &options).unwrap();
+        assert_eq!(attached(host, &a).unwrap().unwrap().cidrs, [both[1], typed[0]]);
+        // What is named itself is as it always was.
+        let error = records.attach(host, &ran, &a, &both[..1], &options).unwrap_err();
+        assert!(matches!(error, Error::AddressInUse { .. }), "{error}");
+    });
+}
+
+#[test]
 fn an_address_of_the_host_itself_is_refused_unless_it_is_forced() {
     let state = state();
     in_host(|host| {

@@ -145,6 +145,7 @@ impl Records {
         if present.is_none() {
             self.disown(container, id)?;
         }
+        let container = &self.remembered_as(container, id);
         let before = self.find(container, id).cloned();
         let again = before.as_ref().filter(|record| record.is_of_engine() && present.is_none());
         let remembered = again.map_or(&[][..], |record| &record.cidrs);
@@ -482,7 +483,9 @@ impl Records {
 
     fn refuse_duplicates(&self, container: &str, id: NamespaceId, cidrs: &[IpNet]) -> Result<()> {
         let name = file_name(container, id);
-        let others = self.records.iter().filter(|record| record.file_name() != name);
+        // What others in its namespace have it has, too.
+        let is_other = |record: &&Record| record.file_name() != name && record.namespace != id;
+        let others = self.records.iter().filter(is_other);
         // One that does not run has no addresses.
         for record in others.filter(|record| !self.ended.contains(&record.container)) {
             let taken =
@@ -495,6 +498,19 @@ impl Records {
             }
         }
         Ok(())
+    }
+
+    /// What a container is remembered as that may have been named by its namespace: as the one container of
+    /// an engine that is attached there.
+    fn remembered_as(&self, container: &str, id: NamespaceId) -> String {
+        let is_there = |record: &&Record| record.is_of_engine() && record.namespace == id;
+        let mut there = self.records.iter().filter(is_there).filter(|record| !self.has_ended(record));
+        match (there.next(), there.next()) {
+            (Some(record), None) if self.find(container, id).is_none() && !record::is_engine_id(container) => {
+                record.container.clone()
+            }
+            _ => container.to_owned(),
+        }
     }
 
     /// Whether another container has an interface of this MAC: those that share a namespace have one

@@ -162,6 +162,6 @@ pub(super) fn file_name(container: &str, id: NamespaceId) -> String {
 }
 
 /// 64 hexadecimal digits, as engines number containers.
-fn is_engine_id(text: &str) -> bool {
+pub(super) fn is_engine_id(text: &str) -> bool {
     text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
 }

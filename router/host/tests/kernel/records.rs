@@ -142,6 +142,32 @@ fn a_remembered_address_that_is_taken_meanwhile_is_named_with_what_gives_it_up()
 }
 
 #[test]
+fn a_container_of_an_engine_that_is_named_by_its_namespace_is_the_same_one() {
+    let state = state();
+    in_host(|host| {
+        let c = container("c");
+        let (first, second) = ("1".repeat(64), "2".repeat(64));
+        let own = cidrs(&["10.2.1.1/24", "10.2.1.2/24"]);
+        let options = AttachOptions::default();
+        let mut records = Records::open(state.path()).unwrap();
+        records.attach(host, &first, &c, &own[..1], &options).unwrap();
+        let again = records.attach(host, "pid:7", &c, &own[..1], &options).unwrap();
+        assert!(!again.is_new && again.added.is_empty());
+        records.attach(host, "netns:c", &c, &own, &options).unwrap();
+        let all = stored(state.path());
+        assert_eq!((all.len(), &all[0].container, &all[0].cidrs), (1, &first, &own));
+        // Of several that share it none is meant more than the others.
+        records.attach(host, &second, &c, &cidrs(&["10.2.1.3/24"]), &options).unwrap();
+        let again = records.attach(host, "pid:7", &c, &own[..1], &options).unwrap();
+        assert!(again.added.is_empty());
+        records.detach(host, "pid:7", &c, &own[..1], &[]).unwrap();
+        let held: Vec<_> = stored(state.path()).into_iter().flat_map(|record| record.cidrs).collect();
+        assert!(!held.contains(&own[0]), "{held:?}");
+        assert!(!attached(host, &c).unwrap().unwrap().cidrs.contains(&own[0]));
+    });
+}
+
+#[test]
 fn an_address_of_the_host_itself_is_refused_unless_it_is_forced() {
     let state = state();
     in_host(|host| {

@@ -220,13 +220,14 @@ impl Firewall {
         removed.and(self.remove_others())
     }
 
-    /// Takes away what the other program made, as far as what is installed can: the chains of
-    /// iptables of the older kind are out of reach without it.
+    /// Takes away what other programs made, iptables of the kind that is not in use among them, as far as
+    /// what is installed can: the chains of iptables of the older kind are out of reach without it.
     fn remove_others(self) -> Result<()> {
-        match self {
+        let others = match self {
             Self::Iptables => nft::remove_if_there(),
             Self::Nft => nft::remove_chains(iptables::CHAINS),
-        }
+        };
+        others.and(iptables::remove_other_kinds())
     }
 
     /// The rules of ours as the kernel has them: when this changes, somebody else changed them.

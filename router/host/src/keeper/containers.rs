@@ -635,7 +635,7 @@ impl Containers {
 fn holders(host: &mut Netlink, all: &VecDeque<ToAttach>) -> Result<HashMap<IpAddr, MacAddr>> {
     let addresses: Vec<IpAddr> = all.iter().flat_map(|one| one.asked.iter().copied()).collect();
     // Without a bridge there is nobody on the network.
-    let Some(bridge) = host.link(BRIDGE)?.filter(|bridge| bridge.up) else { return Ok(HashMap::new()) };
+    let Some(bridge) = host.link(BRIDGE)? else { return Ok(HashMap::new()) };
     let holders = probe_on(BRIDGE, &bridge, &addresses, PROBE_WAIT)?;
     Ok(holders.into_iter().map(|holder| (holder.address, holder.mac)).collect())
 }

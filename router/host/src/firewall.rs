@@ -139,6 +139,12 @@ pub(crate) enum Family {
     V6,
 }
 
+/// Bit of a packet's mark that says that it crosses the bridge, where rules of IP see frames that are only
+/// bridged (`bridge-nf-call-iptables`): such a one is nobody's to masquerade. A packet that is routed out by
+/// the bridge again has the bit too, and, unlike a frame, still the interface that it came in by when
+/// addresses are translated (Linux 5.7, `ip_output`). The kernel takes marks from what leaves a namespace.
+const BRIDGED_MARK: &str = "0x2000000";
+
 impl Family {
     const ALL: [Self; 2] = [Self::V4, Self::V6];
 

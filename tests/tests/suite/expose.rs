@@ -1,10 +1,12 @@
 //! What `expose` changes of a host beside its addresses, and what becomes of that.
 
 use std::fs;
+use std::net::UdpSocket;
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
 use weave_api::keeper::Keeper;
+use weave_perf::lab::Container;
 use weave_tests::world::{Ran, v4, weave};
 use weave_tests::{Options, World, wait_until};
 
@@ -210,6 +212,47 @@ fn limited(world: &World, limit: &str, arguments: &str) -> Ran {
 fn tracked(world: &World) -> Vec<String> {
     let table = world.on_host(0, || fs::read_to_string("/proc/thread-self/net/nf_conntrack").unwrap());
     table.lines().map(str::to_owned).collect()
+}
+
+/// The source under which a datagram of one container comes to another one.
+fn source_seen(from: &Container, to: &Container, address: &str) -> String {
+    let receiver = to.run(|| UdpSocket::bind((address, 0)).unwrap()).unwrap();
+    receiver.set_read_timeout(Some(WITHIN)).unwrap();
+    let target = receiver.local_addr().unwrap();
+    // A connection that is translated once stays so: each has a port of its own.
+    from.run(|| UdpSocket::bind("0.0.0.0:0").unwrap().send_to(b"x", target).unwrap()).unwrap();
+    let (_, source) = receiver.recv_from(&mut [0; 8]).unwrap();
+    source.ip().to_string()
+}
+
+/// Frames between containers of two networks of an exposed host, which the rules of IP see, and packets
+/// that it routes between them.
+fn only_what_is_routed_is_masqueraded(limit: &str) {
+    let world = World::new(Options::encrypted().bare(1).containers(2).not_attached());
+    let [from, to] = world.containers_of(0) else { panic!("two containers") };
+    line(&world, &format!("attach 10.2.2.5/24 {}", from.spec()));
+    line(&world, &format!("attach 10.2.1.7/24 {}", to.spec()));
+    limited(&world, limit, "expose 10.2.1.101/24 10.2.2.101/24");
+    for filtered in ["1", "0"] {
+        world.on_host(0, || fs::write("/proc/sys/net/bridge/bridge-nf-call-iptables", filtered).unwrap());
+        world.tool_in(from, "ip route replace 10.2.1.0/24 dev ethwe");
+        world.tool_in(to, "ip route replace 10.2.2.0/24 dev ethwe");
+        assert_eq!(source_seen(from, to, "10.2.1.7"), "10.2.2.5", "bridge-nf-call-iptables {filtered}");
+        world.tool_in(from, "ip route replace 10.2.1.0/24 via 10.2.2.101");
+        world.tool_in(to, "ip route del 10.2.2.0/24");
+        assert_eq!(source_seen(from, to, "10.2.1.7"), "10.2.1.101", "bridge-nf-call-iptables {filtered}");
+    }
+    limited(&world, limit, "reset");
+}
+
+#[test]
+fn an_exposed_host_masquerades_no_frame_that_it_only_bridges() {
+    only_what_is_routed_is_masqueraded("");
+}
+
+#[test]
+fn a_host_with_nft_alone_masquerades_no_frame_that_it_only_bridges() {
+    only_what_is_routed_is_masqueraded("nft");
 }
 
 /// Whether the kernel tracks the datagrams of the mesh on host 0, which is exposed by these rules.

@@ -5,7 +5,7 @@
 
 use std::fmt::Write;
 
-use super::{BRIDGE, Degraded, Family, Policy, tool};
+use super::{BRIDGE, BRIDGED_MARK, Degraded, Family, Policy, tool};
 use crate::error::Result;
 
 const FORWARD: &str = "WEAVE-FORWARD";
@@ -237,6 +237,9 @@ fn script(policy: &Policy, family: Family) -> String {
         let _ = writeln!(text, "-A {chain} {rule}");
     };
     // Containers to containers, where bridged frames pass the filter too (br_netfilter).
+    if masquerades(policy, family) {
+        rule(FORWARD, format!("-i {BRIDGE} -o {BRIDGE} -j MARK --set-xmark {BRIDGED_MARK}/{BRIDGED_MARK}"));
+    }
     rule(FORWARD, format!("-i {BRIDGE} -o {BRIDGE} -j ACCEPT"));
     rule(FORWARD, format!("-i {engine_bridge} -o {BRIDGE} -j DROP"));
     for other in policy.others() {
@@ -274,6 +277,8 @@ fn script(policy: &Policy, family: Family) -> String {
         return text;
     }
     let _ = write!(text, "*nat\n:{POSTROUTING} - [0:0]\n");
+    let _ =
+        writeln!(text, "-A {POSTROUTING} ! -i {BRIDGE} -m mark --mark {BRIDGED_MARK}/{BRIDGED_MARK} -j RETURN");
     for exposed in policy.exposed(family).filter(|exposed| exposed.masquerade) {
         let net = exposed.cidr.trunc();
         for many in family.to_many() {
@@ -456,6 +461,7 @@ mod tests {
         let v4 = "*filter
 :WEAVE-FORWARD - [0:0]
 :WEAVE-INPUT - [0:0]
+-A WEAVE-FORWARD -i weave -o weave -j MARK --set-xmark 0x2000000/0x2000000
 -A WEAVE-FORWARD -i weave -o weave -j ACCEPT
 -A WEAVE-FORWARD -i docker0 -o weave -j DROP
 -A WEAVE-FORWARD -i br-0a1b2c3d4e5f -o weave -m conntrack ! --ctstate RELATED,ESTABLISHED -j DROP
@@ -479,6 +485,7 @@ mod tests {
 COMMIT
 *nat
 :WEAVE-POSTROUTING - [0:0]
+-A WEAVE-POSTROUTING ! -i weave -m mark --mark 0x2000000/0x2000000 -j RETURN
 -A WEAVE-POSTROUTING -s 10.2.1.0/24 -d 224.0.0.0/4 -j RETURN
 -A WEAVE-POSTROUTING -s 10.2.1.0/24 -d 255.255.255.255/32 -j RETURN
 -A WEAVE-POSTROUTING ! -o weave -s 10.2.1.0/24 ! -d 10.2.1.0/24 -j MASQUERADE
@@ -488,7 +495,8 @@ COMMIT
         assert_eq!(script(&policy, Family::V4), v4);
         let v6 = script(&policy, Family::V6);
         let hidden = Policy { exposed: Vec::new(), ..policy.clone() };
-        assert!(!script(&hidden, Family::V4).contains("nat"));
+        let hidden = script(&hidden, Family::V4);
+        assert!(!hidden.contains("nat") && !hidden.contains("MARK"), "{hidden}");
         assert!(v6.contains("-s fd00:2::/64 -d ff00::/8 -j RETURN") && !v6.contains("10.2."), "{v6}");
     }
 }

@@ -30,7 +30,8 @@ pub fn expose(
     root::require_network("expose")?;
     let failed = |error: weave_host::Error| Failure::because("cannot expose this host", error);
     let names: Vec<String> = names.iter().map(ToString::to_string).collect();
-    let new = cidrs.iter().map(|cidr| Exposed { cidr: *cidr, masquerade, names: names.clone(), number: None });
+    let new =
+        cidrs.iter().map(|cidr| Exposed { cidr: *cidr, masquerade, names: names.clone(), number: None });
     let mut host = Netlink::open().map_err(failed)?;
     let state_dir = environment.state_dir()?;
     // Not locked while an address may come free.

@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 use nix::sys::signal::Signal;
-use weave_host::{Netlink, PidFd};
 use weave_host::address::check_cidrs;
 use weave_host::attach::AttachOptions;
 use weave_host::engine::{ContainerId, Engine};
+use weave_host::{Netlink, PidFd};
 
 use super::attach::{attach, open_records};
 use super::container::{self, Container};

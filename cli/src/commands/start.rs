@@ -130,7 +130,8 @@ impl Undo<'_> {
 /// An address of the host itself is refused before anything is started, so that the engine is not asked
 /// to do `what`.
 pub fn refuse_exposed(what: &str, cidrs: &[IpNet], environment: &Environment) -> Result<()> {
-    let failed = |error: weave_host::Error| Failure::because(format_args!("cannot {what} a container"), error);
+    let failed =
+        |error: weave_host::Error| Failure::because(format_args!("cannot {what} a container"), error);
     let exposed = exposed::read_all(&environment.state_dir()?).map_err(failed)?;
     let taken = cidrs.iter().find(|cidr| exposed.iter().any(|held| held.cidr.addr() == cidr.addr()));
     taken.map_or(Ok(()), |cidr| {

@@ -334,7 +334,10 @@ impl ExposedAddresses {
                 exposed.names.extend(old.names.iter().cloned());
                 exposed.number = old.number;
             }
-            None => exposed.number = self.all.iter().filter_map(|old| old.number).max().unwrap_or(0).checked_add(1),
+            None => {
+                exposed.number =
+                    self.all.iter().filter_map(|old| old.number).max().unwrap_or(0).checked_add(1)
+            }
         }
         exposed.names.sort();
         exposed.names.dedup();

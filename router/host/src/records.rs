@@ -506,7 +506,9 @@ impl Records {
         let is_there = |record: &&Record| record.is_of_engine() && record.namespace == id;
         let mut there = self.records.iter().filter(is_there).filter(|record| !self.has_ended(record));
         match (there.next(), there.next()) {
-            (Some(record), None) if self.find(container, id).is_none() && !record::is_engine_id(container) => {
+            (Some(record), None)
+                if self.find(container, id).is_none() && !record::is_engine_id(container) =>
+            {
                 record.container.clone()
             }
             _ => container.to_owned(),

@@ -68,7 +68,11 @@ fn the_last_steps_of_an_attachment_leave_a_container_as_it_was_where_one_fails()
         }
         failed += 1;
         assert!(ran.stderr.contains("a test has it fail"), "{point} of {count}: {ran:?}");
-        assert_eq!((records(&hosts), hosts.addresses(&container).len()), (0, 0), "{point} of {count}: {ran:?}");
+        assert_eq!(
+            (records(&hosts), hosts.addresses(&container).len()),
+            (0, 0),
+            "{point} of {count}: {ran:?}"
+        );
     }
     assert!(failed > 0, "nothing failed");
 }

@@ -157,7 +157,8 @@ fn open_outside(environment: &Environment) -> Result<OutsideNames> {
 /// The record of an attached container.
 fn find(command: &str, container: &str, environment: &Environment) -> Result<(Records, Record)> {
     // Without the lock, which others wait for: an engine may take its time to answer.
-    let failed = |error: weave_host::Error| Failure::because(format_args!("cannot {command} {container}"), error);
+    let failed =
+        |error: weave_host::Error| Failure::because(format_args!("cannot {command} {container}"), error);
     let (all, _damaged) = read_all(&environment.state_dir()?).map_err(failed)?;
     let name = full_name(container, &all.iter().collect::<Vec<_>>(), environment)?;
     let records = open_records(environment)?;

@@ -104,7 +104,8 @@ impl Programs {
         }
         // Nearly always they are one program with several names: nothing has to be run.
         let is_same = || tool::is_same(&self.save(), &in_use.save());
-        let unused = || !is_there(&in_use.save()) || in_use.kind_said().is_some_and(|kind| Some(kind) != self.kind);
+        let unused =
+            || !is_there(&in_use.save()) || in_use.kind_said().is_some_and(|kind| Some(kind) != self.kind);
         !is_same() && self.kind_said() == self.kind && unused()
     }
 }
@@ -277,8 +278,10 @@ fn script(policy: &Policy, family: Family) -> String {
         return text;
     }
     let _ = write!(text, "*nat\n:{POSTROUTING} - [0:0]\n");
-    let _ =
-        writeln!(text, "-A {POSTROUTING} ! -i {BRIDGE} -m mark --mark {BRIDGED_MARK}/{BRIDGED_MARK} -j RETURN");
+    let _ = writeln!(
+        text,
+        "-A {POSTROUTING} ! -i {BRIDGE} -m mark --mark {BRIDGED_MARK}/{BRIDGED_MARK} -j RETURN"
+    );
     for exposed in policy.exposed(family).filter(|exposed| exposed.masquerade) {
         let net = exposed.cidr.trunc();
         for many in family.to_many() {
@@ -404,7 +407,10 @@ mod tests {
             -A FORWARD -j DOCKER-USER\n-A FORWARD -j WEAVE-FORWARD\n\
             -A DOCKER-USER -j WEAVE-FORWARD\n-A DOCKER-USER -j WEAVE-FORWARD-NOT\n\
             -A WEAVE-FORWARD -i weave -j ACCEPT\nCOMMIT\n";
-        let tables = |saved: &str| Tables { programs: Programs { family: Family::V4, kind: None }, saved: saved.into() };
+        let tables = |saved: &str| Tables {
+            programs: Programs { family: Family::V4, kind: None },
+            saved: saved.into(),
+        };
         let full = tables(saved);
         assert_eq!(
             full.rules("filter", FORWARD).collect::<Vec<_>>(),

@@ -328,12 +328,7 @@ impl Containers {
     }
 
     /// Does what follows from the answers, but for containers that are to be attached: those.
-    fn settle(
-        &mut self,
-        answers: &Answers,
-        host: &mut Netlink,
-        changed: &mut bool,
-    ) -> Result<Vec<ToAttach>> {
+    fn settle(&mut self, answers: &Answers, host: &mut Netlink, changed: &mut bool) -> Result<Vec<ToAttach>> {
         let gate = Arc::clone(&self.gate);
         let Some(_open) = gate.enter() else { return Ok(Vec::new()) };
         let mut records = Records::open(&self.state_dir)?;

@@ -10,8 +10,8 @@ use crate::common::engine::{FakeContainer, FakeEngine, Sandbox};
 use crate::common::{cidrs, container, in_host};
 use weave_host::attach::{AttachOptions, PROBE_WAIT, attached, detach_all};
 use weave_host::bridge::BRIDGE;
-use weave_host::exposed::{Exposed, ExposedAddresses};
 use weave_host::engine::place;
+use weave_host::exposed::{Exposed, ExposedAddresses};
 use weave_host::keeper::{Devices, Elsewhere, KeeperConfig, News, NewsSender, news, run};
 use weave_host::names::ContainerNames;
 use weave_host::policy::HostPolicy;
@@ -342,7 +342,8 @@ fn alone_a_hundred_containers_that_come_up_together_are_attached_together() {
     in_host(|host| {
         let (engine, taken) = (FakeEngine::start(), container("taken"));
         // Nobody but the network knows of this one.
-        weave_host::attach::attach(host, &taken, &cidrs(&["10.2.1.1/24"]), &AttachOptions::default()).unwrap();
+        weave_host::attach::attach(host, &taken, &cidrs(&["10.2.1.1/24"]), &AttachOptions::default())
+            .unwrap();
         let sandboxes: Vec<Sandbox> = (0..=COUNT).map(|_| Sandbox::new()).collect();
         for (number, sandbox) in sandboxes.iter().enumerate() {
             let labels = [("weave.cidr".to_owned(), format!("10.2.1.{}/24", number + 1))].into();
@@ -391,8 +392,12 @@ fn an_exposed_host_reaches_who_has_an_address_and_not_who_had_it() {
         let [ended, runs] = ids.map(|digit| digit.repeat(64));
         in_host(|host| {
             let (engine, before, after) = (FakeEngine::start(), container("before"), Sandbox::new());
-            let exposed =
-                Exposed { cidr: "10.2.1.101/24".parse().unwrap(), masquerade: false, names: vec![], number: None };
+            let exposed = Exposed {
+                cidr: "10.2.1.101/24".parse().unwrap(),
+                masquerade: false,
+                names: vec![],
+                number: None,
+            };
             ExposedAddresses::open(state.path()).unwrap().expose(host, &[exposed], &policy(), None).unwrap();
             attach(state.path(), host, &ended, &before, "10.2.1.44/24");
             assert!(detach_all(host, &before).unwrap());

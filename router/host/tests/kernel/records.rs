@@ -129,7 +129,10 @@ fn a_remembered_address_that_is_taken_meanwhile_is_named_with_what_gives_it_up()
         let typed = cidrs(&["10.2.1.3/24"]);
         let error = records.attach(host, &ran, &a, &typed, &options).unwrap_err();
         let said = error.to_string();
-        assert!(matches!(error, Error::RememberedInUse { .. }) && said.contains("10.2.1.1, which it had"), "{said}");
+        assert!(
+            matches!(error, Error::RememberedInUse { .. }) && said.contains("10.2.1.1, which it had"),
+            "{said}"
+        );
         assert!(said.ends_with(&format!("`weave detach 10.2.1.1/24 {ran}` has it forgotten")), "{said}");
         // Which is true.
         records.detach(host, &ran, &a, &both[..1], &[]).unwrap();

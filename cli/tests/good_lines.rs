@@ -101,6 +101,10 @@ fn attached_containers_are_listed_and_reset_removes_every_trace() {
     done(&world, &["attach", "10.2.1.2/24", &two]);
     let listed = done(&world, &["ps"]);
     let mut lines: Vec<&str> = listed.lines().collect();
+    // The bridge, without addresses.
+    let host = lines.remove(0);
+    assert!(host.starts_with("weave:expose ") && host.split(' ').count() == 2, "{host}");
+    assert_eq!(done(&world, &["ps", "weave:expose"]), format!("{host}\n"));
     lines.sort_unstable_by_key(|line| line.contains("10.2.1.2"));
     let [first, second] = lines[..] else { panic!("{listed}") };
     assert!(first.starts_with(&one) && first.ends_with(" 10.2.1.1/24 10.2.2.1/24"), "{first}");

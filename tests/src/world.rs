@@ -278,6 +278,13 @@ impl fmt::Debug for Nonzero<'_> {
     }
 }
 
+/// The lines of `weave ps` but that of the host itself, without the last end of line.
+#[must_use]
+pub fn of_containers(listed: &str) -> String {
+    let lines: Vec<&str> = listed.lines().filter(|line| !line.starts_with("weave:expose ")).collect();
+    lines.join("\n")
+}
+
 /// Asks every 20 ms until `holds` is true; ends the test with `what` after `limit`.
 #[track_caller]
 pub fn wait_until(limit: Duration, what: impl Fn() -> String, mut holds: impl FnMut() -> bool) {

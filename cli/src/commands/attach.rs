@@ -57,19 +57,16 @@ pub fn attach(
         }
     }
     let mut records = open_records(environment)?;
-    let mut attached = records.attach(&mut host, &opened.name, &opened.namespace, cidrs, options);
-    let called = opened.called();
-    let is_of_engine = called.is_some();
-    if let (Ok(attachment), Some(called)) = (&attached, called) {
-        let named = records.change_names(&opened.name, |names| names.refresh(called));
-        attached = named.map(|_| attachment.clone());
-    }
+    let known = opened.known();
+    let engine = known.as_ref().map(|known| known.engine.clone());
+    let attached = records.attach_known(&mut host, &opened.name, &opened.namespace, cidrs, options, known);
     drop(records);
     if attached.is_ok() {
         failpoint("tell the router");
         publish::tell(environment)?;
-        if is_of_engine {
+        if let Some(engine) = engine {
             keeper::ensure(environment);
+            keeper::warn_of_other_engine(&opened.name, &engine, environment)?;
         }
         if let Some(fault) = opened.fault_of_names(environment)? {
             output::warn(format_args!("container {}: {fault}", dns::shown(&opened.name)));

@@ -5,9 +5,8 @@ use std::fmt;
 use ipnet::IpNet;
 use weave_host::address::check_cidrs;
 use weave_host::detached::DetachedRun;
-use weave_host::engine::{Engine, EngineContainer, check_name};
-use weave_host::names::ContainerNames;
-use weave_host::records;
+use weave_host::engine::{Engine, EngineContainer, check_name, place};
+use weave_host::records::{self, Known};
 use weave_host::{Namespace, NamespaceSpec};
 
 use super::dns;
@@ -32,25 +31,26 @@ pub struct Opened {
     pub name: String,
     /// Its namespace.
     pub namespace: Namespace,
-    /// Its description by the engine, if one knows it.
-    container: Option<EngineContainer>,
+    /// Its description by the engine, if one knows it, and where that is.
+    container: Option<(EngineContainer, String)>,
 }
 
 impl Opened {
-    /// What it is called, if an engine knows it: it may run again.
-    pub fn called(&self) -> Option<ContainerNames> {
-        self.container.as_ref().map(EngineContainer::called)
+    /// What is to be remembered of it, if an engine knows it: it may run again.
+    pub fn known(&self) -> Option<Known> {
+        let (container, engine) = self.container.as_ref()?;
+        Some(Known { called: container.called(), engine: engine.clone() })
     }
 
     /// What of its label for names gives no name in the domain of this host.
     pub fn fault_of_names(&self, environment: &Environment) -> Result<Option<String>> {
-        let Some(container) = &self.container else { return Ok(None) };
+        let Some((container, _)) = &self.container else { return Ok(None) };
         Ok(container.fault_of_names(&dns::settings(environment)?.domain))
     }
 
     /// This run of it, if its label attaches it.
     fn run(&self) -> Option<DetachedRun> {
-        self.container.as_ref()?.detached_run()
+        self.container.as_ref()?.0.detached_run()
     }
 
     /// The runs of containers in this namespace that their labels attach, whichever way it was named.
@@ -101,7 +101,8 @@ impl Container {
                 let engine = Engine::new(engine_host)?;
                 let container = engine.find(name)?;
                 let namespace = engine.namespace(&container)?;
-                Opened { name: container.id.to_string(), namespace, container: Some(container) }
+                let name = container.id.to_string();
+                Opened { name, namespace, container: Some((container, place(engine_host))) }
             }
         };
         opened.namespace.refuse_own()?;

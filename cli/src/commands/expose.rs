@@ -30,7 +30,8 @@ pub fn expose(
     root::require_network("expose")?;
     let failed = |error: weave_host::Error| Failure::because("cannot expose this host", error);
     let names: Vec<String> = names.iter().map(ToString::to_string).collect();
-    let new = cidrs.iter().map(|cidr| Exposed { cidr: *cidr, masquerade, names: names.clone() });
+    let new =
+        cidrs.iter().map(|cidr| Exposed { cidr: *cidr, masquerade, names: names.clone(), number: None });
     let mut host = Netlink::open().map_err(failed)?;
     let state_dir = environment.state_dir()?;
     // Not locked while an address may come free.
@@ -68,6 +69,7 @@ pub fn hide(texts: &[OsString], environment: &Environment) -> Result<()> {
     exposed.hide(&mut host, &cidrs, &policy).map_err(failed)?;
     drop(exposed);
     publish::tell(environment)?;
+    keeper::end_if_idle(environment)?;
     print_addresses(&cidrs)
 }
 

@@ -14,13 +14,15 @@ use rustix::event::{PollFd, PollFlags, poll};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use weave_api::Software;
-use weave_api::keeper::{GuardStatus, KeeperDegraded, KeeperRepairs, KeeperStatus};
+use weave_api::keeper::{GuardStatus, Keeper, KeeperDegraded, KeeperRepairs, KeeperStatus};
+use weave_host::engine::{Engine, place};
 use weave_host::firewall::{Degraded, Guard};
 use weave_host::keeper::{
     Devices, Elsewhere, Findings, KeeperConfig, News, has_work, news, run as keep, serve_routers, watch,
 };
 use weave_host::keeper_socket::{KeeperClient, KeeperError, KeeperListener, Queues, Wanted};
 use weave_host::policy::HostPolicy;
+use weave_host::records;
 use weave_router::config::LogLevel;
 use weave_router::{logging, privileges};
 
@@ -73,7 +75,12 @@ pub fn run(environment: &Environment, for_router: bool) -> Result<()> {
         Failure::new("cannot make the keeper's socket", error, "correct it or name another WEAVE_RUN_DIR")
     })?;
     // At once: one that tells nothing passes for a version before those that tell.
-    let own = KeeperStatus { pid: std::process::id(), software: Software::ours(), ..Default::default() };
+    let own = KeeperStatus {
+        pid: std::process::id(),
+        software: Software::ours(),
+        engine: Some(place(&config.engine_host)),
+        ..Default::default()
+    };
     tell(&run_dir, &own);
     let listener = KeeperListener::bind(&weave_api::socket::directory(&run_dir)).map_err(failed)?;
     let (sender, news) = news();
@@ -214,6 +221,23 @@ pub fn ensure(environment: &Environment) {
     if let Err(failure) = started {
         output::warn(format_args!("nobody keeps what was set up: {failure}"));
     }
+}
+
+/// Says so where the keeper that runs follows another engine than the one that has a container: nobody
+/// attaches that again.
+pub fn warn_of_other_engine(container: &str, engine: &str, environment: &Environment) -> Result<()> {
+    let Ok(Keeper::Tells(KeeperStatus { engine: Some(followed), .. })) =
+        weave_api::keeper::look(&environment.run_dir()?)
+    else {
+        return Ok(());
+    };
+    // One engine may listen in two places.
+    let is_known = || Engine::new(&followed).and_then(|engine| engine.find(container)).is_ok();
+    if followed != engine && !is_known() {
+        let fault = records::other_engine(engine, &followed);
+        output::warn(format_args!("container {} {fault}", dns::shown(container)));
+    }
+    Ok(())
 }
 
 /// The queues of the tap for a router that starts, and what it ends the start by.

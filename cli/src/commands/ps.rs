@@ -47,14 +47,17 @@ pub fn run(wanted: &[String], environment: &Environment) -> Result<()> {
     output::print(text(chosen.into_iter()))
 }
 
-/// The host's own line, if it has addresses on the network.
+/// The host's own line: the bridge, and the host's addresses on the network if it has any.
 fn exposed_line(state_dir: &Path, links: &[Link]) -> Result<String> {
     let all =
         exposed::read_all(state_dir).map_err(|error| Failure::because("cannot list containers", error))?;
-    let cidrs: Vec<String> = all.iter().map(|exposed| exposed.cidr.to_string()).collect();
     let mac = links.iter().find(|link| link.name == BRIDGE).and_then(|link| link.mac);
-    let Some(mac) = mac.filter(|_| !cidrs.is_empty()) else { return Ok(String::new()) };
-    Ok(format!("{EXPOSE} {mac} {}\n", cidrs.join(" ")))
+    let Some(mac) = mac else { return Ok(String::new()) };
+    let mut line = format!("{EXPOSE} {mac}");
+    for exposed in all {
+        let _ = write!(line, " {}", exposed.cidr);
+    }
+    Ok(line + "\n")
 }
 
 /// What the container called `name` is remembered as.

@@ -6,14 +6,15 @@ use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 use nix::sys::signal::Signal;
-use weave_host::PidFd;
 use weave_host::address::check_cidrs;
 use weave_host::attach::AttachOptions;
 use weave_host::engine::{ContainerId, Engine};
+use weave_host::{Netlink, PidFd};
 
-use super::attach::attach;
+use super::attach::{attach, open_records};
 use super::container::{self, Container};
-use super::dns;
+use super::start::refuse_exposed;
+use super::{dns, elsewhere};
 use crate::app::Force;
 use crate::cidr;
 use crate::environment::Environment;
@@ -34,6 +35,7 @@ pub fn run(arguments: &[OsString], with_dns: bool, force: Force, environment: &E
     let host = environment.engine_host()?;
     let failed = |error: weave_host::Error| Failure::because("cannot run a container", error);
     Engine::new(&host).and_then(|engine| engine.list()).map_err(failed)?;
+    refuse_in_use(&cidrs, force, environment)?;
     let dns = if with_dns { dns::arguments::arguments(rest, environment)? } else { Vec::new() };
     let ours = ["run", "-d"].map(OsStr::new).into_iter().chain(dns.iter().map(OsString::as_os_str));
     let id = start(docker(ours.chain(rest.iter().map(OsString::as_os_str)), &host)?)?;
@@ -56,6 +58,19 @@ pub fn run(arguments: &[OsString], with_dns: bool, force: Force, environment: &E
             Err(failure)
         }
     }
+}
+
+/// Refuses addresses that somebody has, as far as that is known without a container to ask from: what it
+/// is to run may change more than can be taken back.
+fn refuse_in_use(cidrs: &[IpNet], force: Force, environment: &Environment) -> Result<()> {
+    let failed = |error: weave_host::Error| Failure::because("cannot run a container", error);
+    if !force.force {
+        refuse_exposed("run", cidrs, environment)?;
+        elsewhere::refuse_attached(cidrs, environment)?.map_err(failed)?;
+    }
+    let mut host = Netlink::open().map_err(failed)?;
+    // No force gives an address to two containers of one host.
+    open_records(environment)?.refuse_taken(&mut host, cidrs, !force.force).map_err(failed)
 }
 
 /// Why a container that was started is not attached.

@@ -44,7 +44,7 @@ pub fn run(arguments: &[OsString], force: Force, environment: &Environment) -> R
     let known = Engine::new(&host).and_then(|engine| engine.find(&name)).map_err(failed)?;
     let cidrs =
         if given.is_empty() { remembered(known.id.as_str(), &container, environment)? } else { given };
-    refuse_exposed(&cidrs, environment)?;
+    refuse_exposed("start", &cidrs, environment)?;
     // Before the keeper sees it start, and attaches what is remembered.
     if !force.force {
         elsewhere::refuse_attached(&cidrs, environment)?.map_err(failed)?;
@@ -127,9 +127,11 @@ impl Undo<'_> {
     }
 }
 
-/// An address of the host itself is refused before anything is started.
-fn refuse_exposed(cidrs: &[IpNet], environment: &Environment) -> Result<()> {
-    let failed = |error: weave_host::Error| Failure::because("cannot start a container", error);
+/// An address of the host itself is refused before anything is started, so that the engine is not asked
+/// to do `what`.
+pub fn refuse_exposed(what: &str, cidrs: &[IpNet], environment: &Environment) -> Result<()> {
+    let failed =
+        |error: weave_host::Error| Failure::because(format_args!("cannot {what} a container"), error);
     let exposed = exposed::read_all(&environment.state_dir()?).map_err(failed)?;
     let taken = cidrs.iter().find(|cidr| exposed.iter().any(|held| held.cidr.addr() == cidr.addr()));
     taken.map_or(Ok(()), |cidr| {

@@ -44,6 +44,9 @@ pub struct KeeperStatus {
     /// Attachments that somebody changed inside their containers.
     #[serde(default)]
     pub changed: u64,
+    /// Where the engine is whose containers it follows; absent in one of an earlier version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub engine: Option<String>,
     /// Rises every few seconds while it works; absent in one of an earlier version, or that just starts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub beat: Option<u64>,
@@ -173,6 +176,7 @@ mod tests {
             repairs: KeeperRepairs { devices: 3, rules: 1 },
             degraded: vec![degraded],
             changed: 2,
+            engine: Some("unix:///run/docker.sock".into()),
             beat: Some(5),
         };
         write(run_dir, &status).unwrap();

@@ -11,11 +11,13 @@ use std::collections::HashMap;
 use std::fs;
 use std::io;
 use std::net::IpAddr;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bollard::Docker;
 use bollard::errors::Error as ApiError;
+use bollard::models::ContainerInspectResponse;
 use bollard::query_parameters::{
     EventsOptionsBuilder, InspectContainerOptions, ListContainersOptionsBuilder,
 };
@@ -80,8 +82,44 @@ impl Engine {
     /// engine does not answer.
     pub fn find(&self, name: &str) -> Result<EngineContainer> {
         check_name(name)?;
-        let found =
-            self.call(async |docker| docker.inspect_container(name, None::<InspectContainerOptions>).await);
+        self.read(
+            name,
+            self.call(async |docker| docker.inspect_container(name, None::<InspectContainerOptions>).await),
+        )
+    }
+
+    /// The containers with these ids, asked for all at once; in their order.
+    #[must_use]
+    pub fn find_all(&self, ids: &[&ContainerId]) -> Vec<Result<EngineContainer>> {
+        self.runtime.block_on(async {
+            let known = tokio::time::timeout(ANSWER_WITHIN, self.negotiate()).await;
+            if let Err(error) = known.unwrap_or(Err(ApiError::RequestTimeoutError)) {
+                return ids.iter().map(|_| Err(self.failed(&error))).collect();
+            }
+            let ask = |id: &&ContainerId| {
+                let (docker, id) = (self.docker.clone(), id.to_string());
+                tokio::spawn(async move {
+                    let found = docker.inspect_container(&id, None::<InspectContainerOptions>);
+                    let found = tokio::time::timeout(ANSWER_WITHIN, found).await;
+                    found.unwrap_or(Err(ApiError::RequestTimeoutError))
+                })
+            };
+            let asked: Vec<_> = ids.iter().map(ask).collect();
+            let mut all = Vec::with_capacity(ids.len());
+            for (id, found) in ids.iter().zip(asked) {
+                let found = found.await.unwrap_or(Err(ApiError::RequestTimeoutError));
+                all.push(self.read(id.as_str(), found));
+            }
+            all
+        })
+    }
+
+    /// What the engine said of the container that `name` stands for.
+    fn read(
+        &self,
+        name: &str,
+        found: std::result::Result<ContainerInspectResponse, ApiError>,
+    ) -> Result<EngineContainer> {
         match found {
             Ok(response) => EngineContainer::read(response).ok_or_else(|| self.nonsense()),
             Err(ApiError::DockerResponseServerError { status_code: 400 | 404 | 409, message }) => {
@@ -190,6 +228,19 @@ impl Engine {
     }
 }
 
+/// Where the engine at `host` is, to be compared: the same place is written in several ways.
+#[must_use]
+pub fn place(host: &str) -> String {
+    if let Some(path) = host.strip_prefix("unix://").map(Path::new) {
+        // Often through links, which hold while the engine, and its socket with it, is not there.
+        let directory = || Some(path.parent()?.canonicalize().ok()?.join(path.file_name()?));
+        let path = path.canonicalize().ok().or_else(directory).unwrap_or_else(|| path.to_owned());
+        return format!("unix://{}", path.display());
+    }
+    let host = host.trim_end_matches('/');
+    host.strip_prefix("http://").map_or_else(|| host.to_owned(), |at| format!("tcp://{at}"))
+}
+
 /// What an engine says of the beginning of several ids: Docker's words, and Podman's.
 fn names_several(message: &str) -> bool {
     ["Multiple IDs found", "more than one"].iter().any(|words| message.contains(words))
@@ -253,6 +304,23 @@ mod tests {
         for bad in ["", "../x", "a/b", "a?b", "a b", "-x", "ä", "a%2f", &"f".repeat(256)] {
             assert!(check_name(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn an_engine_has_one_place_however_it_is_written() {
+        let directory = tempfile::tempdir().unwrap();
+        let real = directory.path().canonicalize().unwrap().join("real");
+        fs::create_dir(&real).unwrap();
+        let link = directory.path().join("link");
+        std::os::unix::fs::symlink(&real, &link).unwrap();
+        let through = |path: &Path| place(&format!("unix://{}/docker.sock", path.display()));
+        // Whether it is there or not.
+        assert_eq!(through(&link), format!("unix://{}/docker.sock", real.display()));
+        fs::write(real.join("podman.sock"), "").unwrap();
+        std::os::unix::fs::symlink("podman.sock", real.join("docker.sock")).unwrap();
+        assert_eq!(through(&link), format!("unix://{}/podman.sock", real.display()));
+        assert_eq!(place("http://127.0.0.1:2375/"), place("tcp://127.0.0.1:2375"));
+        assert_eq!(place("unix:///no/such/place.sock"), "unix:///no/such/place.sock");
     }
 
     #[test]

@@ -9,6 +9,8 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use ipnet::IpNet;
+
 /// Result of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -65,6 +67,15 @@ pub enum Error {
         /// The address.
         address: IpAddr,
         /// Who holds it: an interface, or a MAC that answered.
+        holder: String,
+    },
+    /// Something else holds an address that a container had when it ran before.
+    RememberedInUse {
+        /// The address.
+        cidr: IpNet,
+        /// The container.
+        container: String,
+        /// Who holds it.
         holder: String,
     },
     /// An interface of that name exists but is not ours.
@@ -142,6 +153,9 @@ impl Error {
             Self::NoContainer { .. } => Some("see `docker ps` for those that run".to_owned()),
             Self::OwnNamespace { .. } => Some("use `weave expose` to put the host on the network".to_owned()),
             Self::AddressInUse { .. } => Some("choose another address".to_owned()),
+            Self::RememberedInUse { cidr, container, .. } => {
+                Some(format!("`weave detach {cidr} {container}` has it forgotten"))
+            }
             Self::NameTaken { interface, .. } => Some(format!("remove or rename {interface}")),
             Self::TapBusy { .. } => {
                 Some("stop the other router (`weave stop`) or run `weave reset`".to_owned())
@@ -164,6 +178,7 @@ impl Error {
             | Self::Engine { .. }
             | Self::NoContainer { .. }
             | Self::AddressInUse { .. }
+            | Self::RememberedInUse { .. }
             | Self::NameTaken { .. }
             | Self::TapBusy { .. }
             | Self::Invalid { .. }
@@ -194,6 +209,9 @@ impl Error {
             }
             Self::AddressInUse { address, holder } => {
                 write!(f, "address {address} is in use by {holder}")
+            }
+            Self::RememberedInUse { cidr, container: _, holder } => {
+                write!(f, "address {}, which it had when it ran before, is in use by {holder}", cidr.addr())
             }
             Self::NameTaken { interface, found } => {
                 write!(f, "interface {interface} exists and is {found}")
@@ -236,6 +254,7 @@ impl std::error::Error for Error {
             | Self::Engine { .. }
             | Self::NoContainer { .. }
             | Self::AddressInUse { .. }
+            | Self::RememberedInUse { .. }
             | Self::NameTaken { .. }
             | Self::TapBusy { .. }
             | Self::Invalid { .. }

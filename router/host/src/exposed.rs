@@ -9,16 +9,19 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::address::check_cidrs;
-use crate::attach::{announce_on, probe_on};
+use crate::attach::{announce_on, is_host_interface, probe_on};
 use crate::bridge::{self, BRIDGE, mtu_of};
 use crate::error::{Error, Result};
 use crate::firewall::{Degraded, ExposedNet, Firewall, Policy, other_bridges};
 use crate::forwarding;
 use crate::mtu::DEFAULT_MTU;
+use crate::names::DnsSettings;
 use crate::netlink::{Link, Netlink};
 use crate::policy::HostPolicy;
 use crate::protect;
+use crate::records;
 use crate::store::{Aside, StateDir, StateFile, StateLock};
+use crate::tap::TAP;
 
 /// Directory of these files in the state directory.
 pub const DIRECTORY: &str = "exposed";
@@ -33,6 +36,10 @@ pub struct Exposed {
     /// Names it goes by.
     #[serde(default)]
     pub names: Vec<String>,
+    /// Rises with each that is exposed: their order. `None`: not exposed yet, or by a program that did not
+    /// count them, which is before the others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub number: Option<u64>,
 }
 
 impl StateFile for Exposed {
@@ -40,12 +47,15 @@ impl StateFile for Exposed {
     const VERSION: u32 = 1;
 }
 
-/// The exposed addresses, read without the lock: for those who only look.
+/// The exposed addresses in the order in which they were exposed, read without the lock: for those who
+/// only look.
 ///
 /// # Errors
 /// When the directory cannot be read or a file was written by a newer version.
 pub fn read_all(state_dir: &Path) -> Result<Vec<Exposed>> {
-    StateDir::existing(state_dir.join(DIRECTORY)).read_all()
+    let mut all: Vec<Exposed> = StateDir::existing(state_dir.join(DIRECTORY)).read_all()?;
+    all.sort_by_key(|exposed| exposed.number);
+    Ok(all)
 }
 
 /// The exposed addresses of this host, locked against other commands.
@@ -68,7 +78,8 @@ impl ExposedAddresses {
         let lock = state.lock()?;
         // Made with the first file: who only looks changes nothing.
         let directory = StateDir::existing(state_dir.join(DIRECTORY));
-        let (all, aside) = directory.read_all_own()?;
+        let (mut all, aside) = directory.read_all_own::<Exposed>()?;
+        all.sort_by_key(|exposed| exposed.number);
         aside.iter().for_each(Aside::warn);
         Ok(Self { state, directory, _lock: lock, all, aside })
     }
@@ -118,11 +129,7 @@ impl ExposedAddresses {
         let result = self.carry_out(host, &link, new, &added, policy, probe);
         result.map_err(|error| {
             let undone = self.take_back(host, &link, &before, &added);
-            // Without a bridge and addresses there was nothing to have rules for.
-            let rules = match Firewall::find() {
-                Some(firewall) if made && before.is_empty() => firewall.remove(),
-                _ => self.apply(policy).map(drop),
-            };
+            let rules = self.apply_if_used(host, policy);
             let bridge = if made { bridge::remove(host) } else { Ok(()) };
             error.after_undo(undone.and(rules).and(bridge))
         })
@@ -212,7 +219,7 @@ impl ExposedAddresses {
         }
         self.refuse_ipv6_if_unused(host)?;
         self.keep_forwarding(host)?;
-        self.apply(policy).map(drop)
+        self.apply_if_used(host, policy)
     }
 
     /// Takes names from the exposed ones of `addresses`, or from all when none is given. What has no
@@ -298,10 +305,39 @@ impl ExposedAddresses {
         }
     }
 
+    /// The same; takes all rules away where there is nothing that they are for.
+    fn apply_if_used(&self, host: &mut Netlink, policy: &HostPolicy) -> Result<()> {
+        if self.is_used(host)? {
+            return self.apply(policy).map(drop);
+        }
+        Firewall::find().map_or(Ok(()), Firewall::remove)
+    }
+
+    /// Whether there is anything on this host that rules are for: an exposed address, an attachment that
+    /// is there or remembered, the DNS, or the tap, which a router leaves behind.
+    ///
+    /// # Errors
+    /// When the state cannot be read or the kernel refuses.
+    pub fn is_used(&self, host: &mut Netlink) -> Result<bool> {
+        let state = self.state.path();
+        let is_port = |link: &Link| link.name == TAP || is_host_interface(&link.name);
+        Ok(!self.all.is_empty()
+            || DnsSettings::read(state)?.is_some_and(|dns| dns.enabled)
+            || !records::read_all(state)?.0.is_empty()
+            || host.links()?.iter().any(is_port))
+    }
+
     fn put(&mut self, exposed: &Exposed) -> Result<()> {
         let mut exposed = exposed.clone();
-        if let Some(old) = self.all.iter().find(|old| old.cidr == exposed.cidr) {
-            exposed.names.extend(old.names.iter().cloned());
+        match self.all.iter().find(|old| old.cidr == exposed.cidr) {
+            Some(old) => {
+                exposed.names.extend(old.names.iter().cloned());
+                exposed.number = old.number;
+            }
+            None => {
+                exposed.number =
+                    self.all.iter().filter_map(|old| old.number).max().unwrap_or(0).checked_add(1)
+            }
         }
         exposed.names.sort();
         exposed.names.dedup();

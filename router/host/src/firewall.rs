@@ -139,6 +139,12 @@ pub(crate) enum Family {
     V6,
 }
 
+/// Bit of a packet's mark that says that it crosses the bridge, where rules of IP see frames that are only
+/// bridged (`bridge-nf-call-iptables`): such a one is nobody's to masquerade. A packet that is routed out by
+/// the bridge again has the bit too, and, unlike a frame, still the interface that it came in by when
+/// addresses are translated (Linux 5.7, `ip_output`). The kernel takes marks from what leaves a namespace.
+const BRIDGED_MARK: &str = "0x2000000";
+
 impl Family {
     const ALL: [Self; 2] = [Self::V4, Self::V6];
 
@@ -220,13 +226,14 @@ impl Firewall {
         removed.and(self.remove_others())
     }
 
-    /// Takes away what the other program made, as far as what is installed can: the chains of
-    /// iptables of the older kind are out of reach without it.
+    /// Takes away what other programs made, iptables of the kind that is not in use among them, as far as
+    /// what is installed can: the chains of iptables of the older kind are out of reach without it.
     fn remove_others(self) -> Result<()> {
-        match self {
+        let others = match self {
             Self::Iptables => nft::remove_if_there(),
             Self::Nft => nft::remove_chains(iptables::CHAINS),
-        }
+        };
+        others.and(iptables::remove_other_kinds())
     }
 
     /// The rules of ours as the kernel has them: when this changes, somebody else changed them.

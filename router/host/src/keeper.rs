@@ -406,6 +406,10 @@ impl Keeper {
             return Ok(lack.clone());
         }
         let exposed = ExposedAddresses::open(&self.config.state_dir)?;
+        if !exposed.is_used(&mut Netlink::open()?)? {
+            self.rules = None;
+            return Ok(Vec::new());
+        }
         // A command may have changed them while it had the lock: that is nobody's meddling.
         let now = firewall.snapshot()?;
         let known = HostPolicy::read(&self.config.state_dir)?;

@@ -27,7 +27,7 @@ use crate::policy::HostPolicy;
 use crate::store::{Aside, StateDir, StateLock};
 use record::file_name;
 pub(crate) use record::has_interface;
-pub use record::{CONTAINER_MAX, DIRECTORY, Record, read_all};
+pub use record::{CONTAINER_MAX, DIRECTORY, Known, Record, other_engine, read_all};
 
 /// The records of this host, locked against other commands.
 #[derive(Debug)]
@@ -105,7 +105,7 @@ impl Records {
     ///
     /// # Errors
     /// [`Error::AddressInUse`] also when another container of this host has an
-    /// address; otherwise as [`attach`](fn@attach). Nothing has
+    /// address, [`Error::RememberedInUse`] for one that is remembered and not among `cidrs`; otherwise as [`attach`](fn@attach). Nothing has
     /// changed then.
     pub fn attach(
         &mut self,
@@ -115,6 +115,22 @@ impl Records {
         cidrs: &[IpNet],
         options: &AttachOptions,
     ) -> Result<Attachment> {
+        self.attach_known(host, container, namespace, cidrs, options, None)
+    }
+
+    /// The same, and remembers what is `known` of a container of an engine.
+    ///
+    /// # Errors
+    /// As [`Self::attach`].
+    pub fn attach_known(
+        &mut self,
+        host: &mut Netlink,
+        container: &str,
+        namespace: &Namespace,
+        cidrs: &[IpNet],
+        options: &AttachOptions,
+        known: Option<Known>,
+    ) -> Result<Attachment> {
         if container.len() > CONTAINER_MAX {
             return Err(Error::invalid(
                 "the name of the container",
@@ -122,24 +138,26 @@ impl Records {
             ));
         }
         namespace.refuse_own()?;
-        let cidrs = check_cidrs(cidrs)?;
+        let typed = check_cidrs(cidrs)?;
         self.prune(host)?;
         let id = namespace.id();
         let present = attached(host, namespace)?;
         if present.is_none() {
             self.disown(container, id)?;
         }
+        let container = &self.remembered_as(container, id);
         let before = self.find(container, id).cloned();
         let again = before.as_ref().filter(|record| record.is_of_engine() && present.is_none());
         let remembered = again.map_or(&[][..], |record| &record.cidrs);
-        let cidrs: Vec<IpNet> = remembered.iter().chain(&cidrs).copied().collect();
+        let cidrs: Vec<IpNet> = remembered.iter().chain(&typed).copied().collect();
         let cidrs = check_cidrs(&cidrs)?;
-        self.refuse_duplicates(container, id, &cidrs)?;
+        let refused = |error| if_remembered(error, &cidrs, &typed, container);
+        self.refuse_duplicates(container, id, &cidrs).map_err(refused)?;
         if options.probe.is_some() {
             let held = present.as_ref().map_or(&[][..], |present| &present.cidrs);
             let new: Vec<IpAddr> =
                 cidrs.iter().filter(|cidr| !held.contains(cidr)).map(IpNet::addr).collect();
-            host.refuse_own(&new, None)?;
+            host.refuse_own(&new, None).map_err(refused)?;
         }
         let new = |mac, cidrs| Record {
             container: container.into(),
@@ -151,6 +169,7 @@ impl Records {
             pending: None,
             boot: None,
             names: ContainerNames::default(),
+            engine: None,
         };
         let mut record = match (&before, &present) {
             (Some(record), Some(_)) => Record { namespace: id, ..record.clone() },
@@ -166,6 +185,10 @@ impl Records {
             // Left over from another namespace of this number.
             (_, None) => new(options.mac.map_or_else(random_mac, Ok)?, Vec::new()),
         };
+        if let Some(known) = known {
+            record.names.refresh(known.called);
+            record.engine = Some(known.engine);
+        }
         record.forced |= options.probe.is_none();
         record.boot = record::boot();
         let bridge_mtu = mtu_of(host.link(BRIDGE)?.as_ref());
@@ -210,7 +233,7 @@ impl Records {
                     self.ended.insert(container.to_owned());
                 }
                 let unguarded = self.renew_guard();
-                Err(error.after_undo(undone.and(unguarded)))
+                Err(refused(error).after_undo(undone.and(unguarded)))
             }
         }
     }
@@ -386,6 +409,19 @@ impl Records {
         Ok(Some(record.cidrs))
     }
 
+    /// Refuses addresses that a container of this host has or, if asked for with `own`, one of the
+    /// host's own interfaces: for a container that is still to be made.
+    ///
+    /// # Errors
+    /// [`Error::AddressInUse`]; when the kernel or the file system refuses.
+    pub fn refuse_taken(&mut self, host: &mut Netlink, cidrs: &[IpNet], own: bool) -> Result<()> {
+        let cidrs = check_cidrs(cidrs)?;
+        self.prune(host)?;
+        self.refuse_duplicates("", NamespaceId::GONE, &cidrs)?;
+        let addresses: Vec<IpAddr> = cidrs.iter().filter(|_| own).map(IpNet::addr).collect();
+        host.refuse_own(&addresses, None)
+    }
+
     /// Takes the interface of a container that has ended: with its last process the kernel takes a
     /// namespace away when it has time, which may be seconds later. False if there is none.
     ///
@@ -416,6 +452,20 @@ impl Records {
         Ok(true)
     }
 
+    /// Remembers that the engine there has this container. False if it is not attached.
+    ///
+    /// # Errors
+    /// [`Error::State`].
+    pub fn set_engine(&mut self, container: &str, engine: &str) -> Result<bool> {
+        let Some(record) = self.records.iter().find(|record| record.container == container) else {
+            return Ok(false);
+        };
+        if record.engine.as_deref() != Some(engine) {
+            self.put(Record { engine: Some(engine.to_owned()), ..record.clone() })?;
+        }
+        Ok(true)
+    }
+
     /// Containers that the user detached and that are not to be attached by their label, with the
     /// run of each.
     #[must_use]
@@ -433,7 +483,9 @@ impl Records {
 
     fn refuse_duplicates(&self, container: &str, id: NamespaceId, cidrs: &[IpNet]) -> Result<()> {
         let name = file_name(container, id);
-        let others = self.records.iter().filter(|record| record.file_name() != name);
+        // What others in its namespace have it has, too.
+        let is_other = |record: &&Record| record.file_name() != name && record.namespace != id;
+        let others = self.records.iter().filter(is_other);
         // One that does not run has no addresses.
         for record in others.filter(|record| !self.ended.contains(&record.container)) {
             let taken =
@@ -446,6 +498,21 @@ impl Records {
             }
         }
         Ok(())
+    }
+
+    /// What a container is remembered as that may have been named by its namespace: as the one container of
+    /// an engine that is attached there.
+    fn remembered_as(&self, container: &str, id: NamespaceId) -> String {
+        let is_there = |record: &&Record| record.is_of_engine() && record.namespace == id;
+        let mut there = self.records.iter().filter(is_there).filter(|record| !self.has_ended(record));
+        match (there.next(), there.next()) {
+            (Some(record), None)
+                if self.find(container, id).is_none() && !record::is_engine_id(container) =>
+            {
+                record.container.clone()
+            }
+            _ => container.to_owned(),
+        }
     }
 
     /// Whether another container has an interface of this MAC: those that share a namespace have one
@@ -508,6 +575,16 @@ impl Records {
     pub fn forget_ended(&mut self, record: &Record) -> Result<()> {
         self.forget(&record.container, record.namespace)?;
         self.renew_guard()
+    }
+}
+
+/// An address in use that nobody named: it is remembered of the container.
+fn if_remembered(error: Error, cidrs: &[IpNet], typed: &[IpNet], container: &str) -> Error {
+    let Error::AddressInUse { address, holder } = error else { return error };
+    let of = |cidrs: &[IpNet]| cidrs.iter().copied().find(|cidr| cidr.addr() == address);
+    match of(cidrs).filter(|_| of(typed).is_none()) {
+        Some(cidr) => Error::RememberedInUse { cidr, container: container.to_owned(), holder },
+        None => Error::AddressInUse { address, holder },
     }
 }
 

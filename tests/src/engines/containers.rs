@@ -6,7 +6,7 @@ use weave_host::Netlink;
 use weave_perf::lab::Container;
 
 use super::{Engines, SOON};
-use crate::world::{INTERFACE, Ran, wait_until};
+use crate::world::{INTERFACE, Ran, of_containers, wait_until};
 
 /// Time an engine has to start a container again by itself.
 const RUNS_WITHIN: Duration = Duration::from_secs(20);
@@ -124,10 +124,10 @@ impl Engines {
         );
     }
 
-    /// What `weave ps` says on a host.
+    /// What `weave ps` says of the containers of a host.
     #[track_caller]
     #[must_use]
     pub fn ps(&self, host: usize) -> String {
-        self.ok(host, "weave ps")
+        of_containers(&self.ok(host, "weave ps"))
     }
 }

@@ -9,7 +9,7 @@ use weave_perf::lab::Container;
 use weave_perf::process::Usage;
 use weave_tests::callers::at_once;
 use weave_tests::engines::SOON;
-use weave_tests::world::INTERFACE;
+use weave_tests::world::{INTERFACE, of_containers};
 use weave_tests::{Options, World, wait_until};
 
 const CALLERS: usize = 8;
@@ -53,7 +53,7 @@ fn attach_at_once(count: usize) {
     at_once(CALLERS, count, |number| {
         world.weave(0, &["attach", &address(number), containers[number].spec()]).ok();
     });
-    let listed = world.weave(0, &["ps"]).ok().stdout;
+    let listed = of_containers(&world.weave(0, &["ps"]).ok().stdout);
     let macs: BTreeSet<&str> = listed.lines().filter_map(|line| line.split(' ').nth(1)).collect();
     assert_eq!((listed.lines().count(), macs.len(), ports(&world)), (count, count, count));
     for (number, container) in containers.iter().enumerate() {
@@ -63,7 +63,8 @@ fn attach_at_once(count: usize) {
     at_once(CALLERS, count, |number| {
         world.weave(0, &["detach", &address(number), containers[number].spec()]).ok();
     });
-    assert_eq!((world.weave(0, &["ps"]).ok().stdout.as_str(), ports(&world)), ("", 0));
+    let listed = of_containers(&world.weave(0, &["ps"]).ok().stdout);
+    assert_eq!((listed.as_str(), ports(&world)), ("", 0));
     assert!(containers.iter().all(|container| inside(container).is_empty()));
     assert!(!world.host(0).state_dir().join("attachments").exists(), "records are left");
 }

@@ -43,6 +43,41 @@ fn alone_a_removed_container_is_forgotten_and_a_stopped_one_is_not() {
 }
 
 #[test]
+fn the_last_steps_of_an_attachment_leave_a_container_as_it_was_where_one_fails() {
+    /// Points from the end at which a step fails.
+    const LAST: usize = 10;
+    let hosts = Engines::new(1, 0);
+    let container = hosts.docker_run(0, "--name web");
+    let log = hosts.world().host(0).directory().join("points");
+    let attach = |point: &str| {
+        let _ = fs::remove_file(&log);
+        let points = format!("WEAVE_FAILPOINT=attach:{point} WEAVE_FAILPOINT_LOG={}", log.display());
+        let ran = hosts.sh(0, &format!("{points} weave attach 10.2.1.1/24 web"));
+        (ran, fs::read_to_string(&log).unwrap_or_default().lines().count())
+    };
+    let (ran, count) = attach("0");
+    assert!(ran.code == Some(0) && count >= LAST, "{count} points: {ran:?}");
+    hosts.ok(0, "weave detach 10.2.1.1/24 web");
+    let mut failed = 0;
+    for point in count - LAST + 1..=count {
+        let (ran, _) = attach(&format!("{point}:fail"));
+        if ran.code == Some(0) {
+            // Not a step that may fail.
+            hosts.ok(0, "weave detach 10.2.1.1/24 web");
+            continue;
+        }
+        failed += 1;
+        assert!(ran.stderr.contains("a test has it fail"), "{point} of {count}: {ran:?}");
+        assert_eq!(
+            (records(&hosts), hosts.addresses(&container).len()),
+            (0, 0),
+            "{point} of {count}: {ran:?}"
+        );
+    }
+    assert!(failed > 0, "nothing failed");
+}
+
+#[test]
 fn a_detached_container_stays_detached_when_it_is_restarted() {
     let hosts = Engines::new(1, 0);
     let container = hosts.weave_run(0, "10.2.1.1/24");

@@ -52,6 +52,9 @@ fn wrong_lines_about_containers_say_why_and_change_nothing() {
         ("weave expose 172.17.0.1/16".to_owned(), "in use by interface docker0"),
         ("weave attach 172.17.0.1/16 other".to_owned(), "in use by interface docker0"),
         ("weave run 172.17.0.1/16 -t ubuntu".to_owned(), "in use by interface docker0"),
+        ("weave run 10.2.1.1/24 -t ubuntu".to_owned(), "in use by container"),
+        ("weave run 10.2.1.101/24 -t ubuntu".to_owned(), "by `weave expose`"),
+        ("weave run --force 10.2.1.1/24 -t ubuntu".to_owned(), "in use by container"),
         ("weave expose 10.2.1.101/16".to_owned(), "`weave hide 10.2.1.101/24` first"),
         ("weave expose 10.2.3.1/24 10.2.1.1/24".to_owned(), "10.2.1.1"),
         // What the engine refuses, in its own words.
@@ -64,6 +67,7 @@ fn wrong_lines_about_containers_say_why_and_change_nothing() {
         ("WEAVE_MTU=9 weave attach 10.2.1.2/24 other".to_owned(), "WEAVE_MTU"),
     ];
     lines.push((format!("weave attach 10.2.1.2/24 {twice}"), "more than one"));
+    let begin = hosts.ok(0, "date +%s.%N");
     for (line, said) in &lines {
         let ran = hosts.sh(0, line);
         assert!(matches!(ran.code, Some(1 | 2)), "{line}: {ran:?}");
@@ -71,6 +75,9 @@ fn wrong_lines_about_containers_say_why_and_change_nothing() {
         assert!(ran.stderr.contains(said), "{line}: {ran:?}");
     }
     assert_eq!(observed(), before);
+    // Not even for a moment: what it runs may change more than can be taken back.
+    let started = format!("docker events --since {begin} --until $(date +%s.%N) --filter event=start");
+    assert_eq!(hosts.ok(0, &started), "");
     assert!(hosts.reaches(&web, "10.2.1.101"));
 }
 

@@ -1,11 +1,14 @@
 //! What `expose` changes of a host beside its addresses, and what becomes of that.
 
 use std::fs;
+use std::net::UdpSocket;
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
+use weave_api::keeper::Keeper;
+use weave_perf::lab::Container;
 use weave_tests::world::{Ran, v4, weave};
-use weave_tests::{Options, World};
+use weave_tests::{Options, World, wait_until};
 
 const WITHIN: Duration = Duration::from_secs(10);
 const FORWARD: &str = "/proc/sys/net/ipv4/ip_forward";
@@ -50,6 +53,60 @@ fn an_address_is_hidden_with_its_prefix_only_and_a_damaged_file_is_kept_aside() 
     assert!(settings.with_extension("json.bad").exists());
     line(&world, "reset");
     assert!(!world.host(0).state_dir().exists());
+}
+
+#[test]
+fn exposed_addresses_are_listed_in_the_order_in_which_they_were_exposed() {
+    let world = World::new(Options::encrypted().bare(1));
+    assert_eq!(line(&world, "ps").stdout, "", "there is no bridge");
+    let listed = || {
+        let listed = line(&world, "ps").stdout;
+        let words: Vec<String> = listed.split_whitespace().map(str::to_owned).collect();
+        assert_eq!(words[0], "weave:expose");
+        words[2..].to_vec()
+    };
+    line(&world, "expose 10.2.9.1/24");
+    line(&world, "expose fd00:2::1/64 10.2.1.1/24");
+    line(&world, "expose 10.2.1.1/24 10.2.9.1/24");
+    assert_eq!(listed(), ["10.2.9.1/24", "fd00:2::1/64", "10.2.1.1/24"]);
+    // As it is listed where the next command reads it.
+    line(&world, "hide 10.2.9.1/24");
+    line(&world, "expose 10.2.9.1/24");
+    assert_eq!(listed(), ["fd00:2::1/64", "10.2.1.1/24", "10.2.9.1/24"]);
+    line(&world, "hide 10.2.9.1/24 fd00:2::1/64 10.2.1.1/24");
+    assert_eq!(listed(), [""; 0]);
+    line(&world, "reset");
+}
+
+/// Rules of ours on host 0, by iptables.
+fn rules(world: &World) -> Vec<String> {
+    let all = ["iptables-save", "ip6tables-save"].map(|tool| world.tool(0, tool)).concat();
+    all.lines().filter(|rule| rule.contains("WEAVE")).map(str::to_owned).collect()
+}
+
+#[test]
+fn a_host_that_is_hidden_again_without_a_launch_has_neither_rules_nor_a_keeper() {
+    let world = World::new(Options::encrypted().bare(1).containers(1).not_attached());
+    let keeper = || weave_api::keeper::look(&world.host(0).run_dir()).unwrap();
+    line(&world, "expose 10.2.1.1/24 fd00:2::1/64");
+    wait_until(WITHIN, || "no keeper".into(), || keeper() != Keeper::Absent);
+    assert!(!rules(&world).is_empty());
+    line(&world, "hide 10.2.1.1/24");
+    assert!(!rules(&world).is_empty() && keeper() != Keeper::Absent, "another address is exposed");
+    line(&world, "hide fd00:2::1/64");
+    assert_eq!((rules(&world), keeper()), (Vec::new(), Keeper::Absent));
+    // One that fails has none either.
+    world.tool(0, "ip addr add 10.2.3.1/24 dev lo");
+    assert_eq!(world.weave(0, &["expose", "10.2.4.1/24", "10.2.3.1/24"]).code, Some(1));
+    assert_eq!(rules(&world), Vec::<String>::new());
+    // Containers need them.
+    let container = world.containers_of(0)[0].spec().to_owned();
+    line(&world, &format!("attach 10.2.1.2/24 {container}"));
+    line(&world, "expose 10.2.1.1/24");
+    line(&world, "hide 10.2.1.1/24");
+    assert!(!rules(&world).is_empty());
+    line(&world, "reset");
+    assert_eq!(rules(&world), Vec::<String>::new());
 }
 
 #[test]
@@ -155,6 +212,47 @@ fn limited(world: &World, limit: &str, arguments: &str) -> Ran {
 fn tracked(world: &World) -> Vec<String> {
     let table = world.on_host(0, || fs::read_to_string("/proc/thread-self/net/nf_conntrack").unwrap());
     table.lines().map(str::to_owned).collect()
+}
+
+/// The source under which a datagram of one container comes to another one.
+fn source_seen(from: &Container, to: &Container, address: &str) -> String {
+    let receiver = to.run(|| UdpSocket::bind((address, 0)).unwrap()).unwrap();
+    receiver.set_read_timeout(Some(WITHIN)).unwrap();
+    let target = receiver.local_addr().unwrap();
+    // A connection that is translated once stays so: each has a port of its own.
+    from.run(|| UdpSocket::bind("0.0.0.0:0").unwrap().send_to(b"x", target).unwrap()).unwrap();
+    let (_, source) = receiver.recv_from(&mut [0; 8]).unwrap();
+    source.ip().to_string()
+}
+
+/// Frames between containers of two networks of an exposed host, which the rules of IP see, and packets
+/// that it routes between them.
+fn only_what_is_routed_is_masqueraded(limit: &str) {
+    let world = World::new(Options::encrypted().bare(1).containers(2).not_attached());
+    let [from, to] = world.containers_of(0) else { panic!("two containers") };
+    line(&world, &format!("attach 10.2.2.5/24 {}", from.spec()));
+    line(&world, &format!("attach 10.2.1.7/24 {}", to.spec()));
+    limited(&world, limit, "expose 10.2.1.101/24 10.2.2.101/24");
+    for filtered in ["1", "0"] {
+        world.on_host(0, || fs::write("/proc/sys/net/bridge/bridge-nf-call-iptables", filtered).unwrap());
+        world.tool_in(from, "ip route replace 10.2.1.0/24 dev ethwe");
+        world.tool_in(to, "ip route replace 10.2.2.0/24 dev ethwe");
+        assert_eq!(source_seen(from, to, "10.2.1.7"), "10.2.2.5", "bridge-nf-call-iptables {filtered}");
+        world.tool_in(from, "ip route replace 10.2.1.0/24 via 10.2.2.101");
+        world.tool_in(to, "ip route del 10.2.2.0/24");
+        assert_eq!(source_seen(from, to, "10.2.1.7"), "10.2.1.101", "bridge-nf-call-iptables {filtered}");
+    }
+    limited(&world, limit, "reset");
+}
+
+#[test]
+fn an_exposed_host_masquerades_no_frame_that_it_only_bridges() {
+    only_what_is_routed_is_masqueraded("");
+}
+
+#[test]
+fn a_host_with_nft_alone_masquerades_no_frame_that_it_only_bridges() {
+    only_what_is_routed_is_masqueraded("nft");
 }
 
 /// Whether the kernel tracks the datagrams of the mesh on host 0, which is exposed by these rules.

@@ -13,7 +13,7 @@ use weave_host::Netlink;
 use weave_host::attach::host_interface;
 use weave_host::names::DnsSettings;
 use weave_host::store::StateDir;
-use weave_tests::world::{INTERFACE, Ran, Spot, addresses, v4, weave};
+use weave_tests::world::{INTERFACE, Ran, Spot, addresses, of_containers, v4, weave};
 use weave_tests::{Options, World, wait_until};
 
 /// A second, on a busy machine.
@@ -428,7 +428,7 @@ fn the_interface_of_a_namespace_is_made_again_while_that_lives_and_is_attached()
     let world = World::new(Options::clear());
     let container = world.container(0);
     let outer = host_interface(container.namespace().id());
-    let ps = || world.weave(0, &["ps"]).ok().stdout;
+    let ps = || of_containers(&world.weave(0, &["ps"]).ok().stdout);
     let (counted, right) = (keeper(&world).repairs.devices, ps());
     let deletions: [&dyn Fn() -> String; 2] =
         [&|| world.tool(0, &format!("ip link del {outer}")), &|| world.tool_inside(0, "ip link del ethwe")];

@@ -6,7 +6,7 @@ use clap::Args;
 use ipnet::IpNet;
 use weave_host::exposed::ExposedAddresses;
 use weave_host::names::{ContainerNames, OutsideNames};
-use weave_host::records::{Record, Records};
+use weave_host::records::{Record, Records, read_all};
 use weave_wire::HostName;
 
 use super::publish;
@@ -156,10 +156,13 @@ fn open_outside(environment: &Environment) -> Result<OutsideNames> {
 
 /// The record of an attached container.
 fn find(command: &str, container: &str, environment: &Environment) -> Result<(Records, Record)> {
+    // Without the lock, which others wait for: an engine may take its time to answer.
+    let failed =
+        |error: weave_host::Error| Failure::because(format_args!("cannot {command} {container}"), error);
+    let (all, _damaged) = read_all(&environment.state_dir()?).map_err(failed)?;
+    let name = full_name(container, &all.iter().collect::<Vec<_>>(), environment)?;
     let records = open_records(environment)?;
-    let all: Vec<&Record> = records.all().iter().collect();
-    let name = full_name(container, &all, environment)?;
-    let record = all.into_iter().find(|record| record.container == name).cloned();
+    let record = records.all().iter().find(|record| record.container == name).cloned();
     let record = record.ok_or_else(|| {
         Failure::new(
             format_args!("cannot {command} {container}"),

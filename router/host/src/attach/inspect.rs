@@ -17,7 +17,8 @@ pub struct Attached {
     pub mac: MacAddr,
     /// MTU, bytes.
     pub mtu: u32,
-    /// Its addresses but link-local ones, in the kernel's order (not that of attachment).
+    /// Its addresses but link-local ones and those that others gave it for a time, in the kernel's order
+    /// (not that of attachment).
     pub cidrs: Vec<IpNet>,
 }
 
@@ -81,12 +82,13 @@ impl State {
         Ok(Self { pair, renamed: None, addresses })
     }
 
-    /// Addresses of `ethwe`, however it is called by now, but link-local ones the kernel gave it.
+    /// Addresses of `ethwe`, however it is called by now, but link-local ones the kernel gave it, and those
+    /// that it made of a router advertisement, or has by a lease.
     pub(super) fn cidrs(&self) -> Vec<IpNet> {
         let Some(pair) = self.pair.as_ref().or(self.renamed.as_ref()) else { return Vec::new() };
         self.addresses
             .iter()
-            .filter(|address| address.index == pair.inner.index && !address.link_local)
+            .filter(|address| address.index == pair.inner.index && !address.link_local && address.permanent)
             .map(|address| address.cidr)
             .collect()
     }

@@ -47,8 +47,8 @@ pub struct AttachOptions {
     /// one takes that of the bridge, a new bridge [`DEFAULT_MTU`].
     pub mtu: Option<u32>,
     /// Ask the network for each new address and wait this long for a holder
-    /// to object, usually [`PROBE_WAIT`]. Not asked if none; one of the host's own interfaces may
-    /// have it then, too.
+    /// to object, usually [`PROBE_WAIT`]; zero: it was asked already. Not asked if none; one of the
+    /// host's own interfaces may have it then, too.
     pub probe: Option<Duration>,
 }
 
@@ -185,7 +185,7 @@ impl Plan<'_> {
 
     /// Everything inside the container, once both ends are up.
     fn configure(&self, inside: &mut Netlink, pair: &Pair, added: &mut Vec<IpNet>) -> Result<()> {
-        if let Some(wait) = self.options.probe
+        if let Some(wait) = self.options.probe.filter(|wait| !wait.is_zero())
             && let Some(holder) = probe::probe(self.namespace, &addresses(self.new), wait)?.into_iter().next()
         {
             let Holder { address, mac } = holder;

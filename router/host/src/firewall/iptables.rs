@@ -5,7 +5,7 @@
 
 use std::fmt::Write;
 
-use super::{BRIDGE, Degraded, Family, Policy, tool};
+use super::{BRIDGE, BRIDGED_MARK, Degraded, Family, Policy, tool};
 use crate::error::Result;
 
 const FORWARD: &str = "WEAVE-FORWARD";
@@ -32,17 +32,10 @@ pub(super) const CHAINS: &[(&str, &str, &[&str])] = &[
 const RAW: &str = "raw";
 
 impl Family {
-    const fn save(self) -> &'static str {
+    const fn program(self) -> &'static str {
         match self {
-            Self::V4 => "iptables-save",
-            Self::V6 => "ip6tables-save",
-        }
-    }
-
-    const fn restore(self) -> &'static str {
-        match self {
-            Self::V4 => "iptables-restore",
-            Self::V6 => "ip6tables-restore",
+            Self::V4 => "iptables",
+            Self::V6 => "ip6tables",
         }
     }
 
@@ -57,13 +50,99 @@ impl Family {
     }
 }
 
+/// Programs of a family.
+#[derive(Debug, Clone, Copy)]
+struct Programs {
+    family: Family,
+    /// Of which kind; `None`: those that are in use.
+    kind: Option<Kind>,
+}
+
+/// Kinds of iptables, each with tables of its own (xtables-nft(8), xtables-legacy(8)). What each is called
+/// leads to one of both, which may change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Legacy,
+    Nft,
+}
+
+impl Programs {
+    fn save(self) -> String {
+        self.called("save")
+    }
+
+    fn restore(self) -> String {
+        self.called("restore")
+    }
+
+    fn called(self, what: &str) -> String {
+        let kind = match self.kind {
+            None => "",
+            Some(Kind::Legacy) => "-legacy",
+            Some(Kind::Nft) => "-nft",
+        };
+        format!("{}{kind}-{what}", self.family.program())
+    }
+
+    /// Of which kind they are, by their own words; `None`: they are not there, or say nothing of it.
+    fn kind_said(self) -> Option<Kind> {
+        let said = tool::ask(&self.save(), &["--version"]).ok().filter(|said| said.status.success())?;
+        let said = String::from_utf8_lossy(&said.stdout);
+        match () {
+            () if said.contains("legacy") => Some(Kind::Legacy),
+            () if said.contains("nf_tables") => Some(Kind::Nft),
+            () => None,
+        }
+    }
+
+    /// Whether they change other tables than those in use do, and there may be something in those.
+    fn are_others(self, in_use: Self) -> bool {
+        let may_hold = self.kind != Some(Kind::Legacy) || has_legacy_tables(self.family);
+        let is_there = |name: &str| tool::is_installed(name);
+        if !may_hold || !is_there(&self.save()) || !is_there(&self.restore()) {
+            return false;
+        }
+        // Nearly always they are one program with several names: nothing has to be run.
+        let is_same = || tool::is_same(&self.save(), &in_use.save());
+        let unused =
+            || !is_there(&in_use.save()) || in_use.kind_said().is_some_and(|kind| Some(kind) != self.kind);
+        !is_same() && self.kind_said() == self.kind && unused()
+    }
+}
+
+/// Whether the older kind of tables is there at all: to ask its programs would make them.
+fn has_legacy_tables(family: Family) -> bool {
+    let path = match family {
+        Family::V4 => "/proc/thread-self/net/ip_tables_names",
+        Family::V6 => "/proc/thread-self/net/ip6_tables_names",
+    };
+    std::fs::read_to_string(path).is_ok_and(|names| !names.trim().is_empty())
+}
+
+/// Takes what rules of ours the kind of iptables made that is not in use, or any where none is: the
+/// kernel asks the tables of each.
+pub(super) fn remove_other_kinds() -> Result<()> {
+    let mut outcome = Ok(());
+    for family in Family::ALL {
+        let in_use = Programs { family, kind: None };
+        for kind in [Kind::Legacy, Kind::Nft] {
+            let programs = Programs { family, kind: Some(kind) };
+            if programs.are_others(in_use) {
+                outcome = outcome.and(Tables::read(programs).and_then(|tables| tables.remove()));
+            }
+        }
+    }
+    outcome
+}
+
 pub(super) fn apply(policy: &Policy) -> Result<Option<Degraded>> {
     let mut degraded = None;
-    for family in families() {
-        let tables = Tables::read(family)?;
+    for programs in in_use() {
+        let family = programs.family;
+        let tables = Tables::read(programs)?;
         let translates = masquerades(policy, family);
         // Exempts the mesh from the tracking of connections, before anything asks for it.
-        if translates && let Err(error) = restore(family, &exemption(policy.port, &tables)) {
+        if translates && let Err(error) = restore(programs, &exemption(policy.port, &tables)) {
             degraded = degraded.or(Some(Degraded::tracked(&error)));
         }
         let mut text = script(policy, family);
@@ -75,7 +154,7 @@ pub(super) fn apply(policy: &Policy) -> Result<Option<Degraded>> {
             };
             in_table(&mut text, table, &changes);
         }
-        restore(family, &text)?;
+        restore(programs, &text)?;
     }
     Ok(degraded)
 }
@@ -108,8 +187,8 @@ fn in_table(text: &mut String, table: &str, lines: &[String]) {
     }
 }
 
-fn restore(family: Family, text: &str) -> Result<()> {
-    tool::tell(family.restore(), &RESTORE, text)
+fn restore(programs: Programs, text: &str) -> Result<()> {
+    tool::tell(&programs.restore(), &RESTORE, text)
 }
 
 /// Whether addresses are to be translated at all. Where they are not, there is no chain for it:
@@ -120,8 +199,8 @@ fn masquerades(policy: &Policy, family: Family) -> bool {
 
 pub(super) fn remove() -> Result<()> {
     let mut outcome = Ok(());
-    for family in families() {
-        let removed = Tables::read(family).and_then(|tables| tables.remove());
+    for programs in in_use() {
+        let removed = Tables::read(programs).and_then(|tables| tables.remove());
         outcome = outcome.and(removed);
     }
     outcome
@@ -129,11 +208,11 @@ pub(super) fn remove() -> Result<()> {
 
 pub(super) fn snapshot() -> Result<String> {
     let mut text = String::new();
-    for family in families() {
-        let tables = Tables::read(family)?;
+    for programs in in_use() {
+        let tables = Tables::read(programs)?;
         for &(table, chain, parents) in CHAINS {
             let there = if tables.has(table, chain) { "" } else { " is not there" };
-            let _ = writeln!(text, "{} {table} {chain}{there}", family.save());
+            let _ = writeln!(text, "{} {table} {chain}{there}", programs.save());
             for rule in tables.rules(table, chain) {
                 let _ = writeln!(text, "{rule}");
             }
@@ -146,8 +225,9 @@ pub(super) fn snapshot() -> Result<String> {
 }
 
 /// Those whose program is there: a host without IPv6 may lack the second.
-fn families() -> impl Iterator<Item = Family> {
-    Family::ALL.into_iter().filter(|family| tool::is_installed(family.restore()))
+fn in_use() -> impl Iterator<Item = Programs> {
+    let all = Family::ALL.into_iter().map(|family| Programs { family, kind: None });
+    all.filter(|programs| tool::is_installed(&programs.restore()))
 }
 
 /// What fills the chains, emptying them before; each table in one step.
@@ -158,6 +238,9 @@ fn script(policy: &Policy, family: Family) -> String {
         let _ = writeln!(text, "-A {chain} {rule}");
     };
     // Containers to containers, where bridged frames pass the filter too (br_netfilter).
+    if masquerades(policy, family) {
+        rule(FORWARD, format!("-i {BRIDGE} -o {BRIDGE} -j MARK --set-xmark {BRIDGED_MARK}/{BRIDGED_MARK}"));
+    }
     rule(FORWARD, format!("-i {BRIDGE} -o {BRIDGE} -j ACCEPT"));
     rule(FORWARD, format!("-i {engine_bridge} -o {BRIDGE} -j DROP"));
     for other in policy.others() {
@@ -195,6 +278,10 @@ fn script(policy: &Policy, family: Family) -> String {
         return text;
     }
     let _ = write!(text, "*nat\n:{POSTROUTING} - [0:0]\n");
+    let _ = writeln!(
+        text,
+        "-A {POSTROUTING} ! -i {BRIDGE} -m mark --mark {BRIDGED_MARK}/{BRIDGED_MARK} -j RETURN"
+    );
     for exposed in policy.exposed(family).filter(|exposed| exposed.masquerade) {
         let net = exposed.cidr.trunc();
         for many in family.to_many() {
@@ -211,18 +298,18 @@ fn script(policy: &Policy, family: Family) -> String {
 ///
 /// Read in one go: to ask for each chain would start two dozen programs at every look.
 struct Tables {
-    family: Family,
+    programs: Programs,
     saved: String,
 }
 
 impl Tables {
-    fn read(family: Family) -> Result<Self> {
-        let output = tool::ask(family.save(), &[])?;
+    fn read(programs: Programs) -> Result<Self> {
+        let output = tool::ask(&programs.save(), &[])?;
         if !output.status.success() {
             // What they hold is not known: they are not empty.
-            return Err(tool::refusal("read the firewall with", family.save(), &output));
+            return Err(tool::refusal("read the firewall with", &programs.save(), &output));
         }
-        Ok(Self { family, saved: String::from_utf8_lossy(&output.stdout).into_owned() })
+        Ok(Self { programs, saved: String::from_utf8_lossy(&output.stdout).into_owned() })
     }
 
     /// The lines of one of them.
@@ -300,7 +387,7 @@ impl Tables {
             let mut text = String::new();
             in_table(&mut text, table, &lines.collect::<Vec<_>>());
             if !text.is_empty() {
-                outcome = outcome.and(restore(self.family, &text));
+                outcome = outcome.and(restore(self.programs, &text));
             }
         }
         outcome
@@ -320,7 +407,10 @@ mod tests {
             -A FORWARD -j DOCKER-USER\n-A FORWARD -j WEAVE-FORWARD\n\
             -A DOCKER-USER -j WEAVE-FORWARD\n-A DOCKER-USER -j WEAVE-FORWARD-NOT\n\
             -A WEAVE-FORWARD -i weave -j ACCEPT\nCOMMIT\n";
-        let tables = |saved: &str| Tables { family: Family::V4, saved: saved.into() };
+        let tables = |saved: &str| Tables {
+            programs: Programs { family: Family::V4, kind: None },
+            saved: saved.into(),
+        };
         let full = tables(saved);
         assert_eq!(
             full.rules("filter", FORWARD).collect::<Vec<_>>(),
@@ -377,6 +467,7 @@ mod tests {
         let v4 = "*filter
 :WEAVE-FORWARD - [0:0]
 :WEAVE-INPUT - [0:0]
+-A WEAVE-FORWARD -i weave -o weave -j MARK --set-xmark 0x2000000/0x2000000
 -A WEAVE-FORWARD -i weave -o weave -j ACCEPT
 -A WEAVE-FORWARD -i docker0 -o weave -j DROP
 -A WEAVE-FORWARD -i br-0a1b2c3d4e5f -o weave -m conntrack ! --ctstate RELATED,ESTABLISHED -j DROP
@@ -400,6 +491,7 @@ mod tests {
 COMMIT
 *nat
 :WEAVE-POSTROUTING - [0:0]
+-A WEAVE-POSTROUTING ! -i weave -m mark --mark 0x2000000/0x2000000 -j RETURN
 -A WEAVE-POSTROUTING -s 10.2.1.0/24 -d 224.0.0.0/4 -j RETURN
 -A WEAVE-POSTROUTING -s 10.2.1.0/24 -d 255.255.255.255/32 -j RETURN
 -A WEAVE-POSTROUTING ! -o weave -s 10.2.1.0/24 ! -d 10.2.1.0/24 -j MASQUERADE
@@ -409,7 +501,8 @@ COMMIT
         assert_eq!(script(&policy, Family::V4), v4);
         let v6 = script(&policy, Family::V6);
         let hidden = Policy { exposed: Vec::new(), ..policy.clone() };
-        assert!(!script(&hidden, Family::V4).contains("nat"));
+        let hidden = script(&hidden, Family::V4);
+        assert!(!hidden.contains("nat") && !hidden.contains("MARK"), "{hidden}");
         assert!(v6.contains("-s fd00:2::/64 -d ff00::/8 -j RETURN") && !v6.contains("10.2."), "{v6}");
     }
 }

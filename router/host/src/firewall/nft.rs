@@ -5,7 +5,7 @@
 
 use std::fmt::Write;
 
-use super::{BRIDGE, Family, Policy, tool};
+use super::{BRIDGE, BRIDGED_MARK, Family, Policy, tool};
 use crate::error::Result;
 
 const NFT: &str = "nft";
@@ -91,7 +91,10 @@ fn script(policy: &Policy) -> String {
     let mut rule = |rule: String| {
         let _ = writeln!(text, "\t\t{rule}");
     };
-    rule(format!("iifname \"{BRIDGE}\" oifname \"{BRIDGE}\" accept"));
+    let masquerades = policy.exposed.iter().any(|exposed| exposed.masquerade);
+    let mark = format!("meta mark set meta mark or {BRIDGED_MARK} ");
+    let mark = if masquerades { mark.as_str() } else { "" };
+    rule(format!("iifname \"{BRIDGE}\" oifname \"{BRIDGE}\" {mark}accept"));
     rule(format!("iifname \"{engine_bridge}\" oifname \"{BRIDGE}\" drop"));
     for other in policy.others() {
         // What the network asks there is answered.
@@ -105,7 +108,7 @@ fn script(policy: &Policy) -> String {
     let _ = writeln!(text, "\t\tiifname \"{BRIDGE}\" icmp type redirect drop");
     let _ = writeln!(text, "\t\tiifname \"{BRIDGE}\" icmpv6 type {{ nd-redirect, nd-router-advert }} drop");
     text.push_str("\t}\n");
-    if policy.exposed.iter().all(|exposed| !exposed.masquerade) {
+    if !masquerades {
         // A chain for it would make the kernel track every datagram of the mesh as a connection.
         text.push_str("}\n");
         return text;
@@ -123,6 +126,7 @@ fn script(policy: &Policy) -> String {
         text.push_str("\t}\n");
     }
     text.push_str("\tchain postrouting {\n\t\ttype nat hook postrouting priority srcnat; policy accept;\n");
+    let _ = writeln!(text, "\t\tiifname != \"{BRIDGE}\" meta mark and {BRIDGED_MARK} != 0 return");
     for family in Family::ALL {
         let ip = match family {
             Family::V4 => "ip",

@@ -1,7 +1,8 @@
 //! Running the programs that change the kernel's tables.
 
+use std::fs::Metadata;
 use std::io::{Read, Write};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::process::{Command, Output, Stdio};
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::Duration;
@@ -24,10 +25,21 @@ const PLACES: [&str; 4] = ["/usr/sbin", "/sbin", "/usr/bin", "/bin"];
 
 /// Whether there is a program of this name.
 pub(super) fn is_installed(name: &str) -> bool {
+    file_of(name).is_some()
+}
+
+/// Whether programs of these names are there and are one file, whatever links lead to it.
+pub(super) fn is_same(name: &str, other: &str) -> bool {
+    let number = |name| file_of(name).map(|data| (data.dev(), data.ino()));
+    number(name).is_some_and(|file| number(other) == Some(file))
+}
+
+fn file_of(name: &str) -> Option<Metadata> {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let places = std::env::split_paths(&path).chain(PLACES.map(Into::into));
-    places.map(|place| place.join(name)).any(|file| {
-        file.metadata().is_ok_and(|data| data.is_file() && data.permissions().mode() & 0o111 != 0)
+    let mut places = std::env::split_paths(&path).chain(PLACES.map(Into::into));
+    places.find_map(|place| {
+        let data = place.join(name).metadata().ok()?;
+        (data.is_file() && data.permissions().mode() & 0o111 != 0).then_some(data)
     })
 }
 

@@ -4,33 +4,35 @@
 //! may take long to answer, and what follows from it is done with the lock, where it is seen
 //! again what may have changed meanwhile.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
-use std::iter::Peekable;
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
+use weave_wire::MacAddr;
 
 use super::answers::{Answers, Found, is_still_in, namespace_of};
 use super::news::{Inbox, Looks};
 use super::{Elsewhere, KeeperConfig, News};
-use crate::attach::{AttachOptions, PROBE_WAIT};
+use crate::attach::{AttachOptions, PROBE_WAIT, probe_on};
+use crate::bridge::BRIDGE;
 use crate::detached;
-use crate::engine::{CIDR_LABEL, ContainerId, Engine, Listed, NAMES_LABEL, fault_of_names};
+use crate::engine::{CIDR_LABEL, ContainerId, Engine, Listed, NAMES_LABEL, fault_of_names, place};
 use crate::error::{Error, Result};
 use crate::firewall::Degraded;
 use crate::names::DnsSettings;
 use crate::namespace::{Namespace, NamespaceId, NamespaceSpec};
 use crate::netlink::Netlink;
-use crate::records::{self, Record, Records};
+use crate::records::{self, Known, Record, Records, other_engine};
 
 /// How long the lock is held for containers that are to be attached: others wait for it, firewall
 /// rules among them.
 const HELD_MAX: Duration = Duration::from_millis(500);
 /// Pause before the rest: whoever waits for the lock tries it every 10 ms.
-const REST_AFTER: Duration = Duration::from_millis(50);
+const REST_AFTER: Duration = PROBE_WAIT;
 /// How long the addresses of a container that has ended are kept from those whose labels name them and
 /// that were refused while it ran: it may only be restarted.
 const KEPT_FOR_RESTART: Duration = Duration::from_secs(3);
@@ -42,6 +44,8 @@ const TRIED_AGAIN: Duration = Duration::from_secs(2);
 const TRIED_REST: u32 = 20;
 /// Containers that are not attached and are named in the status, at most.
 const NAMED: usize = 8;
+/// Containers that the engine is asked for at once.
+const ASKED_AT_ONCE: usize = 16;
 /// Questions that the engine leaves without an answer before no more are asked.
 const UNANSWERED_MAX: usize = 3;
 
@@ -73,6 +77,8 @@ pub(super) struct Containers {
     engine: Option<Engine>,
     /// Containers that it had in its list and that may be remembered.
     seen: HashSet<ContainerId>,
+    /// Where it is, as it is remembered of its containers.
+    place: String,
     /// The first process of attached containers: while that lives in the namespace that was attached,
     /// the engine is not asked.
     processes: HashMap<ContainerId, u32>,
@@ -86,8 +92,28 @@ pub(super) struct Containers {
     failures: BTreeMap<ContainerId, String>,
     /// Labels of attached containers that name what is no name here.
     bad_labels: BTreeMap<ContainerId, String>,
+    /// Containers of engines that are not followed.
+    others: BTreeMap<ContainerId, String>,
     /// Why nothing could be done the last time.
     error: Option<String>,
+}
+
+/// A container that runs and is not attached.
+struct ToAttach {
+    id: ContainerId,
+    /// The addresses of its label, if it is not remembered.
+    labelled: Option<Vec<IpNet>>,
+    /// Those that the network is asked for.
+    asked: Vec<IpAddr>,
+}
+
+/// What one is to have.
+struct Wanted<'a> {
+    cidrs: &'a [IpNet],
+    /// As in [`AttachOptions`].
+    probe: Option<Duration>,
+    /// Who has addresses, of those that the network was asked for.
+    holders: &'a HashMap<IpAddr, MacAddr>,
 }
 
 fn id_of(record: &Record) -> Option<ContainerId> {
@@ -108,12 +134,14 @@ impl Containers {
             elsewhere: config.elsewhere.clone(),
             engine: None,
             seen: HashSet::new(),
+            place: String::new(),
             processes: HashMap::new(),
             ended: HashMap::new(),
             waits: false,
             has_failed: false,
             failures: BTreeMap::new(),
             bad_labels: BTreeMap::new(),
+            others: BTreeMap::new(),
             error: None,
         }
     }
@@ -131,7 +159,11 @@ impl Containers {
             loop {
                 let begin = Instant::now();
                 let changed = self.look();
-                let lacking = [named("not_attached", &self.failures), named("bad_label", &self.bad_labels)];
+                let lacking = [
+                    named("not_attached", &self.failures),
+                    named("bad_label", &self.bad_labels),
+                    named("other_engine", &self.others),
+                ];
                 done(changed, lacking.into_iter().flatten().collect());
                 let now = Instant::now();
                 if self.waits {
@@ -177,12 +209,23 @@ impl Containers {
             Some(engine) => engine,
             None => Engine::new(&self.engine_host)?,
         };
+        self.place = place(&self.engine_host);
         let mut host = Netlink::open()?;
         let answers = self.ask(&engine, &mut host)?;
         self.engine = Some(engine);
-        let mut to_attach = self.settle(&answers, &mut host, changed)?.into_iter().peekable();
-        while to_attach.peek().is_some() {
-            self.attach_some(&answers, &mut host, &mut to_attach, changed)?;
+        let mut to_attach: VecDeque<ToAttach> = self.settle(&answers, &mut host, changed)?.into();
+        let mut rest = Duration::ZERO;
+        while !to_attach.is_empty() {
+            let begin = Instant::now();
+            let holders = holders(&mut host, &to_attach).unwrap_or_else(|error| {
+                tracing::debug!("asking the network for all at once: {error}");
+                // Each asks for itself, then.
+                to_attach.iter_mut().for_each(|one| one.asked.clear());
+                HashMap::new()
+            });
+            thread::sleep(rest.saturating_sub(begin.elapsed()));
+            rest = REST_AFTER;
+            self.attach_some(&answers, &mut host, &mut to_attach, &holders, changed)?;
         }
         self.processes.retain(|id, _| answers.listed.contains_key(id));
         self.failures.retain(|id, _| answers.runs(id));
@@ -236,7 +279,7 @@ impl Containers {
                 }
                 Some(one) => one.running,
                 // Of another engine, for all that is known, unless it had it.
-                None => !is_there || self.seen.contains(&id),
+                None => !is_there && !self.is_of_other(&record) || self.seen.contains(&id),
             };
             if matters {
                 asked.push(id.clone());
@@ -250,8 +293,11 @@ impl Containers {
             labelled.chain(detached).filter(|id| !answers.namespaces.contains_key(id)).collect();
         asked.extend(unremembered);
         let mut unanswered = 0;
-        for id in asked {
-            let found = engine.find(id.as_str());
+        let found = asked.chunks(ASKED_AT_ONCE).flat_map(|some| {
+            let ids: Vec<&ContainerId> = some.iter().collect();
+            some.iter().cloned().zip(engine.find_all(&ids))
+        });
+        for (id, found) in found {
             let found = found.map(|container| Found { namespace: engine.namespace(&container), container });
             match found {
                 Err(error @ Error::Engine { .. }) if unanswered >= UNANSWERED_MAX => return Err(error),
@@ -271,19 +317,18 @@ impl Containers {
         Ok(answers)
     }
 
+    /// Whether it was attached by another engine: what this one does not know of it means nothing.
+    fn is_of_other(&self, record: &Record) -> bool {
+        record.engine.as_ref().is_some_and(|engine| *engine != self.place)
+    }
+
     /// Whether the first process of a container is known, and lives in this namespace.
     fn is_known_in(&self, id: &ContainerId, namespace: NamespaceId) -> bool {
         self.processes.get(id).is_some_and(|pid| namespace_of(*pid) == Some(namespace))
     }
 
-    /// Does what follows from the answers, but for containers that are to be attached: those, with
-    /// the addresses of their label if they are not remembered.
-    fn settle(
-        &mut self,
-        answers: &Answers,
-        host: &mut Netlink,
-        changed: &mut bool,
-    ) -> Result<Vec<(ContainerId, Option<Vec<IpNet>>)>> {
+    /// Does what follows from the answers, but for containers that are to be attached: those.
+    fn settle(&mut self, answers: &Answers, host: &mut Netlink, changed: &mut bool) -> Result<Vec<ToAttach>> {
         let gate = Arc::clone(&self.gate);
         let Some(_open) = gate.enter() else { return Ok(Vec::new()) };
         let mut records = Records::open(&self.state_dir)?;
@@ -292,6 +337,7 @@ impl Containers {
         *changed |= self.forget_gone(host, &mut records, answers)?;
         *changed |= self.finish_pending(host, &mut records, answers)?;
         *changed |= rename(&mut records, answers)?;
+        self.take_note_of_engines(&mut records, answers)?;
         forget_detached(&mut records, answers)?;
         let known: HashMap<ContainerId, bool> =
             records.all().iter().filter_map(|one| Some((id_of(one)?, records.has_ended(one)))).collect();
@@ -301,12 +347,20 @@ impl Containers {
         }
         self.seen.retain(|id| known.contains_key(id));
         self.seen.extend(answers.listed.keys().cloned());
-        let ended = known.iter().filter(|(id, has_ended)| **has_ended && answers.runs(id));
-        let mut to_attach: Vec<_> = ended.map(|(id, _)| (id.clone(), None)).collect();
+        let mut to_attach = Vec::new();
+        for record in records.all().iter().filter(|record| records.has_ended(record)) {
+            let Some(id) = id_of(record).filter(|id| answers.runs(id)) else { continue };
+            let asked = record.cidrs.iter().filter(|_| !record.forced).map(IpNet::addr).collect();
+            to_attach.push(ToAttach { id, labelled: None, asked });
+        }
         let is_new = |id: &ContainerId| !known.contains_key(id) && !is_detached(&records, id);
         for one in answers.listed.values().filter(|one| one.running && is_new(&one.id)) {
             let cidrs = self.labelled_with(one, answers);
-            to_attach.extend(cidrs.map(|cidrs| (one.id.clone(), Some(cidrs))));
+            to_attach.extend(cidrs.map(|cidrs| ToAttach {
+                id: one.id.clone(),
+                asked: cidrs.iter().map(IpNet::addr).collect(),
+                labelled: Some(cidrs),
+            }));
         }
         Ok(to_attach)
     }
@@ -334,12 +388,13 @@ impl Containers {
         Ok(changed)
     }
 
-    /// Forgets containers that the engine does not know any more. One that it never had in its list
-    /// is of another engine for all that is known, and forgotten when it has ended.
+    /// Forgets containers that the engine does not know any more. One that it never had in its list is
+    /// forgotten when it has ended, unless it is of another engine, which may run it again.
     fn forget_gone(&self, host: &mut Netlink, records: &mut Records, answers: &Answers) -> Result<bool> {
         let is_gone = |record: &&Record| {
             id_of(record).is_some_and(|id| {
-                answers.is_unknown(&id) && (records.has_ended(record) || self.seen.contains(&id))
+                let is_over = records.has_ended(record) && !self.is_of_other(record);
+                answers.is_unknown(&id) && (is_over || self.seen.contains(&id))
             })
         };
         let gone: Vec<Record> = records.all().iter().filter(is_gone).cloned().collect();
@@ -384,6 +439,26 @@ impl Containers {
         Ok(changed)
     }
 
+    /// Containers that this engine has are its own, wherever it was asked for them; those of others are
+    /// told.
+    fn take_note_of_engines(&mut self, records: &mut Records, answers: &Answers) -> Result<()> {
+        let before = std::mem::take(&mut self.others);
+        for record in records.all().to_vec() {
+            let Some(id) = id_of(&record) else { continue };
+            if answers.listed.contains_key(&id) {
+                records.set_engine(&record.container, &self.place)?;
+                continue;
+            }
+            let Some(engine) = record.engine.as_ref().filter(|_| self.is_of_other(&record)) else { continue };
+            let fault = other_engine(engine, &self.place);
+            if before.get(&id) != Some(&fault) {
+                tracing::warn!(container = id.short(), "{fault}");
+            }
+            self.others.insert(id, fault);
+        }
+        Ok(())
+    }
+
     /// Takes the interface of a container that is gone; where others that run share its namespace,
     /// its addresses only. Whether there was one.
     fn take_interface(
@@ -416,18 +491,21 @@ impl Containers {
         &mut self,
         answers: &Answers,
         host: &mut Netlink,
-        rest: &mut Peekable<impl Iterator<Item = (ContainerId, Option<Vec<IpNet>>)>>,
+        rest: &mut VecDeque<ToAttach>,
+        holders: &HashMap<IpAddr, MacAddr>,
         changed: &mut bool,
     ) -> Result<()> {
         let gate = Arc::clone(&self.gate);
-        let Some(open) = gate.enter() else {
-            rest.by_ref().for_each(drop);
+        let Some(_open) = gate.enter() else {
+            rest.clear();
             return Ok(());
         };
         let mut records = Records::open(&self.state_dir)?;
         records.prune(host)?;
         let begin = Instant::now();
-        while let Some((id, labelled)) = rest.next_if(|_| begin.elapsed() < HELD_MAX) {
+        while begin.elapsed() < HELD_MAX
+            && let Some(ToAttach { id, labelled, asked }) = rest.pop_front()
+        {
             let record = records.all().iter().find(|record| record.container == id.as_str());
             let (cidrs, forced) = match (record, labelled) {
                 (Some(record), _) if records.has_ended(record) => (record.cidrs.clone(), record.forced),
@@ -443,12 +521,11 @@ impl Containers {
             };
             // Of one that was not asked for there will be news.
             if let Some(found) = answers.found.get(&id) {
-                *changed |= self.attach(found, host, &mut records, &id, &cidrs, forced);
+                let is_asked = cidrs.iter().all(|cidr| asked.contains(&cidr.addr()));
+                let wait = if is_asked { Duration::ZERO } else { PROBE_WAIT };
+                let wanted = Wanted { cidrs: &cidrs, probe: (!forced).then_some(wait), holders };
+                *changed |= self.attach(found, host, &mut records, &id, &wanted);
             }
-        }
-        drop((records, open));
-        if rest.peek().is_some() {
-            thread::sleep(REST_AFTER);
         }
         Ok(())
     }
@@ -486,10 +563,9 @@ impl Containers {
         host: &mut Netlink,
         records: &mut Records,
         id: &ContainerId,
-        cidrs: &[IpNet],
-        forced: bool,
+        wanted: &Wanted<'_>,
     ) -> bool {
-        let options = AttachOptions { mac: None, mtu: None, probe: (!forced).then_some(PROBE_WAIT) };
+        let options = AttachOptions { mac: None, mtu: None, probe: wanted.probe };
         let found = match found {
             Ok(found) => found,
             Err(error) => {
@@ -497,16 +573,17 @@ impl Containers {
                 return false;
             }
         };
-        let free = if forced { Ok(()) } else { self.elsewhere.refuse_attached(cidrs) };
         let attached = match &found.namespace {
             // It has ended since: there will be news of it.
             Ok(namespace) if !is_still_in(&found.container, namespace) => return false,
-            Ok(namespace) => free
-                .and_then(|()| records.attach(host, id.as_str(), namespace, cidrs, &options))
-                .and_then(|_| {
-                    records.change_names(id.as_str(), |names| names.refresh(found.container.called()))
+            Ok(namespace) => {
+                let known = Known { called: found.container.called(), engine: self.place.clone() };
+                let free = self.refuse_taken(records, namespace, wanted);
+                free.and_then(|()| {
+                    records.attach_known(host, id.as_str(), namespace, wanted.cidrs, &options, Some(known))
                 })
-                .map_err(|error| error.to_string()),
+                .map_err(|error| error.to_string())
+            }
             Err(error) => Err(error.to_string()),
         };
         match attached {
@@ -523,12 +600,39 @@ impl Containers {
         }
     }
 
+    /// Refuses addresses that a container of another host has, or a station that answered for one, unless
+    /// that is what is attached in this namespace already.
+    fn refuse_taken(&self, records: &Records, namespace: &Namespace, wanted: &Wanted<'_>) -> Result<()> {
+        let &Wanted { cidrs, probe, holders } = wanted;
+        if probe.is_none() {
+            return Ok(());
+        }
+        self.elsewhere.refuse_attached(cidrs)?;
+        let is_own = |mac: &MacAddr| {
+            records.all().iter().any(|one| one.namespace == namespace.id() && one.mac == *mac)
+        };
+        let mut held = cidrs.iter().filter_map(|cidr| Some((cidr.addr(), holders.get(&cidr.addr())?)));
+        held.find(|(_, mac)| !is_own(mac)).map_or(Ok(()), |(address, mac)| {
+            Err(Error::AddressInUse { address, holder: format!("station {mac}") })
+        })
+    }
+
     fn say(&mut self, id: &ContainerId, what: String) {
         if self.failures.get(id) != Some(&what) {
             tracing::warn!(container = id.short(), "{what}");
             self.failures.insert(id.clone(), what);
         }
     }
+}
+
+/// Who has addresses of these on the network: all are asked for at once, since nobody answers for those
+/// that are free, and each would be waited for.
+fn holders(host: &mut Netlink, all: &VecDeque<ToAttach>) -> Result<HashMap<IpAddr, MacAddr>> {
+    let addresses: Vec<IpAddr> = all.iter().flat_map(|one| one.asked.iter().copied()).collect();
+    // Without a bridge there is nobody on the network.
+    let Some(bridge) = host.link(BRIDGE)? else { return Ok(HashMap::new()) };
+    let holders = probe_on(BRIDGE, &bridge, &addresses, PROBE_WAIT)?;
+    Ok(holders.into_iter().map(|holder| (holder.address, holder.mac)).collect())
 }
 
 /// A state of containers, and why each is in it.

@@ -126,7 +126,7 @@ mod tests {
     }
 
     fn exposed(cidr: &str) -> Exposed {
-        Exposed { cidr: cidr.parse().unwrap(), masquerade: true, names: Vec::new() }
+        Exposed { cidr: cidr.parse().unwrap(), masquerade: true, names: Vec::new(), number: None }
     }
 
     #[test]

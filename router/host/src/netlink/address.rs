@@ -20,6 +20,8 @@ pub struct InterfaceAddress {
     pub cidr: IpNet,
     /// Valid on one link only: `fe80::/64` and the like.
     pub link_local: bool,
+    /// Stays until it is taken away: not one that a router advertisement or a lease gave for a time.
+    pub permanent: bool,
     /// Cannot be used yet, or never (duplicate address detection).
     pub tentative: bool,
 }
@@ -106,6 +108,7 @@ impl InterfaceAddress {
         let mut address: Option<IpAddr> = None;
         let mut local: Option<IpAddr> = None;
         let mut tentative = false;
+        let mut permanent = message.header.flags.contains(AddressHeaderFlags::Permanent);
         for attribute in &message.attributes {
             match attribute {
                 AddressAttribute::Address(ip) => address = Some(*ip),
@@ -113,6 +116,7 @@ impl InterfaceAddress {
                 AddressAttribute::Local(ip) => local = Some(*ip),
                 AddressAttribute::Flags(flags) => {
                     tentative = flags.intersects(AddressFlags::Tentative | AddressFlags::Dadfailed);
+                    permanent = flags.contains(AddressFlags::Permanent);
                 }
                 _ => {}
             }
@@ -121,6 +125,7 @@ impl InterfaceAddress {
             index: message.header.index,
             cidr: IpNet::new(local.or(address)?, message.header.prefix_len).ok()?,
             link_local: message.header.scope == AddressScope::Link,
+            permanent,
             tentative,
         })
     }

@@ -47,6 +47,19 @@ pub struct Record {
     /// What it is called.
     #[serde(default, skip_serializing_if = "ContainerNames::is_empty")]
     pub names: ContainerNames,
+    /// Where the engine is that has this container; `None`: it is of none, or was attached by a program
+    /// that did not remember it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub engine: Option<String>,
+}
+
+/// What is known of an engine's container that is attached.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Known {
+    /// What it is called.
+    pub called: ContainerNames,
+    /// Where its engine is.
+    pub engine: String,
 }
 
 impl StateFile for Record {
@@ -99,6 +112,15 @@ impl Record {
     }
 }
 
+/// What is wrong with a container of an engine while the keeper follows another one.
+#[must_use]
+pub fn other_engine(engine: &str, followed: &str) -> String {
+    format!(
+        "is of the engine at {engine}, and the keeper follows {followed}: when it runs again it is not attached; \
+         `DOCKER_HOST={engine} weave keeper --renew` has that one followed"
+    )
+}
+
 /// What tells one start of the host from another (random(4)).
 pub(super) fn boot() -> Option<String> {
     let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
@@ -140,6 +162,6 @@ pub(super) fn file_name(container: &str, id: NamespaceId) -> String {
 }
 
 /// 64 hexadecimal digits, as engines number containers.
-fn is_engine_id(text: &str) -> bool {
+pub(super) fn is_engine_id(text: &str) -> bool {
     text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
 }

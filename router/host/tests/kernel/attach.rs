@@ -185,6 +185,22 @@ fn detaching_takes_single_addresses_and_the_last_takes_the_interface() {
 }
 
 #[test]
+fn an_address_that_a_router_gave_for_a_time_keeps_no_container_on_the_network() {
+    in_host(|host| {
+        let container = container("c");
+        let own = cidrs(&["fd00::1/64"]);
+        let made = attach(host, &container, &own, &defaults()).unwrap();
+        // As of a router advertisement.
+        let line = "addr add fd00:9::5/64 dev ethwe valid_lft 1000 preferred_lft 1000 nodad";
+        let ip = || std::process::Command::new("ip").arg("-6").args(line.split(' ')).status().unwrap();
+        assert!(container.run(ip).unwrap().success());
+        assert_eq!(attached(host, &container).unwrap().unwrap().cidrs, own);
+        assert_eq!(detach(host, &container, &own).unwrap().remaining, []);
+        assert!(host.link(&made.host_interface).unwrap().is_none());
+    });
+}
+
+#[test]
 fn secondary_addresses_survive_even_where_promotion_is_switched_off() {
     in_host(|host| {
         let container = container("c");

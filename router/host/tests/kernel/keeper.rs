@@ -8,12 +8,14 @@ use std::time::{Duration, Instant};
 
 use crate::common::engine::{FakeContainer, FakeEngine, Sandbox};
 use crate::common::{cidrs, container, in_host};
-use weave_host::attach::{AttachOptions, attached, detach_all};
+use weave_host::attach::{AttachOptions, PROBE_WAIT, attached, detach_all};
 use weave_host::bridge::BRIDGE;
+use weave_host::engine::place;
 use weave_host::exposed::{Exposed, ExposedAddresses};
 use weave_host::keeper::{Devices, Elsewhere, KeeperConfig, News, NewsSender, news, run};
+use weave_host::names::ContainerNames;
 use weave_host::policy::HostPolicy;
-use weave_host::records::{Records, read_all};
+use weave_host::records::{Known, Records, read_all};
 use weave_host::{Namespace, Netlink};
 use weave_wire::MacAddr;
 
@@ -122,13 +124,18 @@ fn a_container_attached_while_the_engine_tells_its_list_is_not_forgotten() {
     });
 }
 
-#[test]
-fn a_container_of_another_engine_is_kept_while_it_runs_and_forgotten_when_it_has_ended() {
+/// Has a container end that the engine of the keeper does not know, and that was attached by an engine at
+/// this place; whether it is remembered.
+fn outlasts_its_end(place: impl FnOnce(&FakeEngine) -> Option<String> + Send) -> bool {
     let state = tempfile::tempdir().unwrap();
     let id = "b".repeat(64);
     in_host(|host| {
         let (engine, sandbox) = (FakeEngine::start(), Sandbox::new());
-        attach(state.path(), host, &id, &sandbox.namespace, "10.2.1.1/24");
+        let known = place(&engine).map(|engine| Known { called: ContainerNames::default(), engine });
+        let (cidrs, options) = (cidrs(&["10.2.1.1/24"]), AttachOptions::default());
+        let mut records = Records::open(state.path()).unwrap();
+        records.attach_known(host, &id, &sandbox.namespace, &cidrs, &options, known).unwrap();
+        drop(records);
         with_keeper(state.path(), &engine, |news| {
             look(news, &engine);
             assert_eq!(remembered(state.path()), std::slice::from_ref(&id));
@@ -138,8 +145,37 @@ fn a_container_of_another_engine_is_kept_while_it_runs_and_forgotten_when_it_has
             let gone = || host.links().unwrap().iter().all(|link| link.kind != "veth");
             wait_until("the interface is still there", gone);
             look(news, &engine);
-            assert_eq!(remembered(state.path()), Vec::<String>::new());
         });
+    });
+    remembered(state.path()) == [id]
+}
+
+#[test]
+fn a_container_of_another_engine_is_remembered_when_it_has_ended() {
+    assert!(outlasts_its_end(|_| Some("unix:///run/elsewhere.sock".into())));
+}
+
+#[test]
+fn a_container_that_its_own_engine_does_not_know_is_kept_while_it_runs_and_forgotten_when_it_has_ended() {
+    assert!(!outlasts_its_end(|engine| Some(place(&engine.host()))));
+    // Of one that was attached by an earlier version nobody knows of which engine it is.
+    assert!(!outlasts_its_end(|_| None));
+}
+
+#[test]
+fn a_container_that_the_engine_has_is_its_own_wherever_it_was_asked_for_it() {
+    let state = tempfile::tempdir().unwrap();
+    let id = "6".repeat(64);
+    in_host(|host| {
+        let (engine, sandbox) = (FakeEngine::start(), Sandbox::new());
+        let known = Known { called: ContainerNames::default(), engine: "tcp://127.0.0.1:2375".into() };
+        let mut records = Records::open(state.path()).unwrap();
+        let (cidrs, options) = (cidrs(&["10.2.1.1/24"]), AttachOptions::default());
+        records.attach_known(host, &id, &sandbox.namespace, &cidrs, &options, Some(known)).unwrap();
+        drop(records);
+        engine.put(&id, sandbox.runs());
+        with_keeper(state.path(), &engine, |news| look(news, &engine));
+        assert_eq!(read_all(state.path()).unwrap().0[0].engine, Some(place(&engine.host())));
     });
 }
 
@@ -298,6 +334,37 @@ fn a_container_that_the_engine_is_to_restart_has_ended_meanwhile() {
     });
 }
 
+/// As when the engine is started again: none may wait for the network to be asked for all before it.
+#[test]
+fn alone_a_hundred_containers_that_come_up_together_are_attached_together() {
+    const COUNT: usize = 100;
+    let state = tempfile::tempdir().unwrap();
+    in_host(|host| {
+        let (engine, taken) = (FakeEngine::start(), container("taken"));
+        // Nobody but the network knows of this one.
+        weave_host::attach::attach(host, &taken, &cidrs(&["10.2.1.1/24"]), &AttachOptions::default())
+            .unwrap();
+        let sandboxes: Vec<Sandbox> = (0..=COUNT).map(|_| Sandbox::new()).collect();
+        for (number, sandbox) in sandboxes.iter().enumerate() {
+            let labels = [("weave.cidr".to_owned(), format!("10.2.1.{}/24", number + 1))].into();
+            engine.put(&format!("{number:064x}"), FakeContainer { labels, ..sandbox.runs() });
+        }
+        let begin = Instant::now();
+        with_keeper(state.path(), &engine, |_| {
+            let all = |host: &mut Netlink| {
+                let links = host.links().unwrap();
+                links.iter().filter(|link| link.kind == "veth").count() == COUNT + 1
+            };
+            wait_within(10 * SOON, "they are not attached", || all(host));
+            let took = begin.elapsed();
+            println!("{COUNT} containers were attached after {took:?}");
+            let one_by_one = PROBE_WAIT * u32::try_from(COUNT).unwrap();
+            assert!(took < one_by_one, "{took:?}");
+        });
+        assert!(!sandboxes[0].is_attached(host), "its address is taken");
+    });
+}
+
 #[test]
 fn an_address_that_a_container_of_another_host_has_is_not_taken_until_it_is_free() {
     let state = tempfile::tempdir().unwrap();
@@ -325,8 +392,12 @@ fn an_exposed_host_reaches_who_has_an_address_and_not_who_had_it() {
         let [ended, runs] = ids.map(|digit| digit.repeat(64));
         in_host(|host| {
             let (engine, before, after) = (FakeEngine::start(), container("before"), Sandbox::new());
-            let exposed =
-                Exposed { cidr: "10.2.1.101/24".parse().unwrap(), masquerade: false, names: vec![] };
+            let exposed = Exposed {
+                cidr: "10.2.1.101/24".parse().unwrap(),
+                masquerade: false,
+                names: vec![],
+                number: None,
+            };
             ExposedAddresses::open(state.path()).unwrap().expose(host, &[exposed], &policy(), None).unwrap();
             attach(state.path(), host, &ended, &before, "10.2.1.44/24");
             assert!(detach_all(host, &before).unwrap());

@@ -46,6 +46,7 @@ fn attachments_are_remembered_in_order_until_they_are_detached() {
             pending: None,
             boot: Some(boot.trim().to_owned()),
             names: Default::default(),
+            engine: None,
         };
         assert_eq!(stored(state.path()), std::slice::from_ref(&expected));
 
@@ -110,6 +111,62 @@ fn an_address_of_another_container_of_this_host_is_refused() {
         assert!(detach_all(host, &a).unwrap());
         records.attach(host, "netns:b", &b, &list, &options).unwrap();
         assert_eq!(stored(state.path()).len(), 1);
+    });
+}
+
+#[test]
+fn a_remembered_address_that_is_taken_meanwhile_is_named_with_what_gives_it_up() {
+    let state = state();
+    in_host(|host| {
+        let (a, b) = (container("a"), container("b"));
+        let (ran, other) = ("1".repeat(64), "2".repeat(64));
+        let options = AttachOptions::default();
+        let mut records = Records::open(state.path()).unwrap();
+        let both = cidrs(&["10.2.1.1/24", "10.2.1.2/24"]);
+        records.attach(host, &ran, &a, &both, &options).unwrap();
+        assert!(detach_all(host, &a).unwrap());
+        records.attach(host, &other, &b, &both[..1], &options).unwrap();
+        let typed = cidrs(&["10.2.1.3/24"]);
+        let error = records.attach(host, &ran, &a, &typed, &options).unwrap_err();
+        let said = error.to_string();
+        assert!(
+            matches!(error, Error::RememberedInUse { .. }) && said.contains("10.2.1.1, which it had"),
+            "{said}"
+        );
+        assert!(said.ends_with(&format!("`weave detach 10.2.1.1/24 {ran}` has it forgotten")), "{said}");
+        // Which is true.
+        records.detach(host, &ran, &a, &both[..1], &[]).unwrap();
+        records.attach(host, &ran, &a, &typed, &options).unwrap();
+        assert_eq!(attached(host, &a).unwrap().unwrap().cidrs, [both[1], typed[0]]);
+        // What is named itself is as it always was.
+        let error = records.attach(host, &ran, &a, &both[..1], &options).unwrap_err();
+        assert!(matches!(error, Error::AddressInUse { .. }), "{error}");
+    });
+}
+
+#[test]
+fn a_container_of_an_engine_that_is_named_by_its_namespace_is_the_same_one() {
+    let state = state();
+    in_host(|host| {
+        let c = container("c");
+        let (first, second) = ("1".repeat(64), "2".repeat(64));
+        let own = cidrs(&["10.2.1.1/24", "10.2.1.2/24"]);
+        let options = AttachOptions::default();
+        let mut records = Records::open(state.path()).unwrap();
+        records.attach(host, &first, &c, &own[..1], &options).unwrap();
+        let again = records.attach(host, "pid:7", &c, &own[..1], &options).unwrap();
+        assert!(!again.is_new && again.added.is_empty());
+        records.attach(host, "netns:c", &c, &own, &options).unwrap();
+        let all = stored(state.path());
+        assert_eq!((all.len(), &all[0].container, &all[0].cidrs), (1, &first, &own));
+        // Of several that share it none is meant more than the others.
+        records.attach(host, &second, &c, &cidrs(&["10.2.1.3/24"]), &options).unwrap();
+        let again = records.attach(host, "pid:7", &c, &own[..1], &options).unwrap();
+        assert!(again.added.is_empty());
+        records.detach(host, "pid:7", &c, &own[..1], &[]).unwrap();
+        let held: Vec<_> = stored(state.path()).into_iter().flat_map(|record| record.cidrs).collect();
+        assert!(!held.contains(&own[0]), "{held:?}");
+        assert!(!attached(host, &c).unwrap().unwrap().cidrs.contains(&own[0]));
     });
 }
 

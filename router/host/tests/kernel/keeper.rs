@@ -380,7 +380,6 @@ fn alone_a_hundred_containers_that_come_up_together_do_not_ask_the_network_one_b
         let (alone, all) = in_host(|host| (by_themselves(host), together(host)));
         let limit = alone * u32::try_from(COUNT / MEASURED).unwrap();
         let said = format!("{COUNT} containers took {all:.1?}, one by one they take {limit:.1?}");
-        println!("{said}");
         if all < limit {
             return;
         }

@@ -56,7 +56,7 @@ fn rules_of_iptables_of_old_go_when_the_host_turns_to_the_newer_kind() {
     hosts.ok(0, "weave launch && weave expose 10.2.1.101/24 fd00:2::101/64");
     let of_old = || hosts.sh(0, "{ iptables-legacy-save; ip6tables-legacy-save; } | grep WEAVE").stdout;
     assert!(!of_old().is_empty());
-    hosts.ok(0, &format!("umount {IPTABLES}"));
+    hosts.ok(0, &format!("umount -l {IPTABLES}"));
     // The keeper may be the first to see it.
     hosts.ok(0, "weave expose 10.2.2.101/24");
     assert_eq!(of_old(), "");
@@ -65,7 +65,7 @@ fn rules_of_iptables_of_old_go_when_the_host_turns_to_the_newer_kind() {
     hosts.ok(0, &format!("mount --bind $(readlink -f $(command -v iptables-legacy)) {IPTABLES}"));
     hosts.ok(0, "weave expose 10.2.3.101/24");
     assert!(!of_old().is_empty());
-    hosts.ok(0, &format!("umount {IPTABLES}"));
+    hosts.ok(0, &format!("umount -l {IPTABLES}"));
     hosts.ok(0, "weave reset");
     assert_eq!(traces(&hosts), "");
 }

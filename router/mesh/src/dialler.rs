@@ -78,7 +78,8 @@ pub struct Entry<T> {
     pub failures: u32,
     /// The address the target had when it was dialled last.
     pub address: Option<SocketAddr>,
-    since: Duration,
+    /// Since when there is to be a link: since it was named or told of, or its link was lost.
+    pub since: Duration,
     backoff: Backoff,
 }
 

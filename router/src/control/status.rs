@@ -124,7 +124,8 @@ pub(super) fn degraded_states(core: &Core, now: Duration) -> Vec<Degraded> {
         reason: gone.reason.clone(),
         since_s: now.saturating_sub(gone.since).as_secs(),
     });
-    states.chain(no_tap).chain(core.beside.degraded(now)).collect()
+    let relayed = super::relayed::degraded(core, now);
+    states.chain(no_tap).chain(relayed).chain(core.beside.degraded(now)).collect()
 }
 
 /// What the router is told to dial.

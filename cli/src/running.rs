@@ -50,7 +50,7 @@ pub const KEEPER_LOG: &str = "keeper.log";
 pub const DNS_LOG: &str = "dns.log";
 /// All logs, each before the one put aside.
 pub const LOGS: [&str; 6] = [LOG, "router.log.1", KEEPER_LOG, "keeper.log.1", DNS_LOG, "dns.log.1"];
-/// Size at which the log of earlier runs is put aside, bytes.
+/// Size at which a log is put aside, bytes: at a start, and by the keeper meanwhile.
 const LOG_MAX: u64 = 4 * 1024 * 1024;
 /// Name of the lock of whoever starts or ends it.
 pub const DNS_LOCK: &str = "dns.lock";
@@ -99,6 +99,36 @@ pub fn open_log(run_dir: &Path, name: &str) -> std::io::Result<File> {
         .mode(0o600)
         .custom_flags(OFlags::NOFOLLOW.bits().cast_signed())
         .open(path)
+}
+
+/// Puts aside what daemons that run have logged, where it is long, for they go on for months: they hold
+/// their log open, the DNS as somebody who may make no file beside it. So the log is copied and emptied, and
+/// they append to it as before; a line that comes between the two is lost. What cannot be kept is dropped: the
+/// run directory lies in memory.
+pub fn put_long_logs_aside(run_dir: &Path) {
+    for name in [LOG, KEEPER_LOG, DNS_LOG] {
+        let path = run_dir.join(name);
+        if !std::fs::symlink_metadata(&path).is_ok_and(|log| log.is_file() && log.len() > LOG_MAX) {
+            continue;
+        }
+        let aside = run_dir.join(format!("{name}.1"));
+        let _ = std::fs::remove_file(&aside);
+        let kept = copy_log(&path, &aside);
+        if kept.is_err() {
+            let _ = std::fs::remove_file(&aside);
+        }
+        let emptied = OpenOptions::new().write(true).custom_flags(no_follow()).open(&path);
+        let emptied = emptied.and_then(|log| log.set_len(0));
+        if let Err(error) = kept.and(emptied) {
+            tracing::warn!("putting {} aside, which is long: {error}", path.display());
+        }
+    }
+}
+
+fn copy_log(from: &Path, to: &Path) -> std::io::Result<()> {
+    let mut from = OpenOptions::new().read(true).custom_flags(no_follow()).open(from)?;
+    let mut to = OpenOptions::new().write(true).create_new(true).mode(0o600).open(to)?;
+    std::io::copy(&mut from, &mut to).map(drop)
 }
 
 /// The executable at `path` as the kernel tells it. Of a file that was replaced, as by an upgrade,
@@ -323,6 +353,36 @@ mod tests {
             assert_eq!(read(name), "third\n");
             assert!(read(&old).starts_with("first\nsecond\n"));
         }
+    }
+
+    #[test]
+    fn the_long_log_of_a_daemon_that_runs_is_put_aside_and_goes_on_from_its_beginning() {
+        let run = tempfile::tempdir().unwrap();
+        let read = |name: &str| std::fs::read_to_string(run.path().join(name)).unwrap();
+        let line = "a line of some length, as they are\n";
+        let long = line.repeat(usize::try_from(LOG_MAX).unwrap() / line.len() + 1);
+        for name in [LOG, KEEPER_LOG, DNS_LOG] {
+            let mut held = open_log(run.path(), name).unwrap();
+            writeln!(held, "first").unwrap();
+            put_long_logs_aside(run.path());
+            assert_eq!(read(name), "first\n", "short ones stay");
+            // More than once.
+            for _ in 0..2 {
+                held.write_all(long.as_bytes()).unwrap();
+                put_long_logs_aside(run.path());
+                writeln!(held, "after").unwrap();
+                assert_eq!(read(name), "after\n");
+                assert!(read(&format!("{name}.1")).ends_with(&long));
+                held.set_len(0).unwrap();
+            }
+        }
+        // Nothing is written through a link of somebody.
+        let target = run.path().join("target");
+        std::fs::write(&target, &long).unwrap();
+        std::fs::remove_file(run.path().join(LOG)).unwrap();
+        std::os::unix::fs::symlink(&target, run.path().join(LOG)).unwrap();
+        put_long_logs_aside(run.path());
+        assert_eq!(std::fs::metadata(&target).unwrap().len(), long.len() as u64);
     }
 
     #[test]

@@ -24,10 +24,12 @@ mod tcp;
 mod udp;
 mod zone;
 
+use std::fmt;
 use std::net::{IpAddr, TcpListener, UdpSocket};
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::rc::Rc;
+use std::time::Duration;
 
 use tokio::runtime::Builder;
 use tokio::task::LocalSet;
@@ -61,11 +63,26 @@ pub struct SidecarConfig {
     pub commands: UnixListener,
 }
 
-/// Runs until the process ends. `ready` is called when it is asked.
+/// A sign that the sidecar works, for a service manager that ends it where none comes.
+pub struct Beat {
+    /// How often it is given.
+    pub every: Duration,
+    /// Gives it; it holds nothing up.
+    pub give: Box<dyn Fn()>,
+}
+
+impl fmt::Debug for Beat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Beat").field("every", &self.every).finish_non_exhaustive()
+    }
+}
+
+/// Runs until the process ends. `ready` is called when it is asked. The one thread that answers gives the
+/// sign, so that it stays away when that hangs.
 ///
 /// # Errors
 /// When there is no runtime, or a socket is not fit for use.
-pub fn run(config: SidecarConfig, ready: impl FnOnce()) -> std::io::Result<()> {
+pub fn run(config: SidecarConfig, ready: impl FnOnce(), beat: Option<Beat>) -> std::io::Result<()> {
     let runtime = Builder::new_current_thread().enable_io().enable_time().build()?;
     let tasks = LocalSet::new();
     tasks.block_on(&runtime, async move {
@@ -79,6 +96,14 @@ pub fn run(config: SidecarConfig, ready: impl FnOnce()) -> std::io::Result<()> {
         commands::serve(&server, config.commands)?;
         tokio::task::spawn_local(router::follow(Rc::clone(&server)));
         ready();
+        if let Some(beat) = beat {
+            tokio::task::spawn_local(async move {
+                loop {
+                    (beat.give)();
+                    tokio::time::sleep(beat.every).await;
+                }
+            });
+        }
         own::follow(server, watch).await;
     })
 }

@@ -68,7 +68,7 @@ impl Sidecar {
             commands,
         };
         let (ready, is_ready) = mpsc::channel();
-        thread::spawn(move || weave_dns::run(config, move || ready.send(()).unwrap()));
+        thread::spawn(move || weave_dns::run(config, move || ready.send(()).unwrap(), None));
         is_ready.recv_timeout(SOON).unwrap();
         Self { address, ..sidecar }
     }

@@ -11,6 +11,7 @@ mod lanes;
 mod link;
 mod metrics;
 mod ports;
+mod relayed;
 mod server;
 mod status;
 mod tap;

@@ -133,17 +133,21 @@ fn listen(config: &Config) -> Result<TcpListener, RunError> {
     let bind = |ip: IpAddr| TcpListener::bind(SocketAddr::new(ip, config.port));
     let result = until_released(|| match config.host {
         Some(ip) => bind(ip),
-        // On a host without IPv6 the family is missing; any other error is the
-        // same for both.
-        None => match bind(Ipv6Addr::UNSPECIFIED.into()) {
-            Err(error) if !is_in_use(&error) => bind(Ipv4Addr::UNSPECIFIED.into()),
-            other => other,
-        },
+        None => everywhere(bind),
     });
     result.map_err(|cause| match config.host {
         Some(ip) if cause.kind() == io::ErrorKind::AddrNotAvailable => SocketError::NotOurs(ip).into(),
         _ => RunError::Listen { port: config.port, cause },
     })
+}
+
+/// Binds to every address of both families; on a host without IPv6 to those of IPv4. There the family
+/// is missing; any other error is the same for both.
+fn everywhere<T>(bind: impl Fn(IpAddr) -> io::Result<T>) -> io::Result<T> {
+    match bind(Ipv6Addr::UNSPECIFIED.into()) {
+        Err(error) if !is_in_use(&error) => bind(Ipv4Addr::UNSPECIFIED.into()),
+        other => other,
+    }
 }
 
 fn is_in_use(error: &io::Error) -> bool {
@@ -163,7 +167,11 @@ fn until_released(bind: impl Fn() -> io::Result<TcpListener>) -> io::Result<TcpL
 
 /// Binds the address of HTTP. A client that does not read holds little memory of the kernel.
 fn bind_http(address: SocketAddr) -> io::Result<TcpListener> {
-    let listener = until_released(|| TcpListener::bind(address))?;
+    let bind = |ip| TcpListener::bind(SocketAddr::new(ip, address.port()));
+    let listener = until_released(|| match address.ip() {
+        IpAddr::V6(Ipv6Addr::UNSPECIFIED) => everywhere(bind),
+        ip @ (IpAddr::V4(_) | IpAddr::V6(_)) => bind(ip),
+    })?;
     // Connections have what their listener has.
     setsockopt(&listener, sockopt::SndBuf, &HTTP_BUFFERS)?;
     setsockopt(&listener, sockopt::RcvBuf, &HTTP_BUFFERS)?;
@@ -196,4 +204,24 @@ fn reduce(mut features: Features, config: &Config, degraded: &mut Vec<(&'static 
         "waiting a moment for more small datagrams needs Linux 6.12",
     );
     features
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn every_address_is_those_of_ipv4_on_a_host_without_ipv6() {
+        let four = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+        let six = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
+        assert_eq!(everywhere(Ok).unwrap(), six);
+        for missing in [libc::EAFNOSUPPORT, libc::EADDRNOTAVAIL] {
+            let without =
+                |ip: IpAddr| if ip == six { Err(io::Error::from_raw_os_error(missing)) } else { Ok(ip) };
+            assert_eq!(everywhere(without).unwrap(), four);
+        }
+        let taken = |_| Err::<IpAddr, _>(io::Error::from_raw_os_error(libc::EADDRINUSE));
+        assert!(is_in_use(&everywhere(taken).unwrap_err()));
+    }
 }

@@ -98,6 +98,14 @@ const ROUTER_REFUSED_HERE: &[libc::c_long] = &[];
 const KEEPER_REFUSED: &[libc::c_long] =
     &[libc::SYS_io_uring_setup, libc::SYS_io_uring_enter, libc::SYS_io_uring_register];
 
+/// Commands of fcntl(2) that have the kernel send a signal to another process, and which signal.
+const OWNER_COMMANDS: &[libc::c_int] = &[libc::F_SETOWN, F_SETOWN_EX, F_SETSIG];
+/// Of linux/fcntl.h (asm-generic); `libc` does not have them.
+const F_SETSIG: libc::c_int = 10;
+const F_SETOWN_EX: libc::c_int = 15;
+/// The same by ioctl(2), for sockets: `FIOSETOWN`, `SIOCSPGRP` (asm-generic/sockios.h).
+const OWNER_IOCTLS: &[libc::c_int] = &[0x8901, 0x8902];
+
 /// Families of sockets that are made: the control socket, the underlay, and netlink to read
 /// which addresses there are.
 const FAMILIES: &[libc::c_int] = &[libc::AF_UNIX, libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK];
@@ -155,6 +163,17 @@ fn filters(process: Process) -> Result<Vec<BpfProgram>, SeccompError> {
     let family = |family: &libc::c_int| arg(0, SeccompCmpOp::Ne, family.unsigned_abs().into());
     let none_of = families.iter().map(family).collect::<Result<_, _>>()?;
     rules.insert(libc::SYS_socket, vec![SeccompRule::new(none_of)?]);
+    // Signals by way of a descriptor, and limits that end a process: root's user may do that to all of its
+    // processes without a capability.
+    for (call, commands) in [(libc::SYS_fcntl, OWNER_COMMANDS), (libc::SYS_ioctl, OWNER_IOCTLS)] {
+        let is = |command: &libc::c_int| {
+            SeccompRule::new(vec![arg(1, SeccompCmpOp::Eq, command.unsigned_abs().into())?])
+        };
+        rules.insert(call, commands.iter().map(is).collect::<Result<_, _>>()?);
+    }
+    let own = std::process::id().into();
+    let of_another = vec![arg(0, SeccompCmpOp::Ne, 0)?, arg(0, SeccompCmpOp::Ne, own)?];
+    rules.insert(libc::SYS_prlimit64, vec![SeccompRule::new(of_another)?]);
     let mut filters = Vec::new();
     if process == Process::Router {
         // Threads may be started, processes not.
@@ -163,7 +182,7 @@ fn filters(process: Process) -> Result<Vec<BpfProgram>, SeccompError> {
         rules.insert(libc::SYS_clone, vec![SeccompRule::new(vec![forks])?]);
         // Signals to this process only.
         for call in [libc::SYS_kill, libc::SYS_tgkill] {
-            let elsewhere = arg(0, SeccompCmpOp::Ne, std::process::id().into())?;
+            let elsewhere = arg(0, SeccompCmpOp::Ne, own)?;
             rules.insert(call, vec![SeccompRule::new(vec![elsewhere])?]);
         }
         // Its arguments lie in memory, where no filter looks; libraries take the former call then.
@@ -187,7 +206,55 @@ mod tests {
     use super::*;
     use nix::sched::{CloneFlags, unshare};
     use std::net::UdpSocket;
+    use std::os::fd::AsRawFd;
     use std::process::Command;
+
+    /// Ways to have the kernel end another process: a signal by way of a descriptor, a limit.
+    fn assert_refuses_ways_to_end_others() {
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let (descriptor, parent) = (socket.as_raw_fd(), nix::unistd::Pid::parent().as_raw());
+        let errno = || std::io::Error::last_os_error().raw_os_error();
+        let owner: [libc::c_int; 2] = [1, parent];
+        // SAFETY: those of fcntl take a number, but for F_SETOWN_EX, which reads two of them (struct
+        // f_owner_ex); the descriptor is open.
+        let by_fcntl = unsafe {
+            [
+                (libc::fcntl(descriptor, libc::F_SETOWN, parent), errno()),
+                (libc::fcntl(descriptor, F_SETSIG, libc::SIGKILL), errno()),
+                (libc::fcntl(descriptor, F_SETOWN_EX, owner.as_ptr()), errno()),
+            ]
+        };
+        assert_eq!(by_fcntl, [(-1, Some(libc::EPERM)); 3]);
+        for request in [0x8901, 0x8902] {
+            // SAFETY: both read one number; the descriptor is open.
+            let result = unsafe { libc::ioctl(descriptor, request, &raw const parent) };
+            assert_eq!((result, errno()), (-1, Some(libc::EPERM)));
+        }
+        let limit = |pid| {
+            // SAFETY: without a new limit and a place for the old one nothing is read or written.
+            let result =
+                unsafe { libc::prlimit(pid, libc::RLIMIT_CPU, std::ptr::null(), std::ptr::null_mut()) };
+            (result, errno())
+        };
+        assert_eq!(limit(parent), (-1, Some(libc::EPERM)));
+        assert_eq!((limit(0).0, limit(std::process::id().cast_signed()).0), (0, 0));
+        // What else descriptors are asked for goes on.
+        socket.set_nonblocking(true).unwrap();
+        socket.try_clone().unwrap();
+    }
+
+    #[test]
+    fn a_keeper_ends_no_process_by_a_descriptor_or_a_limit() {
+        std::thread::spawn(|| {
+            rustix::thread::set_no_new_privs(true).unwrap();
+            restrict(Process::Keeper).unwrap();
+            assert_refuses_ways_to_end_others();
+            // And runs programs.
+            assert!(Command::new("/bin/true").status().unwrap().success());
+        })
+        .join()
+        .unwrap();
+    }
 
     #[test]
     fn what_a_router_never_does_is_refused_and_the_rest_goes_on() {
@@ -214,6 +281,7 @@ mod tests {
             let parent = nix::unistd::Pid::parent();
             refused(nix::sys::signal::kill(parent, None).err().map(|error| error as i32));
             nix::sys::signal::kill(nix::unistd::Pid::this(), None).unwrap();
+            assert_refuses_ways_to_end_others();
             UdpSocket::bind("127.0.0.1:0").unwrap();
             nix::ifaddrs::getifaddrs().unwrap();
             #[cfg(target_arch = "x86_64")]

@@ -5,7 +5,7 @@ mod elsewhere;
 
 use std::cell::Cell;
 use std::fs::OpenOptions;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -46,6 +46,8 @@ const STARTS_MAX: usize = 5;
 const ASKED_AGAIN: Duration = Duration::from_millis(10);
 /// How often a keeper looks whether it can be found still.
 const CLAIM_LOOKED_EVERY: Duration = Duration::from_secs(1);
+/// How often the logs are looked at.
+const LOGS_LOOKED_EVERY: Duration = Duration::from_secs(10);
 /// Time to set the host up around a router, or to undo that.
 const SET_UP_WITHIN: Duration = Duration::from_secs(20);
 
@@ -102,6 +104,7 @@ pub fn run(environment: &Environment, for_router: bool) -> Result<()> {
     let devices = Devices::default();
     serve_routers(listener, config.state_dir.clone(), devices.clone(), sender).map_err(refused)?;
     dns::guard::watch(run_dir.clone(), config.state_dir.clone()).map_err(failed)?;
+    keep_logs_short(run_dir.clone()).map_err(failed)?;
     close_stdout().map_err(failed)?;
     let (state_dir, of_names) = (config.state_dir.clone(), run_dir.clone());
     let names_changed = move || {
@@ -141,6 +144,17 @@ fn watch_claim(claim: Weak<Claim>, removed: impl FnOnce() + Send + 'static) -> s
         }
     };
     std::thread::Builder::new().name("keeper-claim".into()).spawn(watch).map(drop)
+}
+
+/// Keeps the logs of all daemons from growing without end, until the process ends.
+fn keep_logs_short(run_dir: PathBuf) -> std::io::Result<()> {
+    let keep = move || {
+        loop {
+            std::thread::sleep(LOGS_LOOKED_EVERY);
+            running::put_long_logs_aside(&run_dir);
+        }
+    };
+    std::thread::Builder::new().name("keeper-logs".into()).spawn(keep).map(drop)
 }
 
 /// For routers and commands that ask how this host stands.

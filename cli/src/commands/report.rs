@@ -25,8 +25,9 @@ use crate::running::{LOG, LOGS};
 const VERSION: u32 = 1;
 /// Bytes of each log, from its end, at most.
 const LOG_TAIL: u64 = 64 << 10;
-/// What the journal is asked for: a router that systemd started logs there.
-const JOURNAL: [&str; 7] = ["-u", "weave", "-n", "1000", "-o", "short-iso", "--no-pager"];
+/// What the journal is asked for: a router or DNS that systemd started logs there, whatever is in files of
+/// earlier runs.
+const JOURNAL: [&str; 9] = ["-u", "weave", "-u", "weave-dns", "-n", "1000", "-o", "short-iso", "--no-pager"];
 /// Bytes that are read of its answer, at most.
 const JOURNAL_MAX: u64 = 1 << 20;
 /// Time it has to answer.
@@ -94,11 +95,13 @@ pub fn run(environment: &Environment) -> Result<()> {
             Err(error) => keep(name, &error),
         }
     }
-    if !logs.contains_key(LOG) {
-        match journal("journalctl") {
-            Ok(text) => drop(logs.insert("journal", text)),
-            Err(why) => keep("journal", &format_args!("there is no {LOG}, and journalctl: {why}")),
+    match journal("journalctl") {
+        Ok(text) => drop(logs.insert("journal", text)),
+        // Where systemd started none, files have it all.
+        Err(why) if !logs.contains_key(LOG) => {
+            keep("journal", &format_args!("there is no {LOG}, and journalctl: {why}"));
         }
+        Err(_) => {}
     }
     output::print_json(&Report {
         version: VERSION,
@@ -137,7 +140,7 @@ fn tail(path: &Path) -> std::io::Result<String> {
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-/// The end of the router's log in the journal, as `program` tells it; else why there is none.
+/// The end of the logs of router and DNS in the journal, as `program` tells it; else why there is none.
 fn journal(program: &str) -> Result<String, String> {
     let mut command = Command::new(program);
     command.args(JOURNAL).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());

@@ -42,9 +42,10 @@ fn foreground(options: LaunchOptions, environment: &Environment) -> Result<()> {
     }
     let with_dns = !options.no_dns;
     let resolved = resolve(options, environment, Role::Front)?;
-    root::require_network("router")?;
+    root::require_router()?;
     keeper::check_guard(resolved.guard)?;
     resolved.warnings.iter().for_each(output::warn);
+    root::kept_apart().iter().for_each(output::warn);
     if !with_dns {
         dns::launch::not_beside_router(environment);
     }

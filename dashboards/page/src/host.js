@@ -21,12 +21,13 @@ function facts(pairs) {
   return el("dl", { class: "pairs" }, ...known.flatMap(([name, value]) => [el("dt", {}, name), el("dd", {}, value)]));
 }
 
-function list(title, items, make) {
-  if (items.length === 0) return null;
+/** `all`: how many there are, where not all are among `items`. */
+function list(title, items, make, all = items.length) {
+  if (all === 0) return null;
   const shown = items.slice(0, SHOWN).map((item) => el("li", {}, ...[make(item)].flat()));
-  const rest = items.length - shown.length;
-  if (rest > 0) shown.push(el("li", { class: "quiet" }, `and ${count(rest)} more`));
-  return el("div", {}, el("h3", {}, `${title} (${count(items.length)})`), el("ul", { class: "list" }, ...shown));
+  const rest = all - shown.length;
+  if (rest > 0) shown.push(el("li", { class: "quiet" }, shown.length > 0 ? `and ${count(rest)} more` : `${count(rest)}, not sent here`));
+  return el("div", {}, el("h3", {}, `${title} (${count(all)})`), el("ul", { class: "list" }, ...shown));
 }
 
 function ownLink(link) {
@@ -53,16 +54,22 @@ function ownLink(link) {
 }
 
 /** What was asked of the host, as text that changes when the panel has to. */
-export function signature(host, stations) {
+export function signature(host, asked) {
   const links = [...host.peers.values()].map((edge) => `${edge.key}${edge.established}${edge.encrypted}`);
-  return JSON.stringify([host.nickname, host.route, host.link?.connection, host.link?.rates, links, host.names, stations?.length]);
+  return JSON.stringify([host.nickname, host.route, host.link?.connection, host.link?.rates, links, host.names, host.nameCount, asked.stations?.length, asked.names?.length]);
 }
 
-/** Elements that tell of `host`. `stations`: its MACs; null while they are not known. */
-export function hostPanel(host, view, stations) {
+/** Names of `host`: those that were asked for, where not all come by themselves. */
+function allNames(host, asked) {
+  return host.nameCount > host.names.length && asked.names !== null ? asked.names : host.names;
+}
+
+/** Elements that tell of `host`. `asked`: its stations and names, both null while they are not known. */
+export function hostPanel(host, view, asked) {
+  const { stations } = asked;
   const peers = [...host.peers.entries()].map(([key, edge]) => ({ edge, other: view.hosts.get(key) }));
   peers.sort((a, b) => linkOrder(a) - linkOrder(b) || a.other.nickname.localeCompare(b.other.nickname, "en", { numeric: true }));
-  const names = [...host.names].sort((a, b) => a.name.localeCompare(b.name, "en", { numeric: true }));
+  const names = [...allNames(host, asked)].sort((a, b) => a.name.localeCompare(b.name, "en", { numeric: true }));
   return [
     el("p", { class: "title" }, el("b", {}, host.nickname)),
     facts([
@@ -80,7 +87,7 @@ export function hostPanel(host, view, stations) {
       el("span", { class: "grow" }, entry.name),
       el("span", { class: "mono" }, entry.address),
       el("span", { class: "mono quiet" }, isContainer(entry.container) ? entry.container : "no container"),
-    ]),
+    ], Math.max(host.nameCount, names.length)),
     stations === null
       ? null
       : list("Stations", stations, (station) => [

@@ -18,8 +18,8 @@ const model = new Model();
 let view = null;
 let selected = null;
 let software = null;
-/** MACs by host, and when they were asked for. They are no part of events. */
-let stations = { of: null, list: null };
+/** MACs and all names of the selected host. They are no part of events, or not all of them. */
+let asked = { of: null, stations: null, names: null };
 let allDrops = false;
 /** Why what comes cannot be shown. */
 let fault = null;
@@ -67,17 +67,20 @@ function decodeHash() {
 function select(key) {
   selected = key;
   history.replaceState(null, "", key ? `#host=${encodeURIComponent(key)}` : location.pathname);
-  stations = { of: key, list: null };
-  if (key && view?.hosts.get(key)?.name) askStations(key);
+  asked = { of: key, stations: null, names: null };
+  if (key && view?.hosts.get(key)?.name) ask(key);
   show();
 }
 
-/** Asks for the stations of a host. */
-async function askStations(key) {
+/** Asks for the stations and names of a host. */
+async function ask(key) {
   try {
     const answer = await fetch("report", { cache: "no-store" });
     const report = await answer.json();
-    if (stations.of === key) stations.list = report.status.macs.filter((entry) => entry.peer === key);
+    if (asked.of === key) {
+      asked.stations = report.status.macs.filter((entry) => entry.peer === key);
+      asked.names = report.names.filter((entry) => entry.origin === key);
+    }
   } catch {
     // The feed says it when the router is lost.
   }
@@ -113,14 +116,14 @@ function showHead() {
   set(document.body, { "data-up": status.uptime_s });
   say(at("port"), String(status.port));
   say(at("mtu"), String(status.mtu));
-  const broken = view.links.length - totals.established;
+  const broken = totals.links - totals.established;
   document.title = `${broken > 0 ? `${broken} down, ` : ""}${status.nickname} – weave`;
 }
 
 function showSums() {
-  const { totals, links: all } = view;
+  const { totals } = view;
   const known = [...view.hosts.values()].filter((host) => host.name !== null).length;
-  const other = all.length - totals.established;
+  const other = totals.links - totals.established;
   say(at("sum-hosts"), count(known));
   say(at("sum-links"), other > 0 ? `${count(totals.established)} up, ${count(other)} not` : `${count(totals.established)} up`);
   set(at("sum-links").parentElement, { "data-level": other > 0 ? "bad" : null });
@@ -163,7 +166,7 @@ function showHost() {
   if (host === null) {
     once(body, JSON.stringify(view.links.map(({ connection }) => [connection.state, linkName(connection), connection.reason])), () => nothingSelected(view));
   } else {
-    once(body, signature(host, stations.list), () => hostPanel(host, view, stations.list));
+    once(body, signature(host, asked), () => hostPanel(host, view, asked));
   }
 }
 

@@ -253,7 +253,7 @@ function describe(host) {
   } else if (link?.connection.reason) {
     lines.push(link.connection.reason);
   }
-  if (host.names.length > 0) lines.push(`${host.names.length} ${host.names.length > 1 ? "names" : "name"}`);
+  if (host.nameCount > 0) lines.push(`${host.nameCount} ${host.nameCount > 1 ? "names" : "name"}`);
   return lines;
 }
 

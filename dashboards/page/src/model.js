@@ -91,7 +91,7 @@ export class Model {
       totals: totals(links, drops),
       names: report.names ?? [],
       namesLeftOut: report.names_left_out ?? 0,
-      ...mesh(status, links, report.names ?? []),
+      ...mesh(status, links, report.names ?? [], report.names_by_host ?? {}),
     };
     if (!near) {
       this.#remember(view, arrived);
@@ -155,6 +155,11 @@ export class Model {
   }
 }
 
+/** An attempt of others that was turned away: anybody can make one, it says nothing of this host's links. */
+export function isRefused({ direction, state }) {
+  return direction === "inbound" && state === "failed";
+}
+
 /** How a state is to be taken: ok, warn or bad. */
 export function severity(state) {
   if (state === "established") return "ok";
@@ -207,11 +212,12 @@ function totals(links, drops) {
     drops: sum(lost.map((each) => each.rate)),
     dropped: sum(lost.map((each) => each.total)) ?? 0,
     established: established.length,
+    links: links.filter((each) => !isRefused(each.connection)).length,
   };
 }
 
 /** Hosts, and the links between them as both ends tell. */
-function mesh(status, links, names) {
+function mesh(status, links, names, namesByHost) {
   const hosts = new Map();
   const host = (name, nickname) => {
     if (!hosts.has(name)) {
@@ -224,6 +230,7 @@ function mesh(status, links, names) {
         route: null,
         peers: new Map(),
         names: [],
+        nameCount: 0,
         containers: new Set(),
       });
     }
@@ -255,6 +262,7 @@ function mesh(status, links, names) {
   for (const route of status.routes) host(route.peer, route.nickname).route = route;
   for (const each of links) {
     const { connection } = each;
+    if (isRefused(connection)) continue;
     const end = connection.peer ? host(connection.peer, connection.nickname) : strange(hosts, each);
     end.link = each;
     const [a, b] = [status.name, end.key].sort();
@@ -271,6 +279,7 @@ function mesh(status, links, names) {
     at.names.push(entry);
     if (isContainer(entry.container)) at.containers.add(entry.container);
   }
+  for (const each of hosts.values()) each.nameCount = Math.max(namesByHost[each.key] ?? 0, each.names.length);
   return { hosts, edges: [...edges.values()] };
 }
 
@@ -286,11 +295,15 @@ function strange(hosts, each) {
     route: null,
     peers: new Map(),
     names: [],
+    nameCount: 0,
     containers: new Set(),
   };
   hosts.set(key, host);
   return host;
 }
+
+/** How many containers of a host have names; null where names of it are left out. */
+export const containers = (host) => (host.nameCount > host.names.length ? null : host.containers.size);
 
 /** True for the beginning of a container's id. */
 export const isContainer = (id) => id !== undefined && id !== null && id !== NO_CONTAINER;

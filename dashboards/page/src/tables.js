@@ -3,7 +3,7 @@
 import { chip, el, set } from "./dom.js";
 import { bits, bytes, count, duration, micros, rate, UNKNOWN } from "./format.js";
 import { sealChip, stateChip } from "./host.js";
-import { isContainer, linkName, sealed, way } from "./model.js";
+import { containers, isContainer, linkName, sealed, way } from "./model.js";
 import { EXPECTED, REASONS } from "./reasons.js";
 import { once, Table } from "./table.js";
 
@@ -78,8 +78,8 @@ export function hostsTable(place, onSelect) {
       number("rx", "Receives", (host) => host.link?.rates.rx_bytes ?? null, bits),
       number("tx", "Sends", (host) => host.link?.rates.tx_bytes ?? null, bits),
       number("links", "Links", (host) => host.peers.size, count),
-      number("containers", "Containers", (host) => host.containers.size, count),
-      number("names", "Names", (host) => host.names.length, count),
+      number("containers", "Containers", containers, count),
+      number("names", "Names", (host) => host.nameCount, count),
     ],
     onShown: (row, host) => set(row, { "aria-current": host.selected ? "true" : null }),
   });

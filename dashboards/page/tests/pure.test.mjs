@@ -5,7 +5,7 @@ import { test } from "node:test";
 import { bits, bytes, count, duration, micros, rate, shortened, UNKNOWN } from "../src/format.js";
 import { History, KEPT_S } from "../src/history.js";
 import { layout } from "../src/layout.js";
-import { Model, sealed, summed, way } from "../src/model.js";
+import { containers, Model, sealed, summed, way } from "../src/model.js";
 import { recorded, troubled } from "./recorded.mjs";
 
 test("numbers have three digits and their unit", () => {
@@ -111,6 +111,31 @@ test("hosts, links and ways are those of the document", () => {
   assert.equal(sealed(hosts.get(relayed.peer)), relayed.encrypted);
   assert.equal(way(hosts.get(report.status.name)), "this host");
   assert.deepEqual([...hosts.values()].filter(({ name }) => name === null).map(way), ["no answer", "no answer"]);
+});
+
+test("strangers that were turned away are no links and no hosts of the network", () => {
+  const world = recorded({ hosts: 3, direct: 2 });
+  const report = world.at(1);
+  const [known] = report.status.connections;
+  report.status.connections.push({ ...known, direction: "inbound", address: "192.0.2.66", state: "failed", peer: undefined, nickname: undefined });
+  const view = new Model().take(report, 1, 1);
+  assert.equal(view.links.length, 3, "it is told");
+  assert.deepEqual([view.totals.established, view.totals.links, view.hosts.size], [2, 2, 3]);
+});
+
+test("hosts have all their names, also those that are left out", () => {
+  const world = recorded({ hosts: 3, direct: 2 });
+  const whole = world.at(1);
+  const count = (peer) => whole.names.filter((entry) => entry.origin === peer).length;
+  const peers = whole.status.peers.map((peer) => peer.name);
+  const few = { ...whole, names: whole.names.filter((entry) => entry.origin === peers[0]), names_left_out: 9, names_by_host: Object.fromEntries(peers.map((peer) => [peer, count(peer)])) };
+  for (const report of [whole, few]) {
+    const { hosts } = new Model().take(report, 1, 1);
+    assert.deepEqual(peers.map((peer) => hosts.get(peer).nameCount), peers.map(count));
+  }
+  const { hosts } = new Model().take(few, 1, 1);
+  assert.ok(containers(hosts.get(peers[0])) > 0);
+  assert.equal(containers(hosts.get(peers[1])), null, "not known");
 });
 
 test("a nickname is no key: two hosts of one name stay two", () => {

@@ -1,6 +1,9 @@
 //! What a router gives out over HTTP: `/report`, and once a second `/events`.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
+use weave_wire::PeerName;
 
 use crate::names::NameEntry;
 use crate::status::Status;
@@ -26,4 +29,7 @@ pub struct Report {
     pub names: Vec<NameEntry>,
     /// How many more there are.
     pub names_left_out: usize,
+    /// How many each host has, where some are left out.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub names_by_host: BTreeMap<PeerName, usize>,
 }

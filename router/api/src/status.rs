@@ -209,6 +209,15 @@ pub struct Connection {
     pub degraded: Vec<Degraded>,
 }
 
+impl Connection {
+    /// True for an attempt of others that was turned away: of a stranger, a scanner, or a host with
+    /// another password. None of this host's own attempts is one, and no link.
+    #[must_use]
+    pub fn is_refused(&self) -> bool {
+        self.direction == Direction::Inbound && self.state == ConnectionState::Failed
+    }
+}
+
 /// A peer of the mesh.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Peer {

@@ -38,7 +38,7 @@ reasons! {
     BadOffload = "bad_offload",
     /// A frame for a station of this host: the bridge has delivered it.
     Local = "local",
-    /// More frames for everybody than one source address may send (storm control).
+    /// More frames for everybody than one source address may send (storm control), or a super-frame of over 128 segments for everybody.
     StormSource = "storm_source",
     /// More frames for everybody than are sent on for one source peer.
     StormPeer = "storm_peer",

@@ -176,7 +176,7 @@ impl Engine {
         let pid = container.pid.ok_or_else(|| refuse("it is not running"))?;
         let namespace = Namespace::open(&NamespaceSpec::Pid(pid)).map_err(|error| {
             let absent = matches!(error, Error::NoNamespace { .. });
-            if absent { refuse("its process is not on this host: neither is its engine") } else { error }
+            if absent { refuse(NOT_SEEN) } else { error }
         })?;
         // The number may be another process's here if the engine is on another host.
         if !is_in_cgroup(pid, &container.id) && !is_sandbox(container, &namespace) {
@@ -266,6 +266,10 @@ pub fn check_name(name: &str) -> Result<()> {
         cause: "not an id or name: letters, digits, `_`, `.` and `-` only".into(),
     })
 }
+
+/// Why there is no process of a number that an engine tells.
+const NOT_SEEN: &str = "its process is not seen here: its engine is on another host, or this runs in a container of \
+                        its own; Docker: --pid host";
 
 fn is_in_cgroup(pid: u32, id: &ContainerId) -> bool {
     fs::read_to_string(format!("/proc/{pid}/cgroup")).is_ok_and(|groups| groups.contains(id.as_str()))

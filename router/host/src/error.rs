@@ -141,7 +141,7 @@ impl Error {
     #[must_use]
     pub fn remedy(&self) -> Option<String> {
         match self {
-            Self::Kernel { source, .. } => kernel_remedy(source).map(str::to_owned),
+            Self::Kernel { step, source, .. } => kernel_remedy(step, source).map(str::to_owned),
             Self::TimedOut { .. } => Some("look for a stuck task in the kernel log".to_owned()),
             Self::NoNamespace { .. } => {
                 Some("name a running container: pid:N, netns:NAME or a path".to_owned())
@@ -270,9 +270,16 @@ fn one_line(text: &str) -> String {
     printable.collect::<String>().split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-fn kernel_remedy(source: &io::Error) -> Option<&'static str> {
+fn kernel_remedy(step: &str, source: &io::Error) -> Option<&'static str> {
     match source.raw_os_error()? {
-        libc::EPERM | libc::EACCES => Some("run as root (needs CAP_NET_ADMIN and CAP_SYS_ADMIN)"),
+        // That of a process of others; a name is opened by its path.
+        libc::EPERM | libc::EACCES if step == "open namespace" => {
+            Some("run as root (needs CAP_SYS_PTRACE; Docker: --cap-add SYS_PTRACE)")
+        }
+        libc::EPERM | libc::EACCES if step.contains("namespace") || step.contains("mount") => {
+            Some("run as root (needs CAP_SYS_ADMIN; Docker: --cap-add SYS_ADMIN)")
+        }
+        libc::EPERM | libc::EACCES => Some("run as root (needs CAP_NET_ADMIN)"),
         libc::EOPNOTSUPP | libc::EAFNOSUPPORT | libc::EPROTONOSUPPORT => {
             Some("this kernel lacks the feature: load its module or use a newer kernel")
         }
@@ -296,8 +303,19 @@ mod tests {
         let error = Error::kernel("create bridge", "weave", io::Error::from_raw_os_error(libc::EPERM));
         let text = error.to_string();
         assert!(text.starts_with("create bridge weave: Operation not permitted"), "{text}");
-        assert!(text.ends_with("run as root (needs CAP_NET_ADMIN and CAP_SYS_ADMIN)"), "{text}");
+        assert!(text.ends_with("run as root (needs CAP_NET_ADMIN)"), "{text}");
         assert!(!text.contains('\n'));
+    }
+
+    #[test]
+    fn a_step_that_is_not_permitted_names_the_capability_that_it_needs() {
+        for (step, capability) in
+            [("open namespace", "SYS_PTRACE"), ("enter namespace", "SYS_ADMIN"), ("set up", "NET_ADMIN")]
+        {
+            let error = Error::kernel(step, "pid:12", io::Error::from_raw_os_error(libc::EACCES)).to_string();
+            let named = ["SYS_PTRACE", "SYS_ADMIN", "NET_ADMIN"].iter().filter(|name| error.contains(**name));
+            assert_eq!(named.collect::<Vec<_>>(), [&capability], "{error}");
+        }
     }
 
     #[test]

@@ -80,7 +80,8 @@ pub struct Entry<T> {
     pub address: Option<SocketAddr>,
     /// Where others told that it is.
     host: Option<IpAddr>,
-    since: Duration,
+    /// Since when there is to be a link: since it was named or told of, or its link was lost.
+    pub since: Duration,
     backoff: Backoff,
 }
 

@@ -382,6 +382,11 @@ impl<K: Ord + Clone, V: Ord + Clone> Directory<K, V> {
         self.owners.get(&owner).map_or(0, |owner| owner.held.len())
     }
 
+    /// Entries of each peer that has any; not walked.
+    pub(crate) fn counts(&self) -> impl Iterator<Item = (PeerName, usize)> {
+        self.per_peer.iter().filter(|(_, count)| **count > 0).map(|(owner, count)| (*owner, *count))
+    }
+
     /// All keys and what is said of them.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&K, &[(PartKey, V)])> {
         self.entries.iter().map(|(key, says)| (key, says.as_slice()))
@@ -646,6 +651,9 @@ mod tests {
         };
         // The best of several: what else the machine does makes one of them long, not all.
         let (counting, counted) = (0..10).map(|_| count()).min().unwrap_or_default();
+        let mut by_peer: Vec<_> = directory.counts().collect();
+        by_peer.sort_unstable();
+        assert_eq!(by_peer, (0..25).map(|owner| (peer(owner), 4000)).collect::<Vec<_>>());
         let begun = Instant::now();
         let walked = directory.iter().flat_map(|(_, says)| says).count();
         let walking = begun.elapsed();

@@ -124,7 +124,8 @@ pub(super) fn degraded_states(core: &Core, now: Duration) -> Vec<Degraded> {
         reason: gone.reason.clone(),
         since_s: now.saturating_sub(gone.since).as_secs(),
     });
-    states.chain(no_tap).chain(core.beside.degraded(now)).collect()
+    let relayed = super::relayed::degraded(core, now);
+    states.chain(no_tap).chain(relayed).chain(core.beside.degraded(now)).collect()
 }
 
 /// What the router is told to dial.
@@ -227,18 +228,23 @@ pub(super) fn links(core: &Core) -> impl Iterator<Item = &Link> {
 }
 
 fn connections(core: &Core, now: Duration) -> Vec<Connection> {
-    links(core).map(|link| linked(core, link, now)).chain(attempts(core, now)).collect()
+    let links = links(core).map(|link| linked(core, link, now));
+    links.chain(attempts(core, now)).chain(refused(core, now)).collect()
 }
 
-/// Attempts to make a link, ours and of others.
+/// Attempts of ours to make a link.
 pub(super) fn attempts(core: &Core, now: Duration) -> impl Iterator<Item = Connection> {
-    let dialled = core.dialler.entries().iter().filter_map(move |entry| dialled(entry, now));
-    let refused = core.refusals.0.iter().map(move |(address, refused)| Connection {
+    core.dialler.entries().iter().filter_map(move |entry| dialled(entry, now))
+}
+
+/// Attempts of others that were turned away, see [`Connection::is_refused`]. Anybody can make them, so
+/// they say nothing of how this host stands.
+fn refused(core: &Core, now: Duration) -> impl Iterator<Item = Connection> {
+    core.refusals.0.iter().map(move |(address, refused)| Connection {
         reason: Some(refused.reason.clone()),
         since_s: now.saturating_sub(refused.at).as_secs(),
         ..blank(Direction::Inbound, Target::from(*address), ConnectionState::Failed)
-    });
-    dialled.chain(refused)
+    })
 }
 
 const fn blank(direction: Direction, address: Target, state: ConnectionState) -> Connection {

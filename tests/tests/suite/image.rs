@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit};
 use weave_tests::Engines;
-use weave_tests::world::{LINK_WITHIN, PASSWORD, Ran, weave};
+use weave_tests::world::{LINK_WITHIN, PASSWORD, Ran, wait_until, weave};
 
 const TASKS: &str = include_str!("../../../docs/tasks.md");
 /// What is written for a service, and not for one try.
@@ -93,6 +93,8 @@ fn long_a_run_line_without_a_piece_is_told_which() {
     let cases = [
         ("seccomp=unconfined", profile.as_str(), "--security-opt seccomp=unconfined"),
         ("--cap-add NET_ADMIN", "", "--cap-add NET_ADMIN"),
+        ("--cap-add SYS_ADMIN", "", "--cap-add SYS_ADMIN"),
+        ("--cap-add SYS_PTRACE", "", "--cap-add SYS_PTRACE"),
         // Older engines allow the device to who can make its node.
         ("--device /dev/net/tun", "--cap-drop MKNOD", "--device /dev/net/tun"),
         ("--security-opt systempaths=unconfined", "", "--security-opt systempaths=unconfined"),
@@ -105,5 +107,19 @@ fn long_a_run_line_without_a_piece_is_told_which() {
         for (_, _, other) in cases.iter().filter(|(_, _, other)| *other != named) {
             assert!(!stderr.contains(other), "without {piece}: {stderr}");
         }
+    }
+    // Without these a router works, apart from the host: it says so and goes on.
+    let line = run_line(&hosts, 0, "").replace(SERVICE, "-d --name apart");
+    for piece in ["--network host", "--pid host"] {
+        hosts.ok(0, &line.replace(piece, ""));
+        let said = || {
+            let Ran { stdout, stderr, .. } = hosts.sh(0, "docker logs apart");
+            stdout + &stderr
+        };
+        wait_until(LINK_WITHIN, || format!("without {piece}: {}", said()), || said().contains(piece));
+        for (_, _, other) in cases {
+            assert!(!said().contains(other), "without {piece}: {}", said());
+        }
+        hosts.ok(0, "docker rm -f apart");
     }
 }

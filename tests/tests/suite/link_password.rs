@@ -95,6 +95,14 @@ fn a_wrong_password_is_refused_with_the_reason_retried_slowly_and_costs_other_pe
         assert!(checked.contains("-> start both with one password"), "{host}: {checked}");
     }
 
+    // It is an attempt of that host, and none of the one that turned it away.
+    for (host, failed) in [(0, 0), (1, 1)] {
+        let metrics = hosts.get(host, "/metrics").body;
+        let line =
+            format!("weave_connections{{state=\"failed\",type=\"unknown\",encryption=\"\"}} {failed}\n");
+        assert!(metrics.contains(&line), "{host}: {metrics}");
+    }
+
     let wait = dialled.retry_in_s.expect("a refused dial is tried again");
     assert!(wait >= SLOW_RETRY_S, "a refused peer is dialled again in {wait} s");
     // Ten seconds hold two dials at most (the first and one after 7.5 s), with a third by its due.

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use weave_api::Status;
+use weave_perf::lab::Traffic;
 use weave_tests::pings::Pings;
 use weave_tests::world::{LINK_WITHIN, Options, World, v4, wait_until};
 
@@ -49,6 +50,30 @@ fn without_discovery_containers_reach_each_other_by_a_relay() {
         macs.iter().any(|entry| entry.mac == world.mac(2) && entry.peer == world.status(2).name),
         "{macs:?}"
     );
+    // Who wants relays is not told that there are some.
+    assert!((0..3).all(|host| world.degraded(host).is_empty()), "{:?}", world.degraded(0));
+}
+
+#[test]
+fn a_host_that_dials_peers_in_vain_says_that_they_are_relayed_until_they_are_linked() {
+    let world = World::new(Options::encrypted().count(3).not_launched());
+    world.lab().cut(1, 2, Traffic::All).unwrap();
+    world.launch(0, &[]);
+    world.launch_to(1, &[0]);
+    world.launch_to(2, &[0]);
+    wait_hops(&world, &[(1, &[1, 2]), (2, &[1, 2])], LINK_WITHIN);
+    let state = || world.status(1).degraded.into_iter().find(|state| state.name == "relayed");
+    wait_until(LINK_WITHIN, || format!("it says nothing: {:?}", world.degraded(1)), || state().is_some());
+    let (reason, far) = (state().unwrap().reason, world.status(2).nickname);
+    assert!(reason.starts_with("1 peers") && reason.contains(&format!(": {far};")), "{reason}");
+    assert!(world.get(1, "/metrics").body.contains("weave_degraded{name=\"relayed\"} 1\n"));
+    assert_eq!(world.degraded(0), Vec::<String>::new(), "it is linked to all");
+
+    world.lab().heal(1, 2).unwrap();
+    world.weave(1, &["connect", &world.underlay(2).to_string()]).ok();
+    world.wait_linked(1, 2, LINK_WITHIN);
+    let said = || format!("it says so still: {:?}, {:?}", world.degraded(1), world.degraded(2));
+    wait_until(LINK_WITHIN, said, || (1..3).all(|host| world.degraded(host).is_empty()));
 }
 
 #[test]

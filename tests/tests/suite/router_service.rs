@@ -117,6 +117,52 @@ fn a_dns_that_does_not_give_its_place_to_another_goes_on_as_it_was_launched() {
 }
 
 #[test]
+fn a_service_manager_is_told_again_and_again_that_the_dns_works_and_not_by_one_that_hangs() {
+    let world = World::new(Options::clear().bare(1));
+    let host = world.host(0);
+    let path = host.directory().join("notify");
+    let manager = UnixDatagram::bind(&path).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o777)).unwrap();
+    manager.set_read_timeout(Some(SAID_WITHIN)).unwrap();
+    let said = || {
+        let mut text = [0; 512];
+        let len = manager.recv(&mut text).ok()?;
+        Some(String::from_utf8_lossy(&text[..len]).trim().to_owned())
+    };
+    let mut command = world.command(0, &["launch-dns", "--foreground"]);
+    command.env("NOTIFY_SOCKET", &path).env("WATCHDOG_USEC", WATCHDOG.as_micros().to_string());
+    let dns = host.spawn(&mut command).unwrap();
+    assert_eq!(said().as_deref(), Some("READY=1"));
+    manager.set_read_timeout(Some(WATCHDOG)).unwrap();
+    for _ in 0..3 {
+        assert_eq!(said().as_deref(), Some("WATCHDOG=1"));
+    }
+    dns.signal(Signal::SIGSTOP).unwrap();
+    // One that was on its way.
+    manager.set_read_timeout(Some(WATCHDOG / 2)).unwrap();
+    let silent = said().is_none() || said().is_none();
+    dns.signal(Signal::SIGCONT).unwrap();
+    assert!(silent);
+    world.weave(0, &["stop-dns"]).ok();
+}
+
+/// Half a minute of silence is what a keeper takes for one.
+#[test]
+fn long_a_dns_that_hangs_is_ended_by_the_keeper_and_started_anew() {
+    let world = World::new(Options::clear().bare(1));
+    let running = || weave_api::sidecar::status(&world.host(0).run_dir(), SAID_WITHIN).ok().map(|it| it.pid);
+    world.weave(0, &["launch-dns"]).ok();
+    let hung = running().unwrap();
+    kill(Pid::from_raw(hung.cast_signed()), Signal::SIGSTOP).unwrap();
+    wait_until(
+        Duration::from_secs(60),
+        || format!("it hangs: {}", world.log(0)),
+        || running().is_some_and(|pid| pid != hung),
+    );
+    world.weave(0, &["stop-dns"]).ok();
+}
+
+#[test]
 fn the_dns_is_a_service_of_its_own_without_a_router_and_takes_the_place_of_one_that_runs() {
     let world = World::new(Options::clear().bare(1));
     let host = world.host(0);

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use weave_api::client::TIME_LIMIT;
 use weave_api::keeper::{self, Keeper};
-use weave_api::names::ANSWER_WITHIN;
+use weave_api::names::{ANSWER_WITHIN, SidecarStatus};
 use weave_api::status::{Connection, ConnectionState, Degraded};
 use weave_api::{Client, ClientError, Status, sidecar};
 use weave_host::engine::Engine;
@@ -21,6 +21,9 @@ const NO_KEEPER: &str = "no_keeper";
 const KEEPER_HANGS: &str = "keeper_hangs";
 /// What to do about a state whose cure is not in its reason.
 const DEGRADED: &str = "it works; docs/troubleshooting.md says what each such state means";
+
+/// What to do about a DNS that something keeps from being asked.
+const PORT_TAKEN: &str = "stop what has that port, then `weave launch-dns`";
 
 /// Looks at the router, and at its links if it runs.
 pub(super) fn look(environment: &Environment) -> Result<(Option<Status>, Vec<Finding>)> {
@@ -86,8 +89,10 @@ fn links(status: &Status) -> Vec<Finding> {
     let (up, down): (Vec<_>, Vec<_>) =
         status.connections.iter().partition(|link| link.state == ConnectionState::Established);
     let mut findings = Vec::new();
-    if !status.connections.is_empty() || !status.targets.is_empty() {
-        let text = format!("{} established of {}", up.len(), status.connections.len());
+    // Strangers that were turned away are named below, and say nothing of the links of this host.
+    let ours = status.connections.iter().filter(|link| !link.is_refused()).count();
+    if ours > 0 || !status.targets.is_empty() {
+        let text = format!("{} established of {ours}", up.len());
         findings.push(if up.is_empty() {
             Finding::failed("links", text, "see below; `weave connect PEER` names a peer")
         } else {
@@ -135,31 +140,88 @@ fn engine(host: &str) -> Finding {
     }
 }
 
+/// Where the DNS can be asked. Without an address to be asked on it does what it should: a host
+/// may have neither an engine's bridge nor an address on the network.
+fn listens(sidecar: &SidecarStatus) -> Finding {
+    let text = format!("{} names of {}", sidecar.names, sidecar.domain);
+    match (sidecar.listening.as_slice(), sidecar.not_listening.as_slice()) {
+        ([], []) => Finding::warning(
+            "DNS",
+            format_args!("{text}; it has no address to be asked on"),
+            "weave launch-dns CIDR, weave expose CIDR, or an engine with a bridge",
+        ),
+        ([], elsewhere) => {
+            Finding::failed("DNS", format_args!("it listens nowhere: {}", elsewhere.join("; ")), PORT_TAKEN)
+        }
+        (_, []) => Finding::ok("DNS", text),
+        (_, elsewhere) => {
+            let text = format!("{text}; does not listen: {}", elsewhere.join("; "));
+            Finding::warning("DNS", text, PORT_TAKEN)
+        }
+    }
+}
+
 fn names(environment: &Environment) -> Result<Finding> {
     let settings = dns::settings(environment);
     Ok(match sidecar::status(&environment.run_dir()?, ANSWER_WITHIN) {
-        Ok(sidecar) if sidecar.listening.is_empty() => {
-            let text = format!("it listens nowhere: {}", sidecar.not_listening.join("; "));
-            Finding::failed(
-                "DNS",
-                text,
-                "weave launch-dns CIDR, weave expose CIDR, or an engine with a bridge",
-            )
-        }
-        Ok(sidecar) => {
-            let text = format!("{} names of {}", sidecar.names, sidecar.domain);
-            match sidecar.not_listening.as_slice() {
-                [] => Finding::ok("DNS", text),
-                elsewhere => {
-                    let text = format!("{text}; does not listen: {}", elsewhere.join("; "));
-                    Finding::warning("DNS", text, "stop what has that port, then `weave launch-dns`")
-                }
-            }
-        }
+        Ok(sidecar) => listens(&sidecar),
         Err(error) => match settings {
             Ok(settings) if settings.enabled => Finding::failed("DNS", error, "weave launch-dns"),
             Ok(_) => Finding::ok("DNS", "not launched"),
             Err(unread) => Finding::warning("DNS", unread, "run this as root"),
         },
     })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::super::Standing;
+    use super::*;
+
+    fn status(targets: &str, connections: &str) -> Status {
+        let text = format!(
+            r#"{{"version": "0.1.0", "protocol": [1, 1], "name": "02:1f:3a:00:c4:07", "nickname": "host1",
+                "uid": "00000000000000aa", "pid": 4711, "uptime_s": 61, "port": 6783, "encrypted": true,
+                "discovery": true, "mtu": 1376, "conn_limit": 200, "targets": [{targets}],
+                "connections": [{connections}]}}"#
+        );
+        serde_json::from_str(&text).unwrap()
+    }
+
+    #[test]
+    fn strangers_that_are_turned_away_are_told_and_are_no_links_of_this_host() {
+        let stranger = r#"{"direction": "inbound", "address": "192.0.2.66", "state": "failed",
+            "reason": "wrong password or no weave router"}"#;
+        let found = links(&status("", stranger));
+        assert_eq!(
+            found.iter().map(|one| one.standing).collect::<Vec<_>>(),
+            [Standing::Warning],
+            "{found:?}"
+        );
+        assert!(found[0].subject.contains("192.0.2.66"), "{found:?}");
+        let ours = r#"{"direction": "outbound", "address": "192.0.2.2:6783", "state": "retrying"}"#;
+        let found =
+            links(&status(r#"{"target": "192.0.2.2", "state": "retrying"}"#, &format!("{stranger}, {ours}")));
+        assert_eq!((found[0].standing, found[0].text.as_str()), (Standing::Failed, "0 established of 1"));
+    }
+
+    #[test]
+    fn a_dns_without_an_address_to_be_asked_on_is_a_warning_unless_one_is_taken() {
+        let taken = r#""172.17.0.1:53: Address already in use""#;
+        for (listening, not_listening, standing) in [
+            ("", "", Standing::Warning),
+            ("", taken, Standing::Failed),
+            (r#""10.2.0.1:53""#, taken, Standing::Warning),
+            (r#""10.2.0.1:53""#, "", Standing::Ok),
+        ] {
+            let text = format!(
+                r#"{{"pid": 1, "domain": "weave.local", "ttl_s": 1, "listening": [{listening}],
+                    "not_listening": [{not_listening}], "upstream": [], "names": 2, "entries": 3, "counters": {{}}}}"#
+            );
+            let found = listens(&serde_json::from_str(&text).unwrap());
+            assert_eq!(found.standing, standing, "{found:?}");
+            assert_eq!(found.text.contains("172.17.0.1"), !not_listening.is_empty(), "{found:?}");
+        }
+    }
 }

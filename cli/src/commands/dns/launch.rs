@@ -122,7 +122,7 @@ fn foreground(new: &DnsSettings, environment: &Environment) -> Result<()> {
     };
     let served = terminate(&run_dir)
         .and_then(|_| publish::tell(environment))
-        .and_then(|()| sidecar::serve(environment, attached, ready));
+        .and_then(|()| sidecar::serve(environment, attached, ready, sidecar::beat));
     if served.is_err() {
         // Else the keeper would go on trying what does not work. Not to be had once the privileges are
         // gone, and what failed is to be told.

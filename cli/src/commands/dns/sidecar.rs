@@ -5,12 +5,13 @@ use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
+use std::sync::mpsc;
 
 use ipnet::IpNet;
 use nix::unistd::{Gid, Uid, setgid, setgroups, setuid};
 use rustix::thread::{CapabilitySet, CapabilitySets};
 use weave_api::names::{DNS_PORT, SIDECAR_ID, prepare, sidecar_socket};
-use weave_dns::SidecarConfig;
+use weave_dns::{Beat, SidecarConfig};
 use weave_host::attach::{AttachOptions, PROBE_WAIT};
 use weave_host::records::Records;
 use weave_host::{Namespace, Netlink};
@@ -26,6 +27,8 @@ use crate::running::{Claim, Daemon};
 
 /// What it says when it is asked.
 pub const READY: &str = "ready\n";
+/// Signs in the time after which a service manager takes it for dead.
+const BEATS: u32 = 3;
 /// Names the resolvers of the host.
 const RESOLV_CONF: &str = "/etc/resolv.conf";
 
@@ -40,6 +43,8 @@ pub fn run(environment: &Environment) -> Result<()> {
             let null = fs::OpenOptions::new().write(true).open("/dev/null");
             let _ = null.map(|null| rustix::stdio::dup2_stdout(&null));
         },
+        // What its parent was told of a service manager is not said to it.
+        || None,
     );
     if let Err(failure) = &ran {
         let _ = output::print(format_args!("{failure}\n"));
@@ -47,9 +52,33 @@ pub fn run(environment: &Environment) -> Result<()> {
     ran
 }
 
+/// A sign for the service manager (`WatchdogSec=`, sd_watchdog_enabled(3)), if one waits for it. A thread of
+/// its own speaks to the manager, which may be slow to listen.
+pub fn beat() -> Option<Beat> {
+    let every = sd_notify::watchdog_enabled()? / BEATS;
+    let (works, said) = mpsc::sync_channel(1);
+    let speak = move || {
+        while said.recv().is_ok() {
+            if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Watchdog]) {
+                tracing::debug!("the service manager is not told that the DNS works: {error}");
+            }
+        }
+    };
+    if let Err(error) = std::thread::Builder::new().name("weave-dns-beat".into()).spawn(speak) {
+        tracing::error!("the service manager will not be told that the DNS works: {error}");
+        return None;
+    }
+    Some(Beat { every, give: Box::new(move || _ = works.try_send(())) })
+}
+
 /// Answers until it is ended. `attached` is called once it has its address on the network, with all
-/// privileges; `ready` when it is asked, without any.
-pub fn serve(environment: &Environment, attached: impl FnOnce(), ready: impl FnOnce()) -> Result<()> {
+/// privileges; `ready` when it is asked, without any, and before it `beat`, for the sign that it gives.
+pub fn serve(
+    environment: &Environment,
+    attached: impl FnOnce(),
+    ready: impl FnOnce(),
+    beat: impl FnOnce() -> Option<Beat>,
+) -> Result<()> {
     root::require("dns")?;
     let failed = |error: std::io::Error| Failure::because("cannot start the DNS", error);
     let (run_dir, state_dir) = (environment.run_dir()?, environment.state_dir()?);
@@ -84,7 +113,7 @@ pub fn serve(environment: &Environment, attached: impl FnOnce(), ready: impl FnO
     };
     attached();
     drop_privileges();
-    weave_dns::run(config, ready).map_err(failed)
+    weave_dns::run(config, ready, beat()).map_err(failed)
 }
 
 fn listen_to_commands(run_dir: &Path) -> std::io::Result<UnixListener> {

@@ -147,6 +147,11 @@ impl<S: Signer> Mesh<S> {
         [ours, self.names_directory.count().saturating_sub(ours)]
     }
 
+    /// How many of them each peer has that has any; not walked either.
+    pub fn names_by_peer(&self) -> impl Iterator<Item = (PeerName, usize)> {
+        self.names_directory.counts()
+    }
+
     /// How many [`Self::stations`] has.
     #[must_use]
     pub fn stations_counted(&self) -> usize {

@@ -12,6 +12,7 @@ use hyper::header::{
 };
 use hyper::{Method, Request, Response, StatusCode, Version};
 use std::cell::Cell;
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -150,7 +151,15 @@ async fn report(site: &Site) -> Plain {
         let (names, names_left_out) = status::names(core, usize::MAX);
         let now = core.now();
         let status = status::status(core, now);
-        Report { version: REPORT_VERSION, taken_ms: millis(now), status, names, names_left_out }
+        let names_by_host = BTreeMap::new();
+        Report {
+            version: REPORT_VERSION,
+            taken_ms: millis(now),
+            status,
+            names,
+            names_left_out,
+            names_by_host,
+        }
     };
     match site.core.make(look, |report| serde_json::to_vec(&report).ok()).await {
         Some(Some(json)) => Plain::live(JSON, Body::Whole { rest: json.into(), _place: Some(place) }),

@@ -87,7 +87,15 @@ impl Feed {
             let (names, names_left_out) = status::names(core, EVENT_NAMES_MAX);
             let now = core.now();
             let status = status::status_without_macs(core, now);
-            Report { version: REPORT_VERSION, taken_ms: millis(now), status, names, names_left_out }
+            let by_host = core.mesh.names_by_peer().filter(|_| names_left_out > 0);
+            Report {
+                version: REPORT_VERSION,
+                taken_ms: millis(now),
+                status,
+                names,
+                names_left_out,
+                names_by_host: by_host.collect(),
+            }
         };
         let event = self.core.make(look, |report| {
             let mut event = format!("event: {EVENT_NAME}\ndata: ").into_bytes();

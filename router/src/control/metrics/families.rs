@@ -57,7 +57,7 @@ macro_rules! families {
 families! {
     // Under the names of the original.
     Gauge CONNECTIONS = "weave_connections" ["state" "type" "encryption"]
-        "Links and attempts to make one, by state; type is udp once the peer is known, encryption is yes or empty.";
+        "Links and attempts of this host to make one, by state; attempts of others that fail are among weave_handshakes_failed_total; type is udp once the peer is known, encryption is yes or empty.";
     Counter TERMINATIONS = "weave_connection_terminations_total" []
         "Links that were lost.";
     Gauge DNS_ENTRIES = "weave_dns_entries" []

@@ -13,7 +13,7 @@ use weave_forward::FRAME_TIME_BOUNDS_NS;
 use weave_wire::PeerName;
 use weave_wire::link::handshake::VERSION_MAX;
 
-/// The name under which links without lines of their own are added up.
+/// The name under which links without lines of their own are counted.
 const OTHER: &str = "other";
 
 pub(super) fn publish(scrape: &Scrape, sheet: &mut Sheet) {
@@ -99,7 +99,7 @@ fn links(sample: &Sample, sheet: &mut Sheet) {
     }
     rows.values().take(PEERS_MAX).for_each(|link| one_link(link, sheet));
     if rows.len() > PEERS_MAX {
-        others(&rows.values().skip(PEERS_MAX).copied().collect::<Vec<_>>(), sheet);
+        others(rows.values().skip(PEERS_MAX).copied(), sheet);
     }
     let bounds = BOUNDS_US.map(|us| std::time::Duration::from_micros(us).as_secs_f64());
     let sum = sample.round_trips_sum.as_secs_f64();
@@ -133,16 +133,11 @@ fn one_link(link: &LinkSample, sheet: &mut Sheet) {
     sheet.count(&f::LINK_FRAMES, &with("out"), connection.tx_frames);
 }
 
-/// What can be added up of links without lines of their own.
-fn others(links: &[&LinkSample], sheet: &mut Sheet) {
-    let sum =
-        |of: fn(&weave_api::status::Connection) -> u64| links.iter().map(|link| of(&link.connection)).sum();
-    let established = |link: &&&LinkSample| link.connection.state == ConnectionState::Established;
-    sheet.level(&f::LINK_UP, &[OTHER, ""], links.iter().filter(established).count() as u64);
-    sheet.count(&f::LINK_BYTES, &[OTHER, "", "in"], sum(|link| link.rx_bytes));
-    sheet.count(&f::LINK_BYTES, &[OTHER, "", "out"], sum(|link| link.tx_bytes));
-    sheet.count(&f::LINK_FRAMES, &[OTHER, "", "in"], sum(|link| link.rx_frames));
-    sheet.count(&f::LINK_FRAMES, &[OTHER, "", "out"], sum(|link| link.tx_frames));
+/// How many of the links without lines of their own pass data. What they carried is no sum of them: it
+/// would fall with each link that is lost. Lanes count it.
+fn others<'a>(links: impl Iterator<Item = &'a LinkSample>, sheet: &mut Sheet) {
+    let established = links.filter(|link| link.connection.state == ConnectionState::Established);
+    sheet.level(&f::LINK_UP, &[OTHER, ""], established.count() as u64);
 }
 
 fn keys(sample: &Sample, sheet: &mut Sheet) {

@@ -60,7 +60,7 @@ pub(in crate::control) struct Sample {
     pub(super) conn_limit: u16,
     pub(super) targets: Vec<TargetState>,
     pub(super) links: Vec<LinkSample>,
-    /// Attempts to make a link.
+    /// Attempts of ours to make a link.
     pub(super) attempts: Vec<ConnectionState>,
     pub(super) degraded: Vec<Degraded>,
     pub(super) guard_dropped: Option<u64>,

@@ -124,11 +124,9 @@ fn a_scrape_of_a_large_mesh_is_quick_and_has_a_line_for_each_of_so_many_peers() 
     assert_eq!(up.len(), PEERS_MAX + 1);
     let other = format!("weave_link_up{{peer=\"other\",nickname=\"\"}} {}", LARGE - PEERS_MAX);
     assert!(up.contains(&other.as_str()), "{up:?}");
-    let bytes = format!(
-        "weave_link_bytes_total{{peer=\"other\",nickname=\"\",direction=\"out\"}} {}",
-        (LARGE - PEERS_MAX) * 1_000_000
-    );
-    assert!(text.contains(&bytes));
+    // A sum over links that come and go is no counter.
+    let other = text.lines().filter(|line| line.contains("peer=\"other\"")).collect::<Vec<_>>();
+    assert_eq!(other.len(), 1, "{other:?}");
 }
 
 #[test]
@@ -193,7 +191,8 @@ fn reference() -> String {
          Prometheus. Made of the table in `router/src/control/metrics/families.rs`:\n\
          `WEAVE_WRITE_DOCS=1 cargo test -p weave-router reference` writes this page anew.\n\n\
          Times are seconds, sizes bytes. Counters begin at 0 with the router. Links to the first 256 peers, by\n\
-         name, have lines of their own; those of all others are added up under `peer=\"other\"`.\n\n\
+         name, have lines of their own; of all others `weave_link_up{peer=\"other\"}` says how many are up, and what they\n\
+         carry is in `weave_lane_bytes_total` and `weave_lane_frames_total`, as is that of links which are lost.\n\n\
          | name | type | labels | meaning |\n| --- | --- | --- | --- |\n",
     );
     for family in all() {

@@ -82,7 +82,7 @@ fn summary(view: &View, now: Instant) -> Vec<Line<'static>> {
     let total = |of: fn(&Row) -> f64| bits(view.rows().iter().map(of).sum());
     let second = format!(
         "links {established} of {}  peers {}  stations {}  out {}  in {}",
-        status.connections.len(),
+        status.connections.iter().filter(|link| !link.is_refused()).count(),
         status.peers.len(),
         status.macs.len(),
         total(|row| row.bits.0),

@@ -1,0 +1,107 @@
+//! Peers that data reaches by way of others only, though this host dials them.
+
+use super::core::Core;
+use super::status::nickname_of;
+use std::collections::{BTreeMap, HashMap};
+use std::net::SocketAddr;
+use std::time::Duration;
+use weave_api::status::Degraded;
+use weave_api::target::Target;
+use weave_mesh::Origin;
+use weave_mesh::dialler::Entry;
+use weave_wire::PeerName;
+
+/// What that is named.
+const NAME: &str = "relayed";
+/// Such peers named, at most.
+const SHOWN: usize = 8;
+
+/// The degraded state, if there are such peers. Who is launched with `--no-discovery` wants relays,
+/// and so does who is at the limit of links.
+pub(super) fn degraded(core: &Core, now: Duration) -> Option<Degraded> {
+    if !core.config.discovery {
+        return None;
+    }
+    let far = core.mesh.peers().filter(|peer| peer.route.is_some() && peer.link.is_none());
+    let peers = in_vain(far.map(|peer| (peer.name, peer.addresses)), core.dialler.entries());
+    let since = peers.values().min()?;
+    let names: Vec<String> =
+        peers.keys().take(SHOWN).map(|peer| nickname_of(core, *peer).to_string()).collect();
+    let reason = format!(
+        "{} peers are dialled in vain and reached by way of others only: {}; `weave status connections` says why: let \
+         TCP and UDP pass by the port of the mesh between them and this host",
+        peers.len(),
+        names.join(", ")
+    );
+    Some(Degraded { name: NAME.into(), reason, since_s: now.saturating_sub(*since).as_secs() })
+}
+
+/// Those of `far`, peers with their addresses, that were dialled and not reached, and since when that
+/// is tried.
+fn in_vain<'a>(
+    far: impl Iterator<Item = (PeerName, &'a [SocketAddr])>,
+    entries: &[Entry<Target>],
+) -> BTreeMap<PeerName, Duration> {
+    let far: BTreeMap<PeerName, &[SocketAddr]> = far.collect();
+    let canonical = |at: &SocketAddr| SocketAddr::new(at.ip().to_canonical(), at.port());
+    let by_address: HashMap<SocketAddr, PeerName> = far
+        .iter()
+        .flat_map(|(name, addresses)| addresses.iter().map(|address| (canonical(address), *name)))
+        .collect();
+    let mut peers = BTreeMap::new();
+    for entry in entries.iter().filter(|entry| entry.failures > 0) {
+        let peer = match entry.origin {
+            Origin::Discovered(name) => Some(name).filter(|name| far.contains_key(name)),
+            Origin::Target | Origin::Recent => {
+                entry.address.as_ref().and_then(|address| by_address.get(&canonical(address)).copied())
+            }
+        };
+        if let Some(peer) = peer {
+            let since = peers.entry(peer).or_insert(entry.since);
+            *since = entry.since.min(*since);
+        }
+    }
+    peers
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use weave_mesh::Dialler;
+
+    const fn at(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    #[test]
+    fn a_peer_is_relayed_in_spite_of_dials_once_one_failed_until_it_is_linked_or_gone() {
+        let peer = |number| PeerName::new([2, 0, 0, 0, 0, number]).unwrap();
+        let (named, told, ours) = (peer(1), peer(2), peer(9));
+        let [first, second]: [SocketAddr; 2] =
+            ["192.0.2.1:6783", "[2001:db8::2]:6783"].map(|text| text.parse().unwrap());
+        // What a socket of both families says of the first.
+        let mapped: SocketAddr = "[::ffff:192.0.2.1]:6783".parse().unwrap();
+        let mut dialler: Dialler<Target> = Dialler::default();
+        assert!(dialler.add_targets(&["first.example".parse().unwrap()], at(10)));
+        dialler.set_discovered(vec![(told, vec![second.into()])], ours, at(20));
+        let look = |dialler: &Dialler<Target>| {
+            let far = [(named, &[first][..]), (told, &[second][..])];
+            in_vain(far.into_iter(), dialler.entries())
+        };
+        assert_eq!(look(&dialler), BTreeMap::new(), "not dialled yet");
+        for (id, target, _) in dialler.due(at(21)) {
+            if target.address(6783).is_none() {
+                dialler.resolved(id, mapped);
+            }
+            dialler.failed(id, "it does not answer".into(), false, at(22), 0.0);
+        }
+        assert_eq!(look(&dialler), BTreeMap::from([(named, at(10)), (told, at(20))]));
+        // Others that fail are no peers that are reached.
+        assert_eq!(in_vain([(peer(3), &[][..])].into_iter(), dialler.entries()), BTreeMap::new());
+        dialler.linked(1, None, mapped);
+        dialler.established(1);
+        dialler.set_discovered(Vec::new(), ours, at(30));
+        assert_eq!(look(&dialler), BTreeMap::new());
+    }
+}

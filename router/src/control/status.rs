@@ -28,7 +28,11 @@ pub(super) const PENDING_LONG: Duration = Duration::from_secs(2);
 
 /// Peers that dialled us and did not get in.
 #[derive(Debug, Default)]
-pub(super) struct Refusals(HashMap<IpAddr, Refused>);
+pub(super) struct Refusals {
+    shown: HashMap<IpAddr, Refused>,
+    /// When a refused dial of ours was logged.
+    dials_logged: HashMap<IpAddr, Duration>,
+}
 
 #[derive(Debug)]
 struct Refused {
@@ -41,7 +45,7 @@ impl Refusals {
     /// Notes one; true if it is to be logged (once a minute and address).
     pub(super) fn note(&mut self, address: IpAddr, reason: String, now: Duration) -> bool {
         self.expire(now);
-        if let Some(known) = self.0.get_mut(&address) {
+        if let Some(known) = self.shown.get_mut(&address) {
             known.reason = reason;
             known.at = now;
             let due = now.saturating_sub(known.logged) >= REFUSAL_SHOWN;
@@ -50,28 +54,30 @@ impl Refusals {
             }
             return due;
         }
-        if self.0.len() >= REFUSALS {
+        if self.shown.len() >= REFUSALS {
             return false;
         }
-        self.0.insert(address, Refused { reason, at: now, logged: now });
+        self.shown.insert(address, Refused { reason, at: now, logged: now });
         true
     }
 
-    /// True if something about `address` may be logged, once a minute.
+    /// True if a refused dial of `address` is to be logged: once a minute, and not beside what was
+    /// logged of its own dials.
     pub(super) fn may_log(&mut self, address: IpAddr, now: Duration) -> bool {
-        match self.0.get_mut(&address) {
-            Some(known) if now.saturating_sub(known.logged) < REFUSAL_SHOWN => false,
-            Some(known) => {
-                known.logged = now;
-                true
-            }
-            None => true,
+        self.expire(now);
+        let logged = self.shown.get(&address).map(|refused| refused.logged);
+        let is_recent = logged.is_some_and(|at| now.saturating_sub(at) < REFUSAL_SHOWN);
+        if is_recent || self.dials_logged.contains_key(&address) || self.dials_logged.len() >= REFUSALS {
+            return false;
         }
+        self.dials_logged.insert(address, now);
+        true
     }
 
     /// Forgets those that are old.
     pub(super) fn expire(&mut self, now: Duration) {
-        self.0.retain(|_, refused| now.saturating_sub(refused.at) < REFUSAL_SHOWN);
+        self.shown.retain(|_, refused| now.saturating_sub(refused.at) < REFUSAL_SHOWN);
+        self.dials_logged.retain(|_, at| now.saturating_sub(*at) < REFUSAL_SHOWN);
     }
 }
 
@@ -240,7 +246,7 @@ pub(super) fn attempts(core: &Core, now: Duration) -> impl Iterator<Item = Conne
 /// Attempts of others that were turned away, see [`Connection::is_refused`]. Anybody can make them, so
 /// they say nothing of how this host stands.
 fn refused(core: &Core, now: Duration) -> impl Iterator<Item = Connection> {
-    core.refusals.0.iter().map(move |(address, refused)| Connection {
+    core.refusals.shown.iter().map(move |(address, refused)| Connection {
         reason: Some(refused.reason.clone()),
         since_s: now.saturating_sub(refused.at).as_secs(),
         ..blank(Direction::Inbound, Target::from(*address), ConnectionState::Failed)
@@ -601,6 +607,23 @@ mod tests {
         for source in 0..1000_u32 {
             refusals.note(IpAddr::from(source.to_be_bytes()), String::new(), Duration::from_secs(3600));
         }
-        assert_eq!(refusals.0.len(), REFUSALS);
+        assert_eq!(refusals.shown.len(), REFUSALS);
+    }
+
+    #[test]
+    fn a_refused_dial_is_one_line_a_minute() {
+        let mut refusals = Refusals::default();
+        let at = IpAddr::from([192, 0, 2, 1]);
+        let lines = (0..3600).filter(|second| refusals.may_log(at, Duration::from_secs(*second))).count();
+        assert_eq!(lines, 60);
+        let mut others = (0..1000_u32).map(|source| IpAddr::from(source.to_be_bytes()));
+        let logged = others.by_ref().filter(|at| refusals.may_log(*at, Duration::from_secs(7200))).count();
+        assert_eq!(logged, REFUSALS, "at once");
+        // What it was told of its own dials is said already.
+        let mut refusals = Refusals::default();
+        assert!(refusals.note(at, "wrong password".into(), Duration::ZERO));
+        assert!(
+            !refusals.may_log(at, Duration::from_secs(59)) && refusals.may_log(at, Duration::from_secs(60))
+        );
     }
 }

@@ -384,7 +384,7 @@ impl<K: Ord + Clone, V: Ord + Clone> Directory<K, V> {
 
     /// Entries of each peer that has any; not walked.
     pub(crate) fn counts(&self) -> impl Iterator<Item = (PeerName, usize)> {
-        self.per_peer.iter().filter(|(_, count)| **count > 0).map(|(owner, count)| (*owner, *count))
+        self.by_count.iter().map(|(count, owner)| (*owner, *count))
     }
 
     /// All keys and what is said of them.

@@ -84,7 +84,7 @@ mod tests {
         let mapped: SocketAddr = "[::ffff:192.0.2.1]:6783".parse().unwrap();
         let mut dialler: Dialler<Target> = Dialler::default();
         assert!(dialler.add_targets(&["first.example".parse().unwrap()], at(10)));
-        dialler.set_discovered(vec![(told, vec![second.into()])], ours, at(20));
+        dialler.set_discovered(vec![(told, vec![(second.ip(), second.into())])], ours, at(20));
         let look = |dialler: &Dialler<Target>| {
             let far = [(named, &[first][..]), (told, &[second][..])];
             in_vain(far.into_iter(), dialler.entries())

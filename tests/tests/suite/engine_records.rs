@@ -51,6 +51,8 @@ fn an_attachment_of_which_a_file_cannot_be_written_leaves_the_container_as_it_wa
         let points = format!("WEAVE_FAILPOINT=attach:{point} WEAVE_FAILPOINT_LOG={}", log.display());
         hosts.sh(0, &format!("{points} weave attach 10.2.1.1/24 web"))
     };
+    // Each attach passes the same points then.
+    hosts.ok(0, "weave create-bridge");
     let ran = attach("0");
     assert_eq!(ran.code, Some(0), "{ran:?}");
     hosts.ok(0, "weave detach 10.2.1.1/24 web");

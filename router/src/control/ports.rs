@@ -190,7 +190,7 @@ mod tests {
             state ^= state << 13;
             state ^= state >> 7;
             state ^= state << 17;
-            state % 5 != 0
+            !state.is_multiple_of(5)
         };
         for _ in 0..100_000 {
             // What is told of the lanes gets lost, or the keep-alive of one.

@@ -77,7 +77,7 @@ mod tests {
     #[test]
     fn a_peer_is_relayed_in_spite_of_dials_once_one_failed_until_it_is_linked_or_gone() {
         let peer = |number| PeerName::new([2, 0, 0, 0, 0, number]).unwrap();
-        let (named, told, ours) = (peer(1), peer(2), peer(9));
+        let (named, told, ours) = (peer(1), peer(2), peer(0));
         let [first, second]: [SocketAddr; 2] =
             ["192.0.2.1:6783", "[2001:db8::2]:6783"].map(|text| text.parse().unwrap());
         // What a socket of both families says of the first.

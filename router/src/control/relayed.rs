@@ -19,7 +19,8 @@ const SHOWN: usize = 8;
 /// The degraded state, if there are such peers. Who is launched with `--no-discovery` wants relays,
 /// and so does who is at the limit of links.
 pub(super) fn degraded(core: &Core, now: Duration) -> Option<Degraded> {
-    if !core.config.discovery {
+    let is_wanted = !core.config.discovery;
+    if is_wanted || core.mesh.routes().peers.iter().all(|route| route.hops <= 1) {
         return None;
     }
     let far = core.mesh.peers().filter(|peer| peer.route.is_some() && peer.link.is_none());

@@ -19,7 +19,8 @@ const SHOWN: usize = 8;
 /// The degraded state, if there are such peers. Who is launched with `--no-discovery` wants relays,
 /// and so does who is at the limit of links.
 pub(super) fn degraded(core: &Core, now: Duration) -> Option<Degraded> {
-    if !core.config.discovery {
+    let is_wanted = !core.config.discovery;
+    if is_wanted || core.mesh.routes().peers.iter().all(|route| route.hops <= 1) {
         return None;
     }
     let far = core.mesh.peers().filter(|peer| peer.route.is_some() && peer.link.is_none());
@@ -77,7 +78,7 @@ mod tests {
     #[test]
     fn a_peer_is_relayed_in_spite_of_dials_once_one_failed_until_it_is_linked_or_gone() {
         let peer = |number| PeerName::new([2, 0, 0, 0, 0, number]).unwrap();
-        let (named, told, ours) = (peer(1), peer(2), peer(9));
+        let (named, told, ours) = (peer(1), peer(2), peer(0));
         let [first, second]: [SocketAddr; 2] =
             ["192.0.2.1:6783", "[2001:db8::2]:6783"].map(|text| text.parse().unwrap());
         // What a socket of both families says of the first.

@@ -279,9 +279,9 @@ fn receive_now(socket: RawFd, buffer: &mut [u8]) -> io::Result<Datagrams> {
     let mut place = [io::IoSliceMut::new(buffer)];
     let received = recvmsg::<SockaddrStorage>(socket, &mut place, Some(&mut told), MsgFlags::MSG_DONTWAIT)?;
     let len = received.bytes;
-    let each = received.cmsgs()?.find_map(|told| match told {
-        ControlMessageOwned::UdpGroSegments(each) => usize::try_from(each).ok(),
-        _ => None,
+    let each = received.cmsgs()?.find_map(|told| {
+        let ControlMessageOwned::UdpGroSegments(each) = told else { return None };
+        usize::try_from(each).ok()
     });
     let source = received.address.and_then(|source| {
         let v4 = source.as_sockaddr_in().map(|at| SocketAddr::from((at.ip(), at.port())));

@@ -337,6 +337,7 @@ fn a_container_that_the_engine_is_to_restart_has_ended_meanwhile() {
 /// As when the engine is started again. How long an attachment takes is a matter of what else the machine
 /// does, so those that each ask the network by themselves are the measure.
 #[test]
+#[expect(clippy::print_stdout, reason = "figures for people")]
 fn alone_a_hundred_containers_that_come_up_together_do_not_ask_the_network_one_by_one() {
     const COUNT: usize = 100;
     const MEASURED: usize = 20;
@@ -380,6 +381,7 @@ fn alone_a_hundred_containers_that_come_up_together_do_not_ask_the_network_one_b
         let (alone, all) = in_host(|host| (by_themselves(host), together(host)));
         let limit = alone * u32::try_from(COUNT / MEASURED).unwrap();
         let said = format!("{COUNT} containers took {all:.1?}, one by one they take {limit:.1?}");
+        println!("{said}");
         if all < limit {
             return;
         }

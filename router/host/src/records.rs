@@ -105,8 +105,8 @@ impl Records {
     ///
     /// # Errors
     /// [`Error::AddressInUse`] also when another container of this host has an
-    /// address, [`Error::RememberedInUse`] for one that is remembered and not among `cidrs`; otherwise as [`attach`](fn@attach). Nothing has
-    /// changed then.
+    /// address, [`Error::RememberedInUse`] for one that is remembered and not among `cidrs`; otherwise
+    /// as [`attach`](fn@attach). Nothing has changed then.
     pub fn attach(
         &mut self,
         host: &mut Netlink,

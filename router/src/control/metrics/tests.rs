@@ -4,15 +4,22 @@ use super::sample::{LinkSample, ShardSample};
 use super::*;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use weave_api::status::{Connection, ConnectionState, Degraded, Direction, Shard, TargetState};
 use weave_forward::{Counters, DropReason};
 use weave_wire::{Nickname, PeerName};
 
 /// Peers of a large mesh.
 const LARGE: usize = 300;
-/// A scrape of it takes no longer; builds of tests are slower by far.
+/// Processor time that a scrape of it takes at most; builds of tests are slower by far.
 const SCRAPE_WITHIN: Duration = Duration::from_millis(if cfg!(debug_assertions) { 15 } else { 5 });
+/// Scrapes of which the quickest counts: the processor is shared with whatever runs beside the test.
+const SCRAPES_MAX: usize = 100;
+
+/// The processor time of this thread. Others that run meanwhile do not count.
+fn processor_time() -> Duration {
+    rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime).try_into().unwrap()
+}
 
 fn peer(number: usize) -> PeerName {
     format!("02:00:00:00:{:02x}:{:02x}", number >> 8, number & 0xff).parse().unwrap()
@@ -111,15 +118,14 @@ fn a_scrape_of_a_large_mesh_is_quick_and_has_a_line_for_each_of_so_many_peers() 
     // The first one finds the rate of the processor's clock.
     render(&scrape(1));
     let large = scrape(LARGE);
-    let (text, took) = (0..5)
-        .map(|_| {
-            let begun = Instant::now();
-            (render(&large), begun.elapsed())
-        })
-        .min_by_key(|(_, took)| *took)
-        .unwrap();
-    println!("{} bytes, {} lines in {took:?}", text.len(), text.lines().count());
-    assert!(took < SCRAPE_WITHIN, "{took:?}");
+    let scrapes = (0..SCRAPES_MAX).map(|_| {
+        let begun = processor_time();
+        let text = render(&large);
+        let took = processor_time() - begun;
+        println!("{} bytes, {} lines in {took:?}", text.len(), text.lines().count());
+        (text, took)
+    });
+    let text = scrapes.into_iter().find(|(_, took)| *took < SCRAPE_WITHIN).expect("a scrape is quick").0;
     let up = lines(&text, "weave_link_up");
     assert_eq!(up.len(), PEERS_MAX + 1);
     let other = format!("weave_link_up{{peer=\"other\",nickname=\"\"}} {}", LARGE - PEERS_MAX);

@@ -11,10 +11,15 @@ use crate::failure::{Failure, Result};
 /// Writes `text` to standard output. A reader that went away (`weave status | head`)
 /// is no failure.
 pub fn print(text: impl Display) -> Result<()> {
+    print_on(text).map(drop)
+}
+
+/// The same; false when the reader went away, for who would go on.
+pub fn print_on(text: impl Display) -> Result<bool> {
     let mut stdout = io::stdout().lock();
     match write!(stdout, "{text}").and_then(|()| stdout.flush()) {
-        Ok(()) => Ok(()),
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
         Err(error) => Err(Failure::new("cannot write the answer", error, "")),
     }
 }

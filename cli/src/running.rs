@@ -73,6 +73,7 @@ const CLAIM_RETRY: Duration = Duration::from_millis(10);
 /// When the log or the executable cannot be opened.
 pub fn daemon(role: &str, log: &str, run_dir: &Path, state_dir: &Path) -> std::io::Result<Command> {
     let log = open_log(run_dir, log)?;
+    weave_host::keep_descriptors()?;
     let mut command = Command::new(in_place(std::env::current_exe()?));
     command
         .arg(role)

@@ -18,6 +18,6 @@ mod state;
 
 pub use config::Config;
 pub use daemon::{LOCKED_MEMORY_MIN, RunError, run};
-pub use state::StateError;
+pub use state::{FILES as STATE_FILES, StateError};
 pub use weave_crypto::Failure as HandshakeFailure;
 pub use weave_forward::{Features, ProbeError, SOCKET_BUFFER, probe as probe_kernel};

@@ -15,6 +15,8 @@ const NETWORK: &str = "network.json";
 const TARGETS: &str = "targets.json";
 const RECENT: &str = "recent.json";
 const RUNS: &str = "runs.json";
+/// All of these.
+pub const FILES: [&str; 5] = [IDENTITY, NETWORK, TARGETS, RECENT, RUNS];
 
 /// Name and key of this host.
 #[derive(Serialize, Deserialize)]

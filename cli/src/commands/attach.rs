@@ -7,11 +7,13 @@ use std::time::Duration;
 use ipnet::IpNet;
 use weave_api::{Client, ClientError};
 use weave_host::attach::{AttachOptions, Attachment};
+use weave_host::bridge::BRIDGE;
 use weave_host::records::Records;
 use weave_host::{Netlink, failpoint};
 
 use super::container::{self, Opened};
 use super::dns::{self, publish};
+use super::free::once_free;
 use super::{elsewhere, keeper};
 use crate::app::{AddressArguments, Force};
 use crate::environment::Environment;
@@ -56,23 +58,36 @@ pub fn attach(
             return Ok(Err(error));
         }
     }
-    let mut records = open_records(environment)?;
     let known = opened.known();
-    let engine = known.as_ref().map(|known| known.engine.clone());
-    let attached = records.attach_known(&mut host, &opened.name, &opened.namespace, cidrs, options, known);
-    drop(records);
+    let attached = once_free(environment, |records| {
+        records.attach_known(&mut host, &opened.name, &opened.namespace, cidrs, options, known.clone())
+    })?;
     if attached.is_ok() {
         failpoint("tell the router");
         publish::tell(environment)?;
-        if let Some(engine) = engine {
+        warn_of_mtu(&mut host, options.mtu);
+        if let Some(known) = known {
             keeper::ensure(environment);
-            keeper::warn_of_other_engine(&opened.name, &engine, environment)?;
+            keeper::warn_of_other_engine(&opened.name, &known.engine, environment)?;
         }
         if let Some(fault) = opened.fault_of_names(environment)? {
             output::warn(format_args!("container {}: {fault}", dns::shown(&opened.name)));
         }
     }
     Ok(attached)
+}
+
+/// Frames that are longer than the bridge takes are dropped there, and nobody is told.
+fn warn_of_mtu(host: &mut Netlink, wanted: Option<u32>) {
+    let bridge = host.link(BRIDGE).ok().flatten().map(|bridge| bridge.mtu);
+    if let (Some(wanted), Some(bridge)) = (wanted, bridge)
+        && wanted > bridge
+    {
+        output::warn(format_args!(
+            "WEAVE_MTU is {wanted}, and this host's network takes {bridge}: longer frames to other hosts are lost; \
+             have one value on all hosts"
+        ));
+    }
 }
 
 /// The records, locked, with a word on those that were damaged.

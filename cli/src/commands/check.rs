@@ -144,7 +144,11 @@ pub fn look(
     add(host::look())?;
     let (status, found) = router::look(environment)?;
     add(found)?;
-    let (port, mtu) = (environment.port()?, environment.mtu()?);
+    // Of a router that runs: this shell may know another one.
+    let (port, mtu) = match &status {
+        Some(status) => (status.port, status.mtu),
+        None => (environment.port()?, environment.mtu()?),
+    };
     let mut reached = Vec::new();
     for wanted in wanted(peer, status.as_ref()) {
         let (found, at) = peer::look(&wanted, status.as_ref(), port, mtu);

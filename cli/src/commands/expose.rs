@@ -27,6 +27,7 @@ pub fn expose(
 ) -> Result<()> {
     let cidrs = parse(texts)?;
     let policy = known_policy(environment)?;
+    let mtu = environment.mtu_if_set()?.map(u32::from);
     root::require_network("expose")?;
     let failed = |error: weave_host::Error| Failure::because("cannot expose this host", error);
     let names: Vec<String> = names.iter().map(ToString::to_string).collect();
@@ -44,7 +45,7 @@ pub fn expose(
     let mut exposed = ExposedAddresses::open(&state_dir).map_err(failed)?;
     exposed.set_aside().iter().for_each(output::warn);
     let degraded =
-        exposed.expose(&mut host, &new.collect::<Vec<_>>(), &policy, force.probe()).map_err(failed)?;
+        exposed.expose(&mut host, &new.collect::<Vec<_>>(), &policy, mtu, force.probe()).map_err(failed)?;
     degraded.iter().for_each(output::warn);
     drop(exposed);
     failpoint("have it kept");
@@ -67,9 +68,13 @@ pub fn hide(texts: &[OsString], environment: &Environment) -> Result<()> {
     let mut exposed = ExposedAddresses::open(&environment.state_dir()?).map_err(failed)?;
     exposed.set_aside().iter().for_each(output::warn);
     exposed.hide(&mut host, &cidrs, &policy).map_err(failed)?;
+    // Rules that stay are kept.
+    let is_used = exposed.is_used(&mut host).map_err(failed)?;
     drop(exposed);
     publish::tell(environment)?;
-    keeper::end_if_idle(environment)?;
+    if !is_used {
+        keeper::end_if_idle(environment)?;
+    }
     print_addresses(&cidrs)
 }
 

@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use super::keeper;
 use crate::argv::{Part, Token};
 use crate::environment::Environment;
-use crate::failure::Result;
+use crate::failure::{Failure, Result};
 use crate::launch::{LaunchOptions, Resolved, Role, resolve, spawn};
 use crate::output;
 use crate::root;
@@ -36,7 +36,10 @@ pub fn run(
     let info = spawn(&config, router_arguments(tokens))?;
     info.warnings.iter().for_each(output::warn);
     if with_dns {
-        super::dns::launch::beside_router(environment);
+        super::dns::launch::beside_router(environment).map_err(|failure| {
+            let remedy = "the keeper tries again; `weave launch-dns` does at once";
+            Failure::new("the router runs without its DNS", failure, remedy)
+        })?;
     }
     Ok(())
 }

@@ -13,6 +13,7 @@ mod elsewhere;
 pub mod expose;
 pub mod forget;
 pub mod former;
+mod free;
 pub mod keeper;
 pub mod launch;
 pub mod log_level;

@@ -82,7 +82,9 @@ pub fn run(arguments: &Arguments, environment: &Environment) -> Result<()> {
             {
                 output::print(way(peer, pinged))?;
             }
-            output::print(line(peer, arguments.size, number, &pinged))?;
+            if !output::print_on(line(peer, arguments.size, number, &pinged))? {
+                return Ok(());
+            }
         }
         match pinged {
             Ok(pinged) => results.add(pinged),

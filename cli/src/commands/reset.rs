@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use serde::Deserialize;
 use weave_api::{Client, names};
+use weave_host::Netlink;
 use weave_host::firewall::{Firewall, Guard};
+use weave_host::reset::{STATE_FILES, remove_interfaces};
 use weave_host::store::{StateDir, StateLock};
-use weave_host::{Netlink, reset::remove_interfaces};
 use weave_host::{detached, exposed, failpoint, forwarding, keeper_socket, records};
 
 use super::stop::stop;
@@ -31,7 +32,8 @@ pub fn run(environment: &Environment) -> Result<()> {
     root::require("reset")?;
     failpoint("stop the router");
     stop(&run_dir, Client::leave)?;
-    dns::launch::end(None, environment)?;
+    // One that does not end as it should is killed below.
+    let dns = dns::launch::end(None, environment);
     failpoint("end the keeper");
     keeper::end(&run_dir)?;
     // What other commands begin meanwhile comes after; what they began before is ended, too.
@@ -49,7 +51,7 @@ pub fn run(environment: &Environment) -> Result<()> {
     let run = remove_run(&run_dir)
         .map_err(|error| Failure::new(format_args!("cannot remove {}", run_dir.display()), error, ""));
     drop(lock);
-    interfaces.and(rules).and(state).and(late).and(run)
+    interfaces.and(rules).and(state).and(late).and(run).and(dns.map(drop))
 }
 
 /// Ends daemons that other commands started while this one was at it. They are in the middle of
@@ -100,7 +102,9 @@ fn remove_state_files(directory: &Path) -> io::Result<()> {
             continue;
         };
         let left_over = name.ends_with(".json.bad") || (name.starts_with('.') && name.ends_with(".json.tmp"));
-        if left_over || (name.ends_with(".json") && is_state_file(&entry.path())) {
+        let is_ours =
+            || name.ends_with(".json") && (is_state_file(&entry.path()) || is_damaged(&entry.path()));
+        if left_over || is_ours() {
             failpoint("remove a file of the state");
             fs::remove_file(entry.path())?;
         }
@@ -117,8 +121,20 @@ fn is_state_file(path: &Path) -> bool {
         version: u32,
         content: serde::de::IgnoredAny,
     }
-    let small = fs::metadata(path).is_ok_and(|metadata| metadata.len() <= FILE_MAX);
-    small && fs::read(path).is_ok_and(|text| serde_json::from_slice::<Label>(&text).is_ok())
+    is_small(path) && fs::read(path).is_ok_and(|text| serde_json::from_slice::<Label>(&text).is_ok())
+}
+
+/// Whether it is a file of ours by its name, and nobody's by what is in it.
+fn is_damaged(path: &Path) -> bool {
+    let name = path.file_name().and_then(|name| name.to_str());
+    let is_known =
+        name.is_some_and(|name| weave_router::STATE_FILES.contains(&name) || STATE_FILES.contains(&name));
+    let is_no_json = |text: Vec<u8>| serde_json::from_slice::<serde::de::IgnoredAny>(&text).is_err();
+    is_known && is_small(path) && fs::read(path).is_ok_and(is_no_json)
+}
+
+fn is_small(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|metadata| metadata.len() <= FILE_MAX)
 }
 
 fn remove_empty(directory: &Path) -> io::Result<()> {
@@ -174,6 +190,10 @@ mod tests {
         let write = |name: &str, text: &str| fs::write(directory.path().join(name), text).unwrap();
         write("targets.json", r#"{"kind":"targets","version":1,"content":[]}"#);
         write("targets.json.bad", "{");
+        // Damaged, and not set aside: by its name.
+        write("network.json", "");
+        write("dns.json", r#"{"kind":"dn"#);
+        write("host.json", r#"{"name":"somebody's"}"#);
         write(".targets.json.tmp", "");
         write("package.json", r#"{"name":"somebody's"}"#);
         write("notes", "");
@@ -181,7 +201,7 @@ mod tests {
         let mut left: Vec<_> =
             fs::read_dir(directory.path()).unwrap().map(|one| one.unwrap().file_name()).collect();
         left.sort();
-        assert_eq!(left, ["notes", "package.json"]);
+        assert_eq!(left, ["host.json", "notes", "package.json"]);
         for name in left {
             fs::remove_file(directory.path().join(name)).unwrap();
         }

@@ -11,8 +11,9 @@ use weave_host::attach::AttachOptions;
 use weave_host::engine::{ContainerId, Engine};
 use weave_host::{Netlink, PidFd};
 
-use super::attach::{attach, open_records};
+use super::attach::attach;
 use super::container::{self, Container};
+use super::free::once_free;
 use super::start::refuse_exposed;
 use super::{dns, elsewhere};
 use crate::app::Force;
@@ -70,7 +71,7 @@ fn refuse_in_use(cidrs: &[IpNet], force: Force, environment: &Environment) -> Re
     }
     let mut host = Netlink::open().map_err(failed)?;
     // No force gives an address to two containers of one host.
-    open_records(environment)?.refuse_taken(&mut host, cidrs, !force.force).map_err(failed)
+    once_free(environment, |records| records.refuse_taken(&mut host, cidrs, !force.force))?.map_err(failed)
 }
 
 /// Why a container that was started is not attached.

@@ -11,6 +11,7 @@ use weave_host::records::Record;
 use super::attach::{attach, open_records};
 use super::container::{self, Container, Opened};
 use super::elsewhere;
+use super::free::once_free;
 use super::run::{docker, parse};
 use crate::app::Force;
 use crate::cidr;
@@ -147,8 +148,11 @@ fn remember(
     cidrs: &[IpNet],
     environment: &Environment,
 ) -> Result<weave_host::Result<Option<Vec<IpNet>>>> {
-    let mut records = open_records(environment)?;
-    Ok(weave_host::Netlink::open().and_then(|mut host| records.remember(&mut host, id, cidrs)))
+    let mut host = match weave_host::Netlink::open() {
+        Ok(host) => host,
+        Err(error) => return Ok(Err(error)),
+    };
+    once_free(environment, |records| records.remember(&mut host, id, cidrs))
 }
 
 /// What only an engine can start.

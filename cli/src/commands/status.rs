@@ -3,8 +3,9 @@
 mod watch;
 
 use clap::{Args, ValueEnum};
+use serde::Serialize;
 use weave_api::keeper::{self, Keeper};
-use weave_api::names::SidecarStatus;
+use weave_api::names::{OwnName, SidecarStatus};
 use weave_api::{Client, Status, client::TIME_LIMIT};
 
 use super::dns;
@@ -52,6 +53,21 @@ pub enum Format {
     Json,
 }
 
+/// The router, and the DNS beside it.
+#[derive(Serialize)]
+struct Whole<'a> {
+    #[serde(flatten)]
+    status: &'a Status,
+    /// What the DNS says of itself; absent: there is to be none, or it says nothing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sidecar: Option<&'a SidecarStatus>,
+    /// Why it says nothing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    dns_error: Option<&'a String>,
+    /// The names of this host.
+    own_names: &'a [OwnName],
+}
+
 /// Prints what is asked.
 pub fn run(arguments: &Arguments, environment: &Environment) -> Result<()> {
     if arguments.watch {
@@ -73,7 +89,15 @@ pub fn run(arguments: &Arguments, environment: &Environment) -> Result<()> {
             output::print(text::summary(&status))?;
             output::print(dns_summary(sidecar(environment)?, environment)?)
         }
-        (None, Format::Json) => output::print_json(&status),
+        (None, Format::Json) => {
+            let sidecar = sidecar(environment)?.map(|told| told.map_err(|error| error.to_string()));
+            output::print_json(&Whole {
+                status: &status,
+                dns_error: sidecar.as_ref().and_then(|told| told.as_ref().err()),
+                sidecar: sidecar.as_ref().and_then(|told| told.as_ref().ok()),
+                own_names: &dns::own_names(environment)?,
+            })
+        }
         (Some(Part::Peers), Format::Text) => output::print(text::peers(&status.peers)),
         (Some(Part::Peers), Format::Json) => output::print_json(&status.peers),
         (Some(Part::Connections), Format::Text) => output::print(text::connections(&status.connections)),

@@ -28,6 +28,7 @@ pub fn spawn(config: &Config, arguments: impl IntoIterator<Item = OsString>) -> 
     make_run_dir(&config.run_dir)?;
     let log = open_log(&config.run_dir)?;
     let executable = std::env::current_exe().map_err(|error| failed(&error))?;
+    weave_host::keep_descriptors().map_err(|error| failed(&error))?;
     let mut child = Command::new(executable)
         .args(["router", "--launched"])
         .args(arguments)

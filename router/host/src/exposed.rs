@@ -97,8 +97,8 @@ impl ExposedAddresses {
     }
 
     /// Gives the host these addresses on the network; waits for `probe` whether somebody else answers
-    /// to them, if at all. What is there already keeps its names, with
-    /// those given now, and takes the masquerading asked for. When a step fails, what was made
+    /// to them, if at all. A bridge that is made gets `mtu`, bytes. What is there already keeps its names,
+    /// with those given now, and takes the masquerading asked for. When a step fails, what was made
     /// before it is taken back.
     ///
     /// # Errors
@@ -109,6 +109,7 @@ impl ExposedAddresses {
         host: &mut Netlink,
         new: &[Exposed],
         policy: &HostPolicy,
+        mtu: Option<u32>,
         probe: Option<Duration>,
     ) -> Result<Vec<Degraded>> {
         let cidrs: Vec<IpNet> = new.iter().map(|exposed| exposed.cidr).collect();
@@ -121,7 +122,7 @@ impl ExposedAddresses {
         }
         let bridge = host.link(BRIDGE)?;
         let made = bridge.is_none();
-        let mtu = mtu_of(bridge.as_ref()).unwrap_or(DEFAULT_MTU);
+        let mtu = mtu_of(bridge.as_ref()).or(mtu).unwrap_or(DEFAULT_MTU);
         let link = bridge::ensure(host, mtu)?;
         let present = addresses_of(host, &link)?;
         let added: Vec<IpNet> = cidrs.into_iter().filter(|cidr| !present.contains(cidr)).collect();

@@ -15,7 +15,7 @@ use crate::netlink::Netlink;
 use crate::protect::{forwards_ipv4, set_forward_ipv4};
 use crate::store::{StateDir, StateFile, Stored};
 
-const FILE: &str = "forwarding.json";
+pub(crate) const FILE: &str = "forwarding.json";
 /// Where settings of the kernel are written that a start of the host makes, files and directories.
 const CONFIGURATION: [&str; 5] =
     ["/etc/sysctl.conf", "/etc/sysctl.d", "/run/sysctl.d", "/usr/local/lib/sysctl.d", "/usr/lib/sysctl.d"];

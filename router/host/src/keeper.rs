@@ -157,6 +157,7 @@ pub fn run(
         insides: Insides::default(),
         of_containers,
         rules: None,
+        is_unused: false,
         bridges: Vec::new(),
         found: Findings::default(),
         guard: None,
@@ -173,8 +174,12 @@ pub fn run(
         }
         keeper.report("containers", |keeper| keeper.insides.take_turn(&keeper.config.state_dir));
         let mut now = keeper.found.clone();
-        if due.contains(&News::Firewall) || !due.is_empty() && keeper.bridges != other_bridges() {
+        let may_be_used = keeper.is_unused && due.contains(&News::Links);
+        let has_bridges = || !due.is_empty() && keeper.bridges != other_bridges();
+        if due.contains(&News::Firewall) || may_be_used || has_bridges() {
+            let begin = Instant::now();
             now = keeper.keep_firewall();
+            looks.firewall_took(Instant::now(), begin.elapsed());
         }
         now.containers.clone_from(&lacking.lock().unwrap_or_else(PoisonError::into_inner));
         now.repairs = keeper.repairs;
@@ -262,6 +267,8 @@ struct Keeper {
     of_containers: Arc<Inbox>,
     /// The rules as they were when they were put in place last, and what they lack.
     rules: Option<(String, Vec<Degraded>)>,
+    /// There is nothing that rules are for, and there are none.
+    is_unused: bool,
     /// Bridges of engines that they are for.
     bridges: Vec<String>,
     /// How the host stood the last time.
@@ -397,8 +404,9 @@ impl Keeper {
 
     /// The firewall's rules: put in place again if they are not as they were; what they lack.
     fn keep_rules(&mut self, firewall: Firewall) -> Result<Vec<Degraded>> {
-        let now = firewall.snapshot()?;
-        if let Some((_, lack)) = self.rules.as_mut().filter(|(rules, _)| *rules == now) {
+        if let Some((rules, lack)) = &mut self.rules
+            && *rules == firewall.snapshot()?
+        {
             // What was in the way of taking them may be gone.
             if lack.extract_if(.., |state| state.name == Degraded::OTHER_RULES).count() > 0 {
                 lack.extend(firewall.take_others());
@@ -406,7 +414,8 @@ impl Keeper {
             return Ok(lack.clone());
         }
         let exposed = ExposedAddresses::open(&self.config.state_dir)?;
-        if !exposed.is_used(&mut Netlink::open()?)? {
+        self.is_unused = !exposed.is_used(&mut Netlink::open()?)?;
+        if self.is_unused {
             self.rules = None;
             return Ok(Vec::new());
         }

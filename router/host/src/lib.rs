@@ -42,3 +42,4 @@ pub use failpoint::failpoint;
 pub use namespace::{Namespace, NamespaceId, NamespaceSpec};
 pub use netlink::{Link, Netlink};
 pub use pidfd::PidFd;
+pub use sys::{is_clock_kept, keep_descriptors};

@@ -25,9 +25,9 @@ pub const OUTSIDE_MAX: usize = 4096;
 /// Time a name may be remembered by who asked, unless another is chosen, seconds.
 pub const DEFAULT_TTL_S: u32 = 1;
 /// File of the [`DnsSettings`] in the state directory.
-const SETTINGS: &str = "dns.json";
+pub(crate) const SETTINGS: &str = "dns.json";
 /// File of the names of addresses outside the network.
-const OUTSIDE: &str = "names.json";
+pub(crate) const OUTSIDE: &str = "names.json";
 
 /// How the DNS of this host was launched last.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -9,7 +9,7 @@ use crate::error::Result;
 use crate::store::{Aside, StateDir, StateFile, Stored};
 
 /// File of the [`HostPolicy`] in the state directory.
-const FILE: &str = "host.json";
+pub(crate) const FILE: &str = "host.json";
 
 /// What the rules need to know beside addresses and attachments.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

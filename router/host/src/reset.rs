@@ -4,7 +4,10 @@ use crate::attach::is_host_interface;
 use crate::error::Result;
 use crate::netlink::Netlink;
 use crate::tap::TAP;
-use crate::{bridge, tap};
+use crate::{bridge, forwarding, names, policy, tap};
+
+/// Files that lie in the state directory itself.
+pub const STATE_FILES: [&str; 4] = [names::SETTINGS, names::OUTSIDE, forwarding::FILE, policy::FILE];
 
 /// Removes all attachments (and with them the containers' interfaces), the
 /// tap and the bridge. What is not there is no error; what cannot be removed

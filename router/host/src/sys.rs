@@ -20,6 +20,31 @@ pub(crate) fn pidfd_open(pid: u32) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
+/// Keeps every descriptor but the three standard ones from the programs that this process starts from now on:
+/// those of whoever started it, that is, since ours are made so. A daemon would hold them as long as it runs,
+/// such as the lock of `flock FILE weave launch`, or a pipe whose reader waits for its end.
+///
+/// # Errors
+/// The kernel's.
+pub fn keep_descriptors() -> io::Result<()> {
+    // SAFETY: close_range(2) takes three integers and touches no memory of ours; with this flag it closes
+    // nothing.
+    let result = unsafe { libc::close_range(3, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC.cast_signed()) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Whether something keeps the clock of this host right, as the kernel knows (adjtimex(2)).
+///
+/// # Errors
+/// The kernel's.
+pub fn is_clock_kept() -> io::Result<bool> {
+    // SAFETY: all zero is a valid `timex`: integers, and modes that change nothing.
+    let mut state: libc::timex = unsafe { mem::zeroed() };
+    // SAFETY: the pointer is to a `timex` of ours that lives through the call.
+    let result = unsafe { libc::adjtimex(&raw mut state) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(state.status & libc::STA_UNSYNC == 0) }
+}
+
 /// Sends `signal` to the process behind `pidfd`.
 pub(crate) fn pidfd_signal(pidfd: BorrowedFd<'_>, signal: libc::c_int) -> io::Result<()> {
     // SAFETY: the null siginfo pointer is allowed (the kernel fills in its own),

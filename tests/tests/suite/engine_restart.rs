@@ -22,6 +22,20 @@ fn a_container_that_is_restarted_is_attached_again() {
 }
 
 #[test]
+fn the_address_of_a_container_that_was_removed_a_moment_ago_is_free() {
+    let hosts = Engines::new(1, 0);
+    let second = hosts.docker_run(0, "");
+    let mut first = hosts.weave_run(0, "10.2.1.1/24");
+    for _ in 0..3 {
+        hosts.ok(0, &format!("docker rm -f {}", first.id));
+        first = hosts.weave_run(0, "10.2.1.1/24");
+    }
+    hosts.ok(0, &format!("docker rm -f {} && weave attach 10.2.1.1/24 {}", first.id, second.id));
+    let refused = hosts.sh(0, "weave run 10.2.1.1/24 busybox true");
+    assert!(refused.stderr.contains("10.2.1.1 is in use by container"), "{}", refused.stderr);
+}
+
+#[test]
 fn long_a_detach_right_after_a_start_takes_the_named_address_only() {
     let hosts = Engines::new(1, 0);
     for _ in 0..3 {

@@ -13,6 +13,8 @@ use weave_tests::{Options, World, wait_until};
 const SAID_WITHIN: Duration = Duration::from_secs(20);
 /// Time it has to end.
 const ENDS_WITHIN: Duration = Duration::from_secs(10);
+/// Time for the keeper to start a DNS that did not start, which it tries less and less often.
+const KEPT_WITHIN: Duration = Duration::from_secs(60);
 /// After which a router that is silent would be taken for dead.
 const WATCHDOG: Duration = Duration::from_secs(3);
 
@@ -88,32 +90,79 @@ fn a_service_ends_its_own_router_and_none_that_was_launched_since() {
     assert!(router.wait(ENDS_WITHIN).unwrap().success());
 }
 
-/// A DNS that does not end when another is to take its place.
+/// A DNS that cannot have what another is to take its place with.
 fn goes_on_as_it_was_launched(launch_dns: &[&str]) {
-    let world = World::new(Options::clear().bare(1));
+    let world = World::new(Options::clear().bare(1).containers(1).not_attached());
     let status = || weave_api::sidecar::status(&world.host(0).run_dir(), SAID_WITHIN);
+    world.weave(0, &["attach", "10.2.1.1/24", world.containers_of(0)[0].spec()]).ok();
     world.weave(0, &["launch-dns"]).ok();
     let before = status().unwrap();
-    let signal = |signal| kill(Pid::from_raw(before.pid.cast_signed()), signal).unwrap();
-    signal(Signal::SIGSTOP);
     let ran = world.weave(0, launch_dns);
-    signal(Signal::SIGCONT);
-    assert!(ran.code == Some(1) && ran.stderr.contains("it does not end"), "{ran:?}");
-    // It ended by the signal it was sent, and the keeper starts it again.
-    let again = || status().is_ok_and(|now| now.pid != before.pid);
-    wait_until(SAID_WITHIN, || "the keeper starts none".into(), again);
-    assert_eq!(status().unwrap().ttl_s, before.ttl_s);
+    assert!(ran.code == Some(1) && ran.stderr.contains("10.2.1.1 is in use"), "{ran:?}");
+    wait_until(SAID_WITHIN, || "none runs".into(), || status().is_ok_and(|now| now.ttl_s == before.ttl_s));
     world.weave(0, &["stop-dns"]).ok();
 }
 
 #[test]
 fn a_dns_that_does_not_give_its_place_to_a_service_goes_on_as_it_was_launched() {
-    goes_on_as_it_was_launched(&["launch-dns", "--ttl", "77", "--foreground"]);
+    goes_on_as_it_was_launched(&["launch-dns", "10.2.1.1/24", "--ttl", "77", "--foreground"]);
 }
 
 #[test]
 fn a_dns_that_does_not_give_its_place_to_another_goes_on_as_it_was_launched() {
-    goes_on_as_it_was_launched(&["launch-dns", "--ttl", "77"]);
+    goes_on_as_it_was_launched(&["launch-dns", "10.2.1.1/24", "--ttl", "77"]);
+}
+
+#[test]
+fn a_dns_that_hangs_is_killed_where_another_takes_its_place_and_where_the_host_is_reset() {
+    let world = World::new(Options::clear().bare(1));
+    let status = || weave_api::sidecar::status(&world.host(0).run_dir(), SAID_WITHIN);
+    let stop = || kill(Pid::from_raw(status().unwrap().pid.cast_signed()), Signal::SIGSTOP).unwrap();
+    world.weave(0, &["launch-dns"]).ok();
+    stop();
+    let ran = world.weave(0, &["launch-dns", "--ttl", "77"]).ok();
+    assert!(ran.stderr.contains("it was killed"), "{ran:?}");
+    assert_eq!(status().unwrap().ttl_s, 77);
+    stop();
+    let ran = world.weave(0, &["reset"]).ok();
+    assert!(ran.stderr.contains("it was killed"), "{ran:?}");
+    assert!(!world.host(0).state_dir().exists() && !world.host(0).run_dir().exists());
+}
+
+#[test]
+fn a_launch_without_its_dns_says_so_and_the_keeper_goes_on_trying() {
+    let world = World::new(Options::clear().bare(1).containers(1).not_attached());
+    let container = world.containers_of(0)[0].spec();
+    let answers = || weave_api::sidecar::status(&world.host(0).run_dir(), SAID_WITHIN).is_ok();
+    world.weave(0, &["launch-dns", "10.2.1.1/24"]).ok();
+    world.weave(0, &["stop-dns"]).ok();
+    world.weave(0, &["attach", "10.2.1.1/24", container]).ok();
+    let ran = world.weave(0, &["launch"]);
+    assert!(ran.code == Some(1) && ran.stderr.contains("the router runs without its DNS"), "{ran:?}");
+    assert!(!answers() && world.weave(0, &["status"]).ok().stdout.contains("Service: dns"));
+    world.weave(0, &["detach", "10.2.1.1/24", container]).ok();
+    wait_until(KEPT_WITHIN, || format!("the keeper starts none: {}", world.log(0)), answers);
+    world.weave(0, &["stop"]).ok();
+}
+
+/// What a daemon held on to others would wait for.
+#[test]
+fn daemons_keep_no_descriptors_of_who_started_them() {
+    let world = World::new(Options::clear().bare(1));
+    let lock = world.host(0).directory().join("lock");
+    for arguments in [&["expose", "10.2.1.1/24"][..], &["launch"], &["launch-dns", "--ttl", "9"]] {
+        let command = world.command(0, arguments);
+        let mut locked = std::process::Command::new("flock");
+        locked.arg(&lock).arg(command.get_program()).args(command.get_args());
+        locked.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        assert!(
+            world.host(0).spawn(&mut locked).unwrap().wait(ENDS_WITHIN).unwrap().success(),
+            "{arguments:?}"
+        );
+        let free = std::fs::File::open(&lock).unwrap().try_lock();
+        assert!(free.is_ok(), "{arguments:?}: a daemon holds the lock");
+    }
+    world.weave(0, &["reset"]).ok();
 }
 
 #[test]

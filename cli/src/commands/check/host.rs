@@ -25,6 +25,7 @@ pub(super) fn look() -> Vec<Finding> {
     findings.push(locked_memory());
     findings.extend(BUFFER_LIMITS.iter().filter_map(|(path, name)| buffers(path, name, root)));
     findings.push(firewall());
+    findings.extend(clock());
     findings
 }
 
@@ -101,6 +102,16 @@ fn buffers(path: &str, name: &str, root: bool) -> Option<Finding> {
     }
     let text = format!("{name} is {most}: under load datagrams are lost that larger buffers would hold");
     Some(Finding::warning("socket buffers", text, format_args!("sysctl -w {name}={SOCKET_BUFFER}")))
+}
+
+/// Nothing that hosts tell each other depends on it.
+fn clock() -> Option<Finding> {
+    let text = "nothing keeps it right: logs and metrics of hosts cannot be compared; links do not need it";
+    match weave_host::is_clock_kept() {
+        Ok(true) => Some(Finding::ok("clock", "is kept right")),
+        Ok(false) => Some(Finding::warning("clock", text, "timedatectl set-ntp true, or another NTP client")),
+        Err(_) => None,
+    }
 }
 
 fn firewall() -> Finding {

@@ -1,13 +1,13 @@
 //! `weave launch-dns` and `weave stop-dns`.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, TryLockError};
 use std::io::Read;
 use std::net::IpAddr;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::process::Stdio;
 use std::sync::mpsc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::{ArgAction, Args};
 use ipnet::IpNet;
@@ -29,6 +29,10 @@ use crate::running::{self, DNS_LOCK, DNS_LOG, Daemon, Running};
 
 /// Time a sidecar has to be ready, or to end.
 const WITHIN: Duration = Duration::from_secs(10);
+/// How long another command may start or end it.
+const LOCK_LIMIT: Duration = Duration::from_secs(30);
+/// Between two tries for that: flock(2) knows no time limit.
+const LOCK_RETRY: Duration = Duration::from_millis(10);
 /// Longest line that says how it went, bytes.
 const OUTCOME_MAX: u64 = 4096;
 /// Longest time a name may be remembered, seconds: a week.
@@ -131,12 +135,17 @@ fn foreground(new: &DnsSettings, environment: &Environment) -> Result<()> {
     served
 }
 
-/// Has the sidecar run beside a router that was launched, as it was launched last.
-pub fn beside_router(environment: &Environment) {
-    let started = change(|old| DnsSettings { enabled: true, ..old }, environment);
-    if let Err(failure) = started {
-        output::warn(failure);
-    }
+/// Has the sidecar run beside a router that was launched, as it was launched last. One that does not start
+/// now is tried again by the keeper.
+///
+/// # Errors
+/// Why it did not start.
+pub fn beside_router(environment: &Environment) -> Result<()> {
+    change(|old| DnsSettings { enabled: true, ..old }, environment).inspect_err(|_| {
+        if let Ok(state_dir) = environment.state_dir() {
+            have_kept(&state_dir);
+        }
+    })
 }
 
 /// A router is launched without it: one that ended with the host, and not by `weave stop`, stays away.
@@ -318,17 +327,29 @@ pub fn begin_if_wanted(run_dir: &Path, state_dir: &Path) -> Result<Begun> {
 fn lock(run_dir: &Path) -> Result<File> {
     make_run_dir(run_dir)?;
     let path = run_dir.join(DNS_LOCK);
-    OpenOptions::new()
+    let what = format!("cannot lock {}", path.display());
+    let file = OpenOptions::new()
         .write(true)
         .create(true)
         .truncate(false)
         .mode(0o600)
         .custom_flags(OFlags::NOFOLLOW.bits().cast_signed())
         .open(&path)
-        .and_then(|file| file.lock().map(|()| file))
-        .map_err(|error| {
-            Failure::new(format_args!("cannot lock {}", path.display()), error, "check WEAVE_RUN_DIR")
-        })
+        .map_err(|error| Failure::new(&what, error, "check WEAVE_RUN_DIR"))?;
+    let deadline = Instant::now() + LOCK_LIMIT;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::WouldBlock) if Instant::now() < deadline => std::thread::sleep(LOCK_RETRY),
+            Err(TryLockError::WouldBlock) => {
+                let why = "another weave command or the keeper, which starts or ends the DNS, holds it";
+                let remedy =
+                    "wait for that command, or end it; `weave keeper --renew` ends a keeper that hangs";
+                return Err(Failure::new(what, why, remedy));
+            }
+            Err(TryLockError::Error(error)) => return Err(Failure::new(what, error, "check WEAVE_RUN_DIR")),
+        }
+    }
 }
 
 fn write(settings: &DnsSettings, state_dir: &Path) -> Result<()> {
@@ -342,6 +363,10 @@ fn write(settings: &DnsSettings, state_dir: &Path) -> Result<()> {
 fn terminate(run_dir: &Path) -> Result<bool> {
     let Some(running) = Running::find(run_dir, Daemon::Dns)? else { return Ok(false) };
     if (running.terminate() && running.wait(WITHIN)?) || running.wait(Duration::ZERO)? {
+        return Ok(true);
+    }
+    if running.kill() && running.wait(WITHIN)? {
+        output::warn("the DNS did not end by itself: it was killed");
         return Ok(true);
     }
     Err(Failure::new("cannot stop the DNS", "it does not end", "end the process `weave dns` by hand"))

@@ -16,11 +16,13 @@ use weave_wire::MacAddr;
 
 use super::answers::{Answers, Found, is_still_in, namespace_of};
 use super::news::{Inbox, Looks};
-use super::{Elsewhere, KeeperConfig, News};
-use crate::attach::{AttachOptions, PROBE_WAIT, probe_on};
+use super::{EVERYTHING_EVERY, Elsewhere, KeeperConfig, News};
+use crate::attach::{AttachOptions, PROBE_WAIT, attached, probe_on};
 use crate::bridge::BRIDGE;
 use crate::detached;
-use crate::engine::{CIDR_LABEL, ContainerId, Engine, Listed, NAMES_LABEL, fault_of_names, place};
+use crate::engine::{
+    CIDR_LABEL, ContainerId, Engine, EngineContainer, Listed, NAMES_LABEL, fault_of_names, place,
+};
 use crate::error::{Error, Result};
 use crate::firewall::Degraded;
 use crate::names::DnsSettings;
@@ -46,6 +48,10 @@ const TRIED_REST: u32 = 20;
 const NAMED: usize = 8;
 /// Containers that the engine is asked for at once.
 const ASKED_AT_ONCE: usize = 16;
+/// How often engines that are not followed are asked for containers of theirs that have ended, and how
+/// often one that gives no answer.
+const OTHERS_ASKED: Duration = EVERYTHING_EVERY;
+const OTHERS_TRIED: Duration = Duration::from_secs(600);
 /// Questions that the engine leaves without an answer before no more are asked.
 const UNANSWERED_MAX: usize = 3;
 
@@ -94,6 +100,8 @@ pub(super) struct Containers {
     bad_labels: BTreeMap<ContainerId, String>,
     /// Containers of engines that are not followed.
     others: BTreeMap<ContainerId, String>,
+    /// When each of those is asked next at the soonest.
+    others_next: HashMap<String, Instant>,
     /// Why nothing could be done the last time.
     error: Option<String>,
 }
@@ -142,6 +150,7 @@ impl Containers {
             failures: BTreeMap::new(),
             bad_labels: BTreeMap::new(),
             others: BTreeMap::new(),
+            others_next: HashMap::new(),
             error: None,
         }
     }
@@ -261,6 +270,7 @@ impl Containers {
         let detached = detached::read_all(&self.state_dir)?;
         let mut answers = Answers { listed, namespaces: HashMap::new(), detached, found: HashMap::new() };
         let mut asked = Vec::new();
+        let mut of_others: BTreeMap<String, Vec<ContainerId>> = BTreeMap::new();
         let remembered = records::read_all(&self.state_dir)?.0;
         let mut namespaces: HashMap<NamespaceId, usize> = HashMap::new();
         for record in &remembered {
@@ -283,6 +293,11 @@ impl Containers {
             };
             if matters {
                 asked.push(id.clone());
+            } else if !is_there
+                && !answers.listed.contains_key(&id)
+                && let Some(engine) = record.engine
+            {
+                of_others.entry(engine).or_default().push(id.clone());
             }
             answers.namespaces.insert(id, record.namespace);
         }
@@ -314,7 +329,30 @@ impl Containers {
             };
             answers.found.insert(id, found);
         }
+        for (place, ids) in of_others {
+            let gone = self.gone_from(&place, &ids);
+            answers.found.extend(gone.into_iter().map(|(id, error)| (id, Err(error))));
+        }
         Ok(answers)
+    }
+
+    /// Those of an engine that is not followed which it does not know any more. It is asked now and then.
+    fn gone_from(&mut self, place: &str, ids: &[ContainerId]) -> Vec<(ContainerId, Error)> {
+        let now = Instant::now();
+        self.others_next.retain(|_, next| *next > now);
+        if self.others_next.contains_key(place) {
+            return Vec::new();
+        }
+        let ids: Vec<&ContainerId> = ids.iter().take(ASKED_AT_ONCE).collect();
+        let found = Engine::new(place).map_or_else(|_| Vec::new(), |engine| engine.find_all(&ids));
+        let answers = !found.iter().any(|found| matches!(found, Err(Error::Engine { .. })));
+        let pause = if answers { OTHERS_ASKED } else { OTHERS_TRIED };
+        self.others_next.insert(place.to_owned(), Instant::now() + pause);
+        let gone = |(id, found): (&ContainerId, Result<EngineContainer>)| match found {
+            Err(error @ Error::NoContainer { .. }) => Some((id.clone(), error)),
+            Ok(_) | Err(_) => None,
+        };
+        ids.into_iter().zip(found).filter_map(gone).collect()
     }
 
     /// Whether it was attached by another engine: what this one does not know of it means nothing.
@@ -388,13 +426,12 @@ impl Containers {
         Ok(changed)
     }
 
-    /// Forgets containers that the engine does not know any more. One that it never had in its list is
-    /// forgotten when it has ended, unless it is of another engine, which may run it again.
+    /// Forgets containers that their engine does not know any more. One that was never in the list is
+    /// forgotten when it has ended.
     fn forget_gone(&self, host: &mut Netlink, records: &mut Records, answers: &Answers) -> Result<bool> {
         let is_gone = |record: &&Record| {
             id_of(record).is_some_and(|id| {
-                let is_over = records.has_ended(record) && !self.is_of_other(record);
-                answers.is_unknown(&id) && (is_over || self.seen.contains(&id))
+                answers.is_unknown(&id) && (records.has_ended(record) || self.seen.contains(&id))
             })
         };
         let gone: Vec<Record> = records.all().iter().filter(is_gone).cloned().collect();
@@ -578,7 +615,7 @@ impl Containers {
             Ok(namespace) if !is_still_in(&found.container, namespace) => return false,
             Ok(namespace) => {
                 let known = Known { called: found.container.called(), engine: self.place.clone() };
-                let free = self.refuse_taken(records, namespace, wanted);
+                let free = self.refuse_taken(host, namespace, wanted);
                 free.and_then(|()| {
                     records.attach_known(host, id.as_str(), namespace, wanted.cidrs, &options, Some(known))
                 })
@@ -602,17 +639,20 @@ impl Containers {
 
     /// Refuses addresses that a container of another host has, or a station that answered for one, unless
     /// that is what is attached in this namespace already.
-    fn refuse_taken(&self, records: &Records, namespace: &Namespace, wanted: &Wanted<'_>) -> Result<()> {
+    fn refuse_taken(&self, host: &mut Netlink, namespace: &Namespace, wanted: &Wanted<'_>) -> Result<()> {
         let &Wanted { cidrs, probe, holders } = wanted;
         if probe.is_none() {
             return Ok(());
         }
         self.elsewhere.refuse_attached(cidrs)?;
-        let is_own = |mac: &MacAddr| {
-            records.all().iter().any(|one| one.namespace == namespace.id() && one.mac == *mac)
-        };
-        let mut held = cidrs.iter().filter_map(|cidr| Some((cidr.addr(), holders.get(&cidr.addr())?)));
-        held.find(|(_, mac)| !is_own(mac)).map_or(Ok(()), |(address, mac)| {
+        let held = cidrs.iter().filter_map(|cidr| Some((cidr.addr(), *holders.get(&cidr.addr())?)));
+        let held: Vec<(IpAddr, MacAddr)> = held.collect();
+        if held.is_empty() {
+            return Ok(());
+        }
+        // As the kernel has it: the record of it may be damaged.
+        let own = attached(host, namespace)?.map(|attachment| attachment.mac);
+        held.into_iter().find(|(_, mac)| Some(*mac) != own).map_or(Ok(()), |(address, mac)| {
             Err(Error::AddressInUse { address, holder: format!("station {mac}") })
         })
     }

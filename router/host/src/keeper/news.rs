@@ -12,6 +12,12 @@ const TOGETHER: Duration = Duration::from_millis(50);
 /// list does.
 const ENGINE_SETTLES: Duration = Duration::from_millis(500);
 
+/// The firewall is looked at again at the soonest so many times as late as a look took: others may change
+/// it without end, and it has as many rules as they like.
+const FIREWALL_REST: u32 = 10;
+/// But no later than this.
+const FIREWALL_REST_MAX: Duration = Duration::from_secs(1);
+
 /// Something may have changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum News {
@@ -126,6 +132,8 @@ pub(super) struct Looks {
     everything_at: Instant,
     /// When containers are looked at once more.
     settled_at: Option<Instant>,
+    /// Until when the firewall is not looked at, and whether there is news of it.
+    firewall_rests: Option<(Instant, bool)>,
 }
 
 impl Looks {
@@ -134,7 +142,8 @@ impl Looks {
 
     /// After the host was looked at.
     pub(super) fn of_host(now: Instant) -> Self {
-        Self { everything: Self::HOST, everything_at: now + EVERYTHING_EVERY, settled_at: None }
+        let everything_at = now + EVERYTHING_EVERY;
+        Self { everything: Self::HOST, everything_at, settled_at: None, firewall_rests: None }
     }
 
     /// After containers were looked at.
@@ -147,14 +156,29 @@ impl Looks {
         self.settled_at = Some(self.settled_at.map_or(at, |settled| settled.min(at)));
     }
 
+    /// The firewall was looked at, which took so long.
+    pub(super) fn firewall_took(&mut self, now: Instant, took: Duration) {
+        self.firewall_rests = Some((now + (took * FIREWALL_REST).min(FIREWALL_REST_MAX), false));
+    }
+
     /// The next one without any news.
     pub(super) fn next(&self) -> Instant {
-        self.settled_at.map_or(self.everything_at, |at| at.min(self.everything_at))
+        let firewall_at = self.firewall_rests.filter(|(_, has_news)| *has_news).map(|(at, _)| at);
+        [self.settled_at, firewall_at].into_iter().flatten().fold(self.everything_at, Instant::min)
     }
 
     /// What is to be looked at after this news.
     pub(super) fn due(&mut self, now: Instant, came: &[News]) -> Vec<News> {
         let mut due = came.to_vec();
+        if let Some((at, has_news)) = &mut self.firewall_rests {
+            *has_news |= came.contains(&News::Firewall);
+            let has_news = *has_news;
+            due.retain(|what| *what != News::Firewall);
+            if now >= *at {
+                self.firewall_rests = None;
+                due.extend(has_news.then_some(News::Firewall));
+            }
+        }
         if came.contains(&News::Router) || now >= self.everything_at {
             self.everything_at = now + EVERYTHING_EVERY;
             due.extend(self.everything);
@@ -225,6 +249,24 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn the_firewall_rests_after_a_look_and_no_news_of_it_is_lost() {
+        let begin = Instant::now();
+        let after = |ms| begin + Duration::from_millis(ms);
+        let mut looks = Looks::of_host(begin);
+        assert_eq!(looks.due(begin, &[News::Firewall]), [News::Firewall]);
+        looks.firewall_took(begin, Duration::from_millis(30));
+        assert_eq!(looks.next(), begin + EVERYTHING_EVERY);
+        assert_eq!(looks.due(after(100), &[News::Links, News::Firewall]), [News::Links]);
+        assert_eq!(looks.next(), after(300));
+        assert_eq!(looks.due(after(300), &[]), [News::Firewall]);
+        looks.firewall_took(after(300), Duration::from_secs(5));
+        assert_eq!(looks.due(after(400), &[News::Firewall]), []);
+        assert_eq!(looks.due(after(1300), &[News::Links]), [News::Links, News::Firewall]);
+        // What is changed once in a while is looked at when it is.
+        assert_eq!(looks.due(after(9000), &[News::Firewall]), [News::Firewall]);
     }
 
     #[test]

@@ -83,7 +83,7 @@ impl Record {
     /// The namespace it speaks of, if it is named so and there is one of this number: another one may
     /// have it by now. `None` for a container of an engine.
     #[must_use]
-    pub(crate) fn open(&self) -> Option<Namespace> {
+    pub fn open(&self) -> Option<Namespace> {
         let spec: NamespaceSpec = self.container.parse().ok()?;
         Namespace::open(&spec).ok().filter(|namespace| namespace.id() == self.namespace)
     }

@@ -156,6 +156,86 @@ fn a_container_of_another_engine_is_remembered_when_it_has_ended() {
 }
 
 #[test]
+fn a_container_that_another_engine_has_removed_is_forgotten() {
+    let state = tempfile::tempdir().unwrap();
+    let [kept, removed] = ["4", "5"].map(|digit| digit.repeat(64));
+    in_host(|host| {
+        let (engine, other) = (FakeEngine::start(), FakeEngine::start());
+        for (id, cidr) in [(&kept, "10.2.1.1/24"), (&removed, "10.2.1.2/24")] {
+            let sandbox = Sandbox::new();
+            let known = Known { called: ContainerNames::default(), engine: place(&other.host()) };
+            let (cidrs, options) = (cidrs(&[cidr]), AttachOptions::default());
+            let mut records = Records::open(state.path()).unwrap();
+            records.attach_known(host, id, &sandbox.namespace, &cidrs, &options, Some(known)).unwrap();
+            if *id == kept {
+                other.put(id, FakeContainer { state: "exited", pid: 0, ..sandbox.runs() });
+            }
+        }
+        wait_until("interfaces are still there", || {
+            host.links().unwrap().iter().all(|link| link.kind != "veth")
+        });
+        with_keeper(state.path(), &engine, |_| {
+            wait_until("it is remembered", || remembered(state.path()) == std::slice::from_ref(&kept));
+        });
+    });
+    assert_eq!(remembered(state.path()), [kept]);
+}
+
+#[test]
+fn a_labelled_container_whose_record_is_damaged_is_taken_up_again() {
+    let state = tempfile::tempdir().unwrap();
+    let id = "9".repeat(64);
+    in_host(|host| {
+        let (engine, sandbox) = (FakeEngine::start(), Sandbox::new());
+        let labels = [("weave.cidr".to_owned(), "10.2.1.1/24".to_owned())].into();
+        engine.put(&id, FakeContainer { labels, ..sandbox.runs() });
+        with_keeper(state.path(), &engine, |news| {
+            wait_until("it is not attached", || sandbox.is_attached(host));
+            look(news, &engine);
+            std::fs::write(state.path().join(format!("attachments/{id}.json")), "{").unwrap();
+            look(news, &engine);
+            wait_until("it is not taken up", || remembered(state.path()) == std::slice::from_ref(&id));
+        });
+    });
+}
+
+#[test]
+fn rules_come_with_the_first_attachment() {
+    let state = tempfile::tempdir().unwrap();
+    in_host(|host| {
+        let (engine, container) = (FakeEngine::start(), container("first"));
+        let config = KeeperConfig {
+            state_dir: state.path().into(),
+            engine_host: engine.host(),
+            policy: policy(),
+            for_router: false,
+            elsewhere: Elsewhere::default(),
+        };
+        let rules = || {
+            let shown = Command::new("iptables-save").output().unwrap();
+            String::from_utf8(shown.stdout).unwrap().contains("WEAVE")
+        };
+        let (sender, news) = news();
+        let (looked, has_looked) = sync_channel(1);
+        std::thread::scope(|scope| {
+            let beat = |_: &_| {
+                let _ = looked.try_send(());
+            };
+            let keeper =
+                scope.spawn(move || run(config, Devices::default(), news, || {}, |_| {}, beat).unwrap());
+            let end = End(&sender);
+            has_looked.recv_timeout(10 * SOON).unwrap();
+            assert!(!rules(), "there is nothing they are for");
+            attach(state.path(), host, "netns:first", &container, "10.2.1.1/24");
+            sender.tell(News::Links);
+            wait_until("there are no rules", rules);
+            drop(end);
+            keeper.join().unwrap();
+        });
+    });
+}
+
+#[test]
 fn a_container_that_its_own_engine_does_not_know_is_kept_while_it_runs_and_forgotten_when_it_has_ended() {
     assert!(!outlasts_its_end(|engine| Some(place(&engine.host()))));
     // Of one that was attached by an earlier version nobody knows of which engine it is.
@@ -422,7 +502,10 @@ fn an_exposed_host_reaches_who_has_an_address_and_not_who_had_it() {
                 names: vec![],
                 number: None,
             };
-            ExposedAddresses::open(state.path()).unwrap().expose(host, &[exposed], &policy(), None).unwrap();
+            ExposedAddresses::open(state.path())
+                .unwrap()
+                .expose(host, &[exposed], &policy(), None, None)
+                .unwrap();
             attach(state.path(), host, &ended, &before, "10.2.1.44/24");
             assert!(detach_all(host, &before).unwrap());
             attach(state.path(), host, &runs, &after.namespace, "10.2.1.44/24");

@@ -6,6 +6,7 @@ use crate::control::metrics::round_trips::BOUNDS_US;
 use crate::control::status;
 use std::collections::BTreeMap;
 use std::time::Duration;
+use weave_api::names::SidecarStatus;
 use weave_api::request::Request;
 use weave_api::status::{Connection, ConnectionState, Degraded, Shard, TargetState};
 use weave_forward::{FRAME_TIME_BOUNDS_NS, boot_time};
@@ -68,6 +69,8 @@ pub(in crate::control) struct Sample {
     pub(super) repairs: Option<weave_api::keeper::KeeperRepairs>,
     /// Attachments that were changed inside their containers, if the keeper tells.
     pub(super) changed: Option<u64>,
+    /// What the DNS of this host told, if it answered when it was asked last.
+    pub(super) dns: Option<SidecarStatus>,
     pub(super) counters: BTreeMap<String, u64>,
     pub(super) shards: Vec<Shard>,
     pub(super) shard_samples: Vec<ShardSample>,
@@ -117,6 +120,7 @@ impl Sample {
             repairs: core.beside.keeper().map(|keeper| keeper.repairs),
             changed: core.beside.keeper().map(|keeper| keeper.changed),
             guard_dropped: core.beside.keeper().and_then(|keeper| keeper.guard).map(|guard| guard.dropped),
+            dns: core.beside.dns_told().cloned(),
             counters: status::counters(core),
             shards: status::shards(core),
             shard_samples: shards(core),

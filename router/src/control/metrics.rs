@@ -28,6 +28,8 @@ pub(super) struct Scrape {
     pub(super) sample: Sample,
     pub(super) http: HttpSample,
     pub(super) process: Process,
+    /// Resident memory of keeper and DNS, bytes, of those that run.
+    pub(super) beside: Vec<(&'static str, u64)>,
     /// A DNS was launched on this host.
     pub(super) has_dns: bool,
 }

@@ -130,7 +130,8 @@ async fn scrape(site: &Site) -> Plain {
     let text = site.core.make(Sample::of, move |sample| {
         let settings = DnsSettings::read(&config.state_dir).ok().flatten();
         let has_dns = settings.is_some_and(|settings| settings.enabled);
-        metrics::render(&Scrape { sample, http, process: Process::read(), has_dns })
+        let beside = sample.read_beside();
+        metrics::render(&Scrape { sample, http, process: Process::read(), beside, has_dns })
     });
     match text.await {
         Some(text) => Plain::live(METRICS, Bytes::from(text)),

@@ -239,6 +239,10 @@ families! {
         "Most file descriptors.";
     Gauge PROCESS_THREADS = "process_threads" []
         "Threads.";
+
+    // What runs beside it.
+    Gauge DAEMON_RESIDENT = "weave_daemon_resident_memory_bytes" ["daemon"]
+        "Memory of the keeper and of the DNS of this host (dns) that is resident; absent of one that does not run.";
 }
 
 /// A family for each counter of shards, in the order of [`Counters::values`].

@@ -30,6 +30,9 @@ pub(super) fn publish(scrape: &Scrape, sheet: &mut Sheet) {
         sample.dns.iter().for_each(|dns| names(dns, sheet));
     }
     process(&scrape.process, sheet);
+    for (daemon, bytes) in &scrape.beside {
+        sheet.level(&f::DAEMON_RESIDENT, &[daemon], *bytes);
+    }
 }
 
 fn host(sample: &Sample, sheet: &mut Sheet) {

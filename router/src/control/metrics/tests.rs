@@ -80,6 +80,7 @@ fn scrape(links: usize) -> Scrape {
         attempts: vec![ConnectionState::Retrying],
         degraded: vec![Degraded { name: "no_uso".into(), reason: "x".into(), since_s: 1 }],
         guard_dropped: Some(7),
+        keeper: Some(1),
         repairs: Some(weave_api::keeper::KeeperRepairs { devices: 2, rules: 1 }),
         changed: Some(1),
         dns: None,
@@ -105,7 +106,13 @@ fn scrape(links: usize) -> Scrape {
     let dns = r#"{"pid":1,"domain":"weave.local","ttl_s":1,"listening":[],"upstream":[],"names":2,"entries":3,
         "counters":{"queries":5,"answered":4}}"#;
     sample.dns = Some(serde_json::from_str(dns).unwrap());
-    Scrape { sample, http: HttpSample::default(), process: Process::read(), has_dns: true }
+    Scrape {
+        sample,
+        http: HttpSample::default(),
+        process: Process::read(),
+        beside: vec![("dns", 1)],
+        has_dns: true,
+    }
 }
 
 fn lines<'a>(text: &'a str, name: &str) -> Vec<&'a str> {

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use weave_host::engine;
 use weave_router::config::{
     DEFAULT_MTU, DEFAULT_PORT, DEFAULT_STATUS_ADDR, Http, MAX_MTU, MAX_STATUS_HOSTS, MIN_MTU,
     parse_status_addr,
@@ -66,9 +67,10 @@ impl<'a> Environment<'a> {
         Ok(self.text("WEAVE_PASSWORD")?.map(Zeroizing::new))
     }
 
-    /// `DOCKER_HOST`: where the container engine listens.
+    /// `DOCKER_HOST`: where the container engine listens, without the password of a user.
     pub fn engine_host(&self) -> Result<String> {
-        Ok(self.text("DOCKER_HOST")?.unwrap_or_else(|| weave_host::engine::DEFAULT_HOST.to_owned()))
+        let host = self.text("DOCKER_HOST")?;
+        Ok(host.map_or_else(|| engine::DEFAULT_HOST.to_owned(), |host| engine::without_user(&host)))
     }
 
     /// `DOCKER_BRIDGE`: the engine's default bridge.

@@ -302,6 +302,10 @@ fn an_engine_or_bridge_that_cannot_be_is_refused_by_name() {
         let ran = world.run(world.weave(line).env("DOCKER_HOST", host));
         assert_refused(host, &ran, 1, &[host, "DOCKER_HOST"]);
     }
+    // An engine asks for no user, so that none is passed on, and a password is nobody's to read.
+    let ran = world.run(world.weave(line).env("DOCKER_HOST", "tcp://me:secret@127.0.0.1:1"));
+    assert_refused("a user", &ran, 1, &["tcp://127.0.0.1:1", "DOCKER_HOST"]);
+    assert!(!ran.stderr.contains("secret"), "{}", ran.stderr);
     for bridge in ["docker0;reboot", "a-name-that-is-too-long"] {
         let ran = world.run(world.weave(["expose", "10.2.1.1/24"]).env("DOCKER_BRIDGE", bridge));
         assert_refused(bridge, &ran, 2, &["DOCKER_BRIDGE"]);

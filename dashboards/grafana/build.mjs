@@ -88,7 +88,7 @@ const boards = {
     chart({ title: "Drops by reason", unit: "pps", help: "Frames and datagrams that went no further, without those between stations of one host.",
       of: [[`sum by (reason) (rate(weave_drops_total{${J}, reason!="local"}${RATE})) > 0`, "{{reason}}"]] }),
     list("Links that work more slowly", `weave_link_degraded{${J}} > 0`, "See the runbook, WeaveLinkDegraded."),
-    list("Routers that work more slowly", `weave_degraded{${J}} > 0`, "See the runbook, WeaveRouterDegraded."),
+    list("Routers that work more slowly", `weave_degraded{${J}} > 0`, "See the runbook, WeaveContainersCut and WeaveRouterDegraded."),
     list("Hosts", `weave_host_info{${J}} * on (job, instance) group_left (version) weave_build_info`, "Name, nickname and version of each router.", 24),
   ]),
 

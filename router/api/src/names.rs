@@ -197,7 +197,7 @@ pub struct NameEntry {
 }
 
 /// What the sidecar tells of itself, as JSON on one line, when it is asked `status`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SidecarStatus {
     /// Process id.
     pub pid: u32,

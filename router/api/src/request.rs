@@ -18,6 +18,10 @@ pub const PEERS_MAX: usize = 512;
 /// Most addresses in one request.
 pub const ADDRESSES_MAX: usize = 512;
 
+/// How a router is restarted: one of an encrypted network does not start without its password.
+pub const RESTART: &str = "`systemctl restart weave` where it runs as a unit, else `weave stop --keep-dns` and \
+                           `weave launch --password-file FILE`, as it was launched";
+
 /// How long a round trip is waited for.
 pub const PING_LIMIT: Duration = Duration::from_secs(2);
 
@@ -54,7 +58,7 @@ impl Hello {
                 self.software,
                 self.control_protocol
             ),
-            "restart the router with `weave stop` and `weave launch`, so that both are of one version",
+            format!("restart the router, so that both are of one version: {RESTART}"),
         ))
     }
 }

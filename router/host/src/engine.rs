@@ -228,6 +228,16 @@ impl Engine {
     }
 }
 
+/// `host` without the name and password of a user, which engines do not ask for: it is shown, logged and
+/// remembered.
+#[must_use]
+pub fn without_user(host: &str) -> String {
+    let Some((before, at)) = host.rsplit_once('@').filter(|_| !host.starts_with("unix://")) else {
+        return host.to_owned();
+    };
+    before.split_once("://").map_or_else(|| at.to_owned(), |(scheme, _)| format!("{scheme}://{at}"))
+}
+
 /// Where the engine at `host` is, to be compared: the same place is written in several ways.
 #[must_use]
 pub fn place(host: &str) -> String {
@@ -237,8 +247,8 @@ pub fn place(host: &str) -> String {
         let path = path.canonicalize().ok().or_else(directory).unwrap_or_else(|| path.to_owned());
         return format!("unix://{}", path.display());
     }
-    let host = host.trim_end_matches('/');
-    host.strip_prefix("http://").map_or_else(|| host.to_owned(), |at| format!("tcp://{at}"))
+    let host = without_user(host.trim_end_matches('/'));
+    host.strip_prefix("http://").map_or_else(|| host.clone(), |at| format!("tcp://{at}"))
 }
 
 /// What an engine says of the beginning of several ids: Docker's words, and Podman's.
@@ -325,6 +335,20 @@ mod tests {
         assert_eq!(through(&link), format!("unix://{}/podman.sock", real.display()));
         assert_eq!(place("http://127.0.0.1:2375/"), place("tcp://127.0.0.1:2375"));
         assert_eq!(place("unix:///no/such/place.sock"), "unix:///no/such/place.sock");
+        assert_eq!(place("http://me:secret@127.0.0.1:2375/"), "tcp://127.0.0.1:2375");
+    }
+
+    #[test]
+    fn nothing_of_a_user_stays() {
+        for (host, without) in [
+            ("tcp://me:se@c/ret@192.0.2.1:2375", "tcp://192.0.2.1:2375"),
+            ("me:secret@192.0.2.1:2375", "192.0.2.1:2375"),
+            ("ssh://me@host", "ssh://host"),
+            ("tcp://[::1]:2375", "tcp://[::1]:2375"),
+            ("unix:///run/user@1000/docker.sock", "unix:///run/user@1000/docker.sock"),
+        ] {
+            assert_eq!(without_user(host), without);
+        }
     }
 
     #[test]

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use weave_api::Software;
 use weave_api::keeper::{self, Keeper, KeeperStatus};
+use weave_api::names::SidecarStatus;
 use weave_api::sidecar;
 use weave_api::status::Degraded;
 
@@ -32,15 +33,13 @@ const HANGS: &str = "keeper_hangs";
 #[derive(Debug)]
 struct Look {
     keeper: io::Result<Keeper>,
-    dns: io::Result<Software>,
+    dns: io::Result<SidecarStatus>,
 }
 
 impl Look {
     /// Takes [`DNS_WITHIN`] at most.
     fn take(run_dir: &Path) -> Self {
-        let unknown = || Software { version: "unknown".into(), executable: String::new() };
-        let dns = sidecar::status(run_dir, DNS_WITHIN);
-        Self { keeper: keeper::look(run_dir), dns: dns.map(|dns| dns.software.unwrap_or_else(unknown)) }
+        Self { keeper: keeper::look(run_dir), dns: sidecar::status(run_dir, DNS_WITHIN) }
     }
 }
 
@@ -53,6 +52,8 @@ pub(super) struct Seen {
     hangs: Option<Instant>,
     /// The program of the DNS that listens, if it ever answered.
     dns: Option<Software>,
+    /// What the DNS told; `None` where it did not answer.
+    dns_told: Option<SidecarStatus>,
 }
 
 /// The last sign of work of a keeper.
@@ -101,8 +102,12 @@ impl Watched {
             Ok(keeper) => self.seen.keeper = Some(keeper),
             Err(error) => tracing::debug!("looking at the keeper: {error}"),
         }
+        self.seen.dns_told = look.dns.as_ref().ok().cloned();
         match look.dns {
-            Ok(dns) => self.seen.dns = Some(dns),
+            Ok(dns) => {
+                let unknown = || Software { version: "unknown".into(), executable: String::new() };
+                self.seen.dns = Some(dns.software.unwrap_or_else(unknown));
+            }
             Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) => {
                 self.seen.dns = None;
             }
@@ -200,6 +205,11 @@ impl Beside {
         self.seen.dns.as_ref()
     }
 
+    /// What the DNS told, if it answered when it was asked last.
+    pub(super) fn dns_told(&self) -> Option<&SidecarStatus> {
+        self.seen.dns_told.as_ref()
+    }
+
     /// What they make worse.
     pub(super) fn degraded(&self, now: Duration) -> impl Iterator<Item = Degraded> {
         self.states.iter().map(move |(name, reason, since)| Degraded {
@@ -254,7 +264,7 @@ mod tests {
         let both = Seen {
             keeper: Some(Keeper::Tells(told(&older, vec![no_rules]))),
             dns: Some(older.clone()),
-            hangs: None,
+            ..Seen::default()
         };
         beside.take(both, Duration::from_secs(10));
         assert_eq!(names(&beside), ["keeper_version", "no_firewall", "dns_version"]);
@@ -267,13 +277,16 @@ mod tests {
                 "{state:?}"
             );
         }
-        let renewed =
-            Seen { keeper: Some(Keeper::Tells(told(&ours, Vec::new()))), dns: Some(older), hangs: None };
+        let renewed = Seen {
+            keeper: Some(Keeper::Tells(told(&ours, Vec::new()))),
+            dns: Some(older),
+            ..Seen::default()
+        };
         beside.take(renewed, Duration::from_secs(20));
         assert_eq!(names(&beside), ["dns_version"]);
         assert_eq!(beside.degraded(Duration::from_secs(30)).next().map(|state| state.since_s), Some(20));
         for (keeper, name) in [(Keeper::Absent, "no_keeper"), (Keeper::Silent, "keeper_version")] {
-            beside.take(Seen { keeper: Some(keeper), dns: None, hangs: None }, Duration::from_secs(40));
+            beside.take(Seen { keeper: Some(keeper), ..Seen::default() }, Duration::from_secs(40));
             assert_eq!(names(&beside), [name]);
         }
     }
@@ -282,16 +295,19 @@ mod tests {
     fn what_cannot_be_seen_once_is_as_it_was() {
         let ours = Software::ours();
         let tells = || Keeper::Tells(KeeperStatus { pid: 1, software: ours.clone(), ..Default::default() });
-        let dns = || Ok(ours.clone());
+        let told = || -> SidecarStatus {
+            let text = r#"{"pid":1,"domain":"weave.local","ttl_s":1,"listening":[],"upstream":[],"names":2,"entries":3}"#;
+            SidecarStatus { software: Some(ours.clone()), ..serde_json::from_str(text).unwrap() }
+        };
         let failed = || io::Error::from_raw_os_error(libc::EMFILE);
         let now = Instant::now();
         let mut watched = Watched::default();
         watched.take(Look { keeper: Err(failed()), dns: Err(failed()) }, now);
         watched.take(Look { keeper: Ok(Keeper::Silent), dns: Err(ErrorKind::NotFound.into()) }, now);
         assert_eq!(watched.seen, Seen::default());
-        watched.take(Look { keeper: Ok(tells()), dns: dns() }, now);
-        let both = Seen { keeper: Some(tells()), dns: Some(ours.clone()), hangs: None };
-        assert_eq!(watched.seen, both);
+        watched.take(Look { keeper: Ok(tells()), dns: Ok(told()) }, now);
+        let both = Seen { keeper: Some(tells()), dns: Some(ours.clone()), ..Seen::default() };
+        assert_eq!(watched.seen, Seen { dns_told: Some(told()), ..both.clone() });
         for (keeper, silence) in
             [(Ok(Keeper::Silent), ErrorKind::WouldBlock), (Err(failed()), ErrorKind::TimedOut)]
         {
@@ -304,9 +320,10 @@ mod tests {
                 now,
             );
         }
-        assert_eq!(watched.seen, Seen { keeper: Some(Keeper::Silent), dns: None, hangs: None });
-        watched.take(Look { keeper: Ok(Keeper::Absent), dns: dns() }, now);
-        assert_eq!(watched.seen, Seen { keeper: Some(Keeper::Absent), dns: Some(ours), hangs: None });
+        assert_eq!(watched.seen, Seen { keeper: Some(Keeper::Silent), ..Seen::default() });
+        watched.take(Look { keeper: Ok(Keeper::Absent), dns: Ok(told()) }, now);
+        assert_eq!(watched.seen.keeper, Some(Keeper::Absent));
+        assert_eq!((watched.seen.dns, watched.seen.dns_told), (Some(ours.clone()), Some(told())));
     }
 
     #[test]

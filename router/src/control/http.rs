@@ -10,6 +10,7 @@ mod feed;
 mod host;
 mod look;
 mod page;
+mod patience;
 mod stream;
 
 use super::core::Event;
@@ -19,6 +20,7 @@ use feed::Feed;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use look::Look;
+use patience::Patience;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -26,7 +28,7 @@ use std::convert::Infallible;
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use weave_mesh::source_of;
 
 /// Connections at once; more are closed at once.
@@ -43,10 +45,6 @@ const REQUESTS_MAX: u32 = 1000;
 const HEAD_MAX: usize = 8 << 10;
 /// Headers of a request.
 const HEADERS_MAX: usize = 64;
-/// Time to send the first request.
-const FIRST_REQUEST_WITHIN: Duration = Duration::from_secs(5);
-/// Time to read an answer and send the next request.
-const NEXT_REQUEST_WITHIN: Duration = Duration::from_secs(30);
 /// Time the control core has to answer.
 const CORE_WITHIN: Duration = Duration::from_secs(2);
 /// Wait after an error of `accept`.
@@ -59,8 +57,10 @@ struct HttpCounters {
     refused: Cell<u64>,
     /// Connections closed because their source had too many.
     source_refused: Cell<u64>,
-    /// Connections closed because the client was slow or idle.
+    /// Connections closed because the client was slow.
     timed_out: Cell<u64>,
+    /// Connections closed because the client asked for nothing more.
+    idle: Cell<u64>,
     /// Requests answered with what was asked for.
     answered: Cell<u64>,
     /// Requests answered with an error.
@@ -75,6 +75,7 @@ pub(super) struct HttpSample {
     pub(super) refused: u64,
     pub(super) source_refused: u64,
     pub(super) timed_out: u64,
+    pub(super) idle: u64,
     pub(super) answered: u64,
     pub(super) failed: u64,
 }
@@ -170,6 +171,7 @@ impl Site {
             refused: self.counters.refused.get(),
             source_refused: self.counters.source_refused.get(),
             timed_out: self.counters.timed_out.get(),
+            idle: self.counters.idle.get(),
             answered: self.counters.answered.get(),
             failed: self.counters.failed.get(),
         }
@@ -215,21 +217,21 @@ pub(super) async fn serve(listener: TcpListener, config: Arc<Config>, events: rt
     }
 }
 
-/// Answers one client until it goes, errs or is too slow.
+/// Answers one client until it goes, errs, is too slow or idle for long.
 async fn talk(stream: TcpStream, site: Rc<Site>) {
-    let deadline = Rc::new(Cell::new(Instant::now() + FIRST_REQUEST_WITHIN));
+    let patience = Rc::new(Patience::new());
     let left = Cell::new(REQUESTS_MAX);
     let service = service_fn(|request| {
-        deadline.set(Instant::now() + NEXT_REQUEST_WITHIN);
+        patience.begin();
         left.set(left.get().saturating_sub(1));
-        let (site, deadline, last) = (Rc::clone(&site), Rc::clone(&deadline), left.get() == 0);
-        async move { Ok::<_, Infallible>(answer::answer(&site, &request, deadline, last).await) }
+        let (site, patience, last) = (Rc::clone(&site), Rc::clone(&patience), left.get() == 0);
+        async move { Ok::<_, Infallible>(answer::answer(&site, &request, patience, last).await) }
     });
     let connection = http1::Builder::new()
         .header_read_timeout(None)
         .max_buf_size(HEAD_MAX)
         .max_headers(HEADERS_MAX)
-        .serve_connection(stream::Stream::new(stream), service);
+        .serve_connection(stream::Stream::new(stream, Rc::clone(&patience)), service);
     let served = async {
         if let Err(error) = connection.await {
             tracing::debug!("an HTTP client: {error}");
@@ -238,7 +240,7 @@ async fn talk(stream: TcpStream, site: Rc<Site>) {
     };
     let late = async {
         loop {
-            let left = deadline.get().saturating_duration_since(Instant::now());
+            let left = patience.left();
             if left.is_zero() {
                 return true;
             }
@@ -246,7 +248,7 @@ async fn talk(stream: TcpStream, site: Rc<Site>) {
         }
     };
     if futures_lite::future::or(served, late).await {
-        count(&site.counters.timed_out);
+        count(if patience.is_idle() { &site.counters.idle } else { &site.counters.timed_out });
     }
 }
 

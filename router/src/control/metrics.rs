@@ -19,7 +19,6 @@ pub(super) use sample::{Asked, Sample};
 
 use super::http::HttpSample;
 use sheet::Sheet;
-use weave_api::names::SidecarStatus;
 
 /// Peers with lines of their own; the others are added up under the name `other`.
 const PEERS_MAX: usize = 256;
@@ -29,9 +28,10 @@ pub(super) struct Scrape {
     pub(super) sample: Sample,
     pub(super) http: HttpSample,
     pub(super) process: Process,
-    /// The DNS of this host: what it says, or nothing where it does not answer; absent where none
-    /// was launched.
-    pub(super) dns: Option<Option<SidecarStatus>>,
+    /// Resident memory of keeper and DNS, bytes, of those that run.
+    pub(super) beside: Vec<(&'static str, u64)>,
+    /// A DNS was launched on this host.
+    pub(super) has_dns: bool,
 }
 
 /// The text of a scrape.

@@ -4,12 +4,13 @@ use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::Signal;
 use weave_api::Report;
 use weave_api::status::ConnectionState;
 use weave_tests::crowd::Crowd;
 use weave_tests::http::{self, STATUS_ADDR};
 use weave_tests::world::is_release;
-use weave_tests::{Options, World};
+use weave_tests::{Options, World, wait_until};
 
 /// Code and remedy of the degraded state when the address is not to be had.
 const NO_STATUS_PAGE: &str = "no_status_page";
@@ -122,6 +123,42 @@ fn an_address_that_is_none_is_refused_by_launch() {
     let ran = world.try_launch(0, &[]);
     assert_eq!(ran.code, Some(2), "{}", ran.stderr);
     assert!(ran.stderr.contains("WEAVE_STATUS_ADDR"), "{}", ran.stderr);
+}
+
+/// It takes connections, as one that is busy does, and says nothing.
+#[test]
+fn a_scrape_waits_for_no_dns_that_hangs() {
+    /// A look at the DNS is given up after 200 ms, and there is one every 5 s.
+    const QUICK: Duration = Duration::from_millis(100);
+    const SEEN_WITHIN: Duration = Duration::from_secs(20);
+    let world = World::new(Options::clear().bare(1));
+    world.weave(0, &["launch"]).ok();
+    let metrics = || world.get(0, "/metrics").body;
+    let has = |line: &str| metrics().lines().any(|one| one.starts_with(line));
+    wait_until(SEEN_WITHIN, metrics, || has("weave_dns_up 1") && has("weave_dns_names "));
+    for daemon in ["keeper", "dns"] {
+        let line = format!("weave_daemon_resident_memory_bytes{{daemon=\"{daemon}\"}} ");
+        wait_until(SEEN_WITHIN, metrics, || has(&line));
+    }
+    let dns = weave_api::sidecar::status(&world.host(0).run_dir(), SEEN_WITHIN).unwrap();
+    let pid = nix::unistd::Pid::from_raw(dns.pid.cast_signed());
+    nix::sys::signal::kill(pid, Signal::SIGSTOP).unwrap();
+    let quick = || {
+        let mut times: Vec<_> = (0..SCRAPES)
+            .map(|_| {
+                let begun = Instant::now();
+                metrics();
+                begun.elapsed()
+            })
+            .collect();
+        times.sort();
+        assert!(times[SCRAPES / 2] < QUICK, "{times:?}");
+    };
+    quick();
+    wait_until(SEEN_WITHIN, metrics, || has("weave_dns_up 0") && !has("weave_dns_names "));
+    quick();
+    nix::sys::signal::kill(pid, Signal::SIGCONT).unwrap();
+    wait_until(SEEN_WITHIN, metrics, || has("weave_dns_up 1"));
 }
 
 /// A scrape of a router with so many peers takes no longer.

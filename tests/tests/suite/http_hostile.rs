@@ -192,6 +192,32 @@ fn more_than_so_many_listeners_are_refused_and_a_place_comes_back() {
     });
 }
 
+/// A Prometheus may scrape once a minute.
+#[test]
+fn long_who_asks_once_a_minute_keeps_its_connection_and_is_not_called_slow() {
+    let world = alone();
+    let closed = |reason: &str| {
+        let line = format!("weave_http_connections_closed_total{{reason=\"{reason}\"}} ");
+        let metrics = world.get(0, "/metrics").body;
+        metrics.lines().find_map(|text| text.strip_prefix(&line)?.parse::<u64>().ok()).unwrap()
+    };
+    let mut stream = world.on_host(0, http::connect);
+    let mut ask = || {
+        stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+        let mut answer = [0; 4096];
+        let len = stream.read(&mut answer).unwrap();
+        assert!(String::from_utf8_lossy(&answer[..len]).starts_with("HTTP/1.1 200"));
+    };
+    ask();
+    std::thread::sleep(Duration::from_secs(60));
+    ask();
+    assert_eq!((closed("timeout"), closed("idle")), (0, 0));
+    let begun = Instant::now();
+    wait_until(Duration::from_secs(140), || "it is closed".into(), || is_closed(&mut stream));
+    assert!(begun.elapsed() > Duration::from_secs(100));
+    assert_eq!((closed("timeout"), closed("idle")), (0, 1));
+}
+
 /// Asks for much and reads nothing.
 #[test]
 fn long_a_client_that_does_not_read_is_closed() {

@@ -95,21 +95,38 @@ fn check_says_what_keeps_a_network_from_working() {
 
 #[test]
 fn a_report_has_everything_but_secrets_and_needs_no_router() {
-    let password = "never to be seen in a report";
-    let options = Options::encrypted()
+    let secrets = [
+        "never-in-the-environment",
+        "never-in-a-file",
+        "never-the-one-before",
+        "never-typed",
+        "never-an-engines",
+    ];
+    let [variable, current, previous, typed, of_engine] = secrets;
+    let mut options = Options::encrypted()
         .count(1)
         .no_wait()
-        .env("WEAVE_PASSWORD", password)
-        .env("WEAVE_LOG_FORMAT", "json");
+        .env("WEAVE_PASSWORD", variable)
+        .env("WEAVE_LOG_FORMAT", "json")
+        .env("DOCKER_HOST", &format!("tcp://me:{of_engine}@127.0.0.1:1"));
+    options.hosts[0].password = Some(format!("{current}\n{previous}\n"));
     let world = World::new(options);
     let report = || -> Value {
         let text = world.weave(0, &["report"]).ok().stdout;
-        assert!(!text.contains(password));
+        secrets.iter().for_each(|secret| assert!(!text.contains(secret), "{secret}"));
         serde_json::from_str(&text).unwrap()
     };
     let whole = report();
     assert_eq!(whole["version"], 1);
     assert_eq!(whole["status"]["nickname"].as_str(), Some(world.status(0).nickname.as_str()));
+    // What is asked first.
+    let text = |part: &Value| part.as_str().unwrap_or_else(|| panic!("{}", whole["missing"])).to_owned();
+    assert!(text(&whole["firewall"]).contains("iptables-save filter WEAVE-FORWARD"), "{}", whole["firewall"]);
+    assert!(text(&whole["metrics"]).contains("\nweave_peers 1\n"), "{}", whole["metrics"]);
+    let network = &whole["network"];
+    assert!(text(&network["ip -details address"]).contains("weave-tap"), "{network}");
+    assert!(text(&network["ip route show table all"]).contains("127.0.0.1 dev lo"), "{network}");
+    assert!(text(&network["ip rule"]).contains("lookup main"), "{network}");
     assert_eq!(whole["attachments"][0]["mac"].as_str(), Some(world.mac(0).to_string().as_str()));
     assert!(whole["checks"].as_array().unwrap().len() > 5 && whole["host"]["cores"].as_u64() > Some(0));
     // A log is JSON line by line. The keeper's says that there is no engine.
@@ -125,6 +142,16 @@ fn a_report_has_everything_but_secrets_and_needs_no_router() {
     let missing = rest["missing"][0].as_str().unwrap();
     assert!(rest["status"].is_null() && missing.contains("no router runs here"), "{missing}");
     assert_eq!(rest["attachments"], whole["attachments"]);
+    let has_no = |what: &str| {
+        rest["missing"].as_array().unwrap().iter().any(|line| line.as_str().unwrap().starts_with(what))
+    };
+    assert!(
+        has_no("metrics: ") && rest["metrics"].is_null() && rest["firewall"] == whole["firewall"],
+        "{rest}"
+    );
+
+    world.run(0, &mut world.launch_command(0, None, &["--password", typed])).ok();
+    assert_eq!(report()["status"]["encrypted"], true);
 }
 
 #[test]

@@ -76,7 +76,7 @@ fn every_alert_is_explained_and_tested() {
     let (alerts, tests) = (read("prometheus/alerts.yml"), read("prometheus/tests.yml"));
     let runbook = read("../docs/runbook.md");
     let names: Vec<&str> = alerts.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")).collect();
-    assert_eq!(names.len(), 13);
+    assert_eq!(names.len(), 14);
     for name in &names {
         assert!(runbook.contains(&format!("\n## {name}\n")), "{name} has no section in the runbook");
         let url = format!("runbook_url: docs/runbook.md#{}\n", name.to_lowercase());
@@ -240,6 +240,7 @@ fn long_each_alert_fires_and_clears() {
         "WeaveRouterDown",
         "WeaveLinkDown",
         "WeaveRelayed",
+        "WeaveContainersCut",
         "WeaveGossipDivergence",
         "WeaveDnsDown",
         "WeaveMemory",
@@ -291,9 +292,21 @@ fn long_each_alert_fires_and_clears() {
     );
     prometheus.wait_clears("WeaveDrops");
 
-    let pid_file = world.host(0).run_dir().join("dns.pid");
-    let pid = fs::read_to_string(pid_file).unwrap();
-    let sidecar = Pid::from_raw(pid.split_whitespace().next().unwrap().parse().unwrap());
+    let process = |file: &str| {
+        let pid = fs::read_to_string(world.host(0).run_dir().join(file)).unwrap();
+        Pid::from_raw(pid.split_whitespace().next().unwrap().parse().unwrap())
+    };
+    // Without a keeper a deleted tap stays away.
+    nix::sys::signal::kill(process("keeper.pid"), Signal::SIGKILL).unwrap();
+    prometheus.wait_fires("WeaveContainersCut", "host0");
+    world.tool(0, "ip link del weave-tap");
+    let no_tap = "ALERTS{alertname=\"WeaveContainersCut\",alertstate=\"firing\",name=\"no_tap\"}";
+    wait_until(RESULT_WITHIN, || "it fires for no_tap".into(), || prometheus.try_value(no_tap).is_some());
+    assert_eq!(prometheus.firing("WeaveRouterDegraded"), Vec::<String>::new(), "one alert for one thing");
+    world.weave(0, &["keeper", "--renew"]).ok();
+    prometheus.wait_clears("WeaveContainersCut");
+
+    let sidecar = process("dns.pid");
     nix::sys::signal::kill(sidecar, Signal::SIGSTOP).unwrap();
     prometheus.wait_fires("WeaveDnsDown", "host0");
     nix::sys::signal::kill(sidecar, Signal::SIGCONT).unwrap();

@@ -3,7 +3,7 @@
 use weave_router::HandshakeFailure as Failure;
 
 const OTHER_PASSWORD: &str = "start both with one password: correct the file of --password-file and `weave reload`, \
-                              or `weave stop` and `weave launch` with it";
+                              or `weave stop --keep-dns` and `weave launch` with it";
 
 /// What the operator can do; `None` where the reason says it, or nobody knows.
 pub(super) fn of_link(reason: &str) -> Option<&'static str> {
@@ -16,7 +16,7 @@ pub(super) fn of_link(reason: &str) -> Option<&'static str> {
         ),
         (
             Failure::EncryptedNetwork,
-            "`weave stop` and `weave launch` with the password of that network (WEAVE_PASSWORD or --password-file)",
+            "`weave stop --keep-dns` and `weave launch` with the password of that network (WEAVE_PASSWORD or --password-file)",
         ),
         (Failure::Ourselves, "`weave forget` it: it is an address of this host"),
         (Failure::SameIdentity, "`weave reset` one of the two and launch it again"),

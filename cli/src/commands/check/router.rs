@@ -5,6 +5,7 @@ use std::path::Path;
 use weave_api::client::TIME_LIMIT;
 use weave_api::keeper::{self, Keeper};
 use weave_api::names::{ANSWER_WITHIN, SidecarStatus};
+use weave_api::request::RESTART;
 use weave_api::status::{Connection, ConnectionState, Degraded};
 use weave_api::{Client, ClientError, Status, sidecar};
 use weave_host::engine::Engine;
@@ -33,7 +34,7 @@ pub(super) fn look(environment: &Environment) -> Result<(Option<Status>, Vec<Fin
         Err(error) => {
             let remedy = match error {
                 ClientError::NotRunning(_) => "weave launch",
-                ClientError::Refused(_) => "weave stop; weave launch",
+                ClientError::Refused(_) => RESTART,
                 ClientError::Socket(_)
                 | ClientError::Io(_)
                 | ClientError::TimedOut(_)
@@ -82,7 +83,7 @@ fn version(status: &Status) -> Finding {
         return Finding::ok("router", format_args!("{ours} runs, {network}, port {}", status.port));
     }
     let text = format!("it is of version {}, this command of {ours}", status.version);
-    Finding::warning("router", text, "weave stop; weave launch")
+    Finding::warning("router", text, RESTART)
 }
 
 fn links(status: &Status) -> Vec<Finding> {
@@ -109,7 +110,7 @@ fn links(status: &Status) -> Vec<Finding> {
         if link.mtu.is_some_and(|mtu| mtu != status.mtu) {
             let theirs = link.mtu.unwrap_or_default();
             let text = format!("its containers have an MTU of {theirs}, those here {}", status.mtu);
-            let remedy = "set one WEAVE_MTU on all hosts, then `weave stop` and `weave launch`";
+            let remedy = format!("set one WEAVE_MTU on all hosts, then {RESTART}");
             findings.push(Finding::failed(format_args!("link {}", called(link)), text, remedy));
         }
     }
@@ -187,6 +188,16 @@ mod tests {
                 "connections": [{connections}]}}"#
         );
         serde_json::from_str(&text).unwrap()
+    }
+
+    /// A healthy router that is stopped and does not come up for want of its password is worse than one of
+    /// another version.
+    #[test]
+    fn a_restart_is_said_with_what_an_encrypted_router_needs() {
+        let found = version(&Status { version: "0.0.1".into(), ..status("", "") });
+        for part in ["systemctl restart weave", "weave stop --keep-dns", "--password-file FILE"] {
+            assert!(found.remedy.contains(part), "{found:?}");
+        }
     }
 
     #[test]

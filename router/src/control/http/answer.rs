@@ -1,6 +1,7 @@
 //! From a request to its answer.
 
 use super::body::Body;
+use super::patience::{Patience, Watched};
 use super::{Site, count, host, page};
 use crate::control::core::Core;
 use crate::control::metrics::{self, Process, Sample, Scrape};
@@ -11,11 +12,9 @@ use hyper::header::{
     REFERRER_POLICY, RETRY_AFTER, X_CONTENT_TYPE_OPTIONS,
 };
 use hyper::{Method, Request, Response, StatusCode, Version};
-use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 use weave_api::report::{REPORT_VERSION, Report};
 use weave_host::names::DnsSettings;
 
@@ -25,8 +24,6 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; c
 const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
 const JSON: &str = "application/json";
 const TEXT: &str = "text/plain; charset=utf-8";
-/// Time the DNS of this host has to tell of itself.
-const DNS_WITHIN: Duration = Duration::from_millis(200);
 const UNKNOWN: &str = "there is /metrics, /healthz, /readyz, /report, /events and the page /";
 const NO_CORE: &str = "the control core of the router does not answer";
 
@@ -54,15 +51,15 @@ impl Plain {
 pub(super) async fn answer<B>(
     site: &Site,
     request: &Request<B>,
-    deadline: Rc<Cell<Instant>>,
+    patience: Rc<Patience>,
     last: bool,
-) -> Response<Body> {
+) -> Response<Watched> {
     let plain = match refuse(site, request) {
         Some(refused) => refused,
-        None => give(site, request, deadline).await,
+        None => give(site, request, &patience).await,
     };
     count(if plain.code.is_success() { &site.counters.answered } else { &site.counters.failed });
-    let mut response = Response::new(plain.body);
+    let mut response = Response::new(Watched { body: plain.body, patience });
     *response.status_mut() = plain.code;
     let headers = response.headers_mut();
     let mut set = |name: HeaderName, value| headers.insert(name, HeaderValue::from_static(value));
@@ -104,7 +101,7 @@ fn refuse<B>(site: &Site, request: &Request<B>) -> Option<Plain> {
     Some(Plain::said(StatusCode::MISDIRECTED_REQUEST, text))
 }
 
-async fn give<B>(site: &Site, request: &Request<B>, deadline: Rc<Cell<Instant>>) -> Plain {
+async fn give<B>(site: &Site, request: &Request<B>, patience: &Rc<Patience>) -> Plain {
     match request.uri().path() {
         "/healthz" => match site.core.glance(|_| ()).await {
             Some(()) => Plain::said(StatusCode::OK, "ok"),
@@ -117,7 +114,7 @@ async fn give<B>(site: &Site, request: &Request<B>, deadline: Rc<Cell<Instant>>)
         },
         "/metrics" => scrape(site).await,
         "/report" => report(site).await,
-        "/events" => events(site, request.method(), deadline),
+        "/events" => events(site, request.method(), patience),
         path => match page::file(path) {
             Some(file) => {
                 let body = Bytes::from_static(file.bytes);
@@ -132,9 +129,9 @@ async fn scrape(site: &Site) -> Plain {
     let (http, config) = (site.sample(), Arc::clone(&site.config));
     let text = site.core.make(Sample::of, move |sample| {
         let settings = DnsSettings::read(&config.state_dir).ok().flatten();
-        let is_launched = settings.is_some_and(|settings| settings.enabled);
-        let dns = is_launched.then(|| weave_api::sidecar::status(&config.run_dir, DNS_WITHIN).ok());
-        metrics::render(&Scrape { sample, http, process: Process::read(), dns })
+        let has_dns = settings.is_some_and(|settings| settings.enabled);
+        let beside = sample.read_beside();
+        metrics::render(&Scrape { sample, http, process: Process::read(), beside, has_dns })
     });
     match text.await {
         Some(text) => Plain::live(METRICS, Bytes::from(text)),
@@ -168,7 +165,7 @@ async fn report(site: &Site) -> Plain {
     }
 }
 
-fn events(site: &Site, method: &Method, deadline: Rc<Cell<Instant>>) -> Plain {
+fn events(site: &Site, method: &Method, patience: &Rc<Patience>) -> Plain {
     const EVENTS: &str = "text/event-stream";
     if *method == Method::HEAD {
         return Plain::live(EVENTS, Bytes::new());
@@ -176,7 +173,11 @@ fn events(site: &Site, method: &Method, deadline: Rc<Cell<Instant>>) -> Plain {
     match site.streams.take() {
         Some(place) => Plain::live(
             EVENTS,
-            Body::Events { listener: site.feed.listen(place), rest: Bytes::new(), deadline },
+            Body::Events {
+                listener: site.feed.listen(place),
+                rest: Bytes::new(),
+                patience: Rc::clone(patience),
+            },
         ),
         None => Plain::said(StatusCode::SERVICE_UNAVAILABLE, "too many listen already: ask /report"),
     }

@@ -1,15 +1,14 @@
 //! What answers carry.
 
+use super::Place;
 use super::feed::Listener;
-use super::{NEXT_REQUEST_WITHIN, Place};
+use super::patience::Patience;
 use bytes::Bytes;
 use hyper::body::{Frame, SizeHint};
-use std::cell::Cell;
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
-use std::time::Instant;
 
 /// Bytes given to a connection at once: it copies them and keeps them until they are sent.
 const PIECE: usize = 16 << 10;
@@ -19,7 +18,7 @@ pub(super) enum Body {
     /// What is left of it, and the place it takes while it is sent.
     Whole { rest: Bytes, _place: Option<Place> },
     /// Events as they come, each of which gives the client more time.
-    Events { listener: Listener, rest: Bytes, deadline: Rc<Cell<Instant>> },
+    Events { listener: Listener, rest: Bytes, patience: Rc<Patience> },
 }
 
 impl From<Bytes> for Body {
@@ -43,12 +42,12 @@ impl hyper::body::Body for Body {
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         match self.get_mut() {
             Self::Whole { rest, .. } => Poll::Ready(piece(rest).map(|piece| Ok(Frame::data(piece)))),
-            Self::Events { listener, rest, deadline } => {
+            Self::Events { listener, rest, patience } => {
                 if rest.is_empty() {
                     // Asked for when the one before is on its way: a client that does not read gets
                     // no more time.
                     let Some(event) = ready!(listener.poll_next(cx)) else { return Poll::Ready(None) };
-                    deadline.set(Instant::now() + NEXT_REQUEST_WITHIN);
+                    patience.begin();
                     *rest = event;
                 }
                 Poll::Ready(piece(rest).map(|piece| Ok(Frame::data(piece))))

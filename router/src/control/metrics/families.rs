@@ -202,7 +202,7 @@ families! {
     Gauge HTTP_CONNECTIONS = "weave_http_connections" ["kind"]
         "Open HTTP connections, and those of them that are streams of events.";
     Counter HTTP_CLOSED = "weave_http_connections_closed_total" ["reason"]
-        "HTTP connections closed by the router: too many (full), too many of one address (source), or too slow (timeout).";
+        "HTTP connections closed by the router: too many (full), too many of one address (source), too slow (timeout), or nothing asked for 120 s (idle).";
 
     // The log.
     Counter LOG_LEFT_OUT = "weave_log_lines_left_out_total" []
@@ -210,7 +210,7 @@ families! {
 
     // The DNS of this host.
     Gauge DNS_UP = "weave_dns_up" []
-        "1 if the DNS of this host answers, 0 if it does not; absent where none was launched.";
+        "1 if the DNS of this host answers, 0 if it does not; absent where none was launched. It is asked every 5 s, by the router and not by a scrape.";
     Gauge DNS_ROUTER_LOST = "weave_dns_router_lost" []
         "1 if the DNS hears nothing from the router.";
     Gauge DNS_NAMES = "weave_dns_names" []
@@ -239,6 +239,10 @@ families! {
         "Most file descriptors.";
     Gauge PROCESS_THREADS = "process_threads" []
         "Threads.";
+
+    // What runs beside it.
+    Gauge DAEMON_RESIDENT = "weave_daemon_resident_memory_bytes" ["daemon"]
+        "Memory of the keeper and of the DNS of this host (dns) that is resident; absent of one that does not run.";
 }
 
 /// A family for each counter of shards, in the order of [`Counters::values`].

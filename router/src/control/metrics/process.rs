@@ -37,6 +37,12 @@ impl Process {
         }
     }
 
+    /// Memory of another process that is resident, bytes; 0 if there is none of that number.
+    pub(in crate::control) fn resident_of(pid: u32) -> u64 {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        Self::parse(&stat, 1, rustix::param::page_size() as u64).resident_bytes
+    }
+
     fn parse(stat: &str, ticks: u64, page: u64) -> Self {
         let field = |number| field(stat, number);
         Self {
@@ -91,6 +97,8 @@ mod tests {
             "{process:?}"
         );
         assert!(process.start_seconds > 1e9, "{process:?}");
+        assert!(Process::resident_of(std::process::id()) > 1 << 20);
+        assert_eq!(Process::resident_of(u32::MAX), 0);
     }
 
     #[test]

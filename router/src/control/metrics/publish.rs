@@ -25,11 +25,14 @@ pub(super) fn publish(scrape: &Scrape, sheet: &mut Sheet) {
     mesh(sample, sheet);
     forwarding(sample, sheet);
     control(sample, &scrape.http, sheet);
-    if let Some(dns) = &scrape.dns {
-        sheet.level(&f::DNS_UP, &[], dns.is_some().into());
-        dns.iter().for_each(|dns| names(dns, sheet));
+    if scrape.has_dns {
+        sheet.level(&f::DNS_UP, &[], sample.dns.is_some().into());
+        sample.dns.iter().for_each(|dns| names(dns, sheet));
     }
     process(&scrape.process, sheet);
+    for (daemon, bytes) in &scrape.beside {
+        sheet.level(&f::DAEMON_RESIDENT, &[daemon], *bytes);
+    }
 }
 
 fn host(sample: &Sample, sheet: &mut Sheet) {
@@ -239,6 +242,7 @@ fn control(sample: &Sample, http: &HttpSample, sheet: &mut Sheet) {
     sheet.count(&f::HTTP_CLOSED, &["full"], http.refused);
     sheet.count(&f::HTTP_CLOSED, &["source"], http.source_refused);
     sheet.count(&f::HTTP_CLOSED, &["timeout"], http.timed_out);
+    sheet.count(&f::HTTP_CLOSED, &["idle"], http.idle);
 }
 
 fn names(dns: &SidecarStatus, sheet: &mut Sheet) {

@@ -2,10 +2,12 @@
 
 use crate::control::core::Core;
 use crate::control::lanes::LaneSample;
+use crate::control::metrics::Process;
 use crate::control::metrics::round_trips::BOUNDS_US;
 use crate::control::status;
 use std::collections::BTreeMap;
 use std::time::Duration;
+use weave_api::names::SidecarStatus;
 use weave_api::request::Request;
 use weave_api::status::{Connection, ConnectionState, Degraded, Shard, TargetState};
 use weave_forward::{FRAME_TIME_BOUNDS_NS, boot_time};
@@ -64,10 +66,14 @@ pub(in crate::control) struct Sample {
     pub(super) attempts: Vec<ConnectionState>,
     pub(super) degraded: Vec<Degraded>,
     pub(super) guard_dropped: Option<u64>,
+    /// The process of the keeper, if it tells.
+    pub(super) keeper: Option<u32>,
     /// What the keeper put right, if it tells.
     pub(super) repairs: Option<weave_api::keeper::KeeperRepairs>,
     /// Attachments that were changed inside their containers, if the keeper tells.
     pub(super) changed: Option<u64>,
+    /// What the DNS of this host told, if it answered when it was asked last.
+    pub(super) dns: Option<SidecarStatus>,
     pub(super) counters: BTreeMap<String, u64>,
     pub(super) shards: Vec<Shard>,
     pub(super) shard_samples: Vec<ShardSample>,
@@ -87,6 +93,13 @@ pub(in crate::control) struct Sample {
 }
 
 impl Sample {
+    /// Resident memory of keeper and DNS, bytes, of those that run.
+    pub(in crate::control) fn read_beside(&self) -> Vec<(&'static str, u64)> {
+        let processes = [("keeper", self.keeper), ("dns", self.dns.as_ref().map(|dns| dns.pid))];
+        let resident = |(name, pid): (_, Option<u32>)| Some((name, Process::resident_of(pid?)));
+        processes.into_iter().filter_map(resident).filter(|(_, bytes)| *bytes > 0).collect()
+    }
+
     /// Takes one.
     pub(in crate::control) fn of(core: &Core) -> Self {
         let (now, boot) = (core.now(), boot_time());
@@ -114,9 +127,11 @@ impl Sample {
             links: status::links(core).map(link).collect(),
             attempts: status::attempts(core, now).map(|attempt| attempt.state).collect(),
             degraded: status::degraded_states(core, now),
+            keeper: core.beside.keeper().map(|keeper| keeper.pid),
             repairs: core.beside.keeper().map(|keeper| keeper.repairs),
             changed: core.beside.keeper().map(|keeper| keeper.changed),
             guard_dropped: core.beside.keeper().and_then(|keeper| keeper.guard).map(|guard| guard.dropped),
+            dns: core.beside.dns_told().cloned(),
             counters: status::counters(core),
             shards: status::shards(core),
             shard_samples: shards(core),

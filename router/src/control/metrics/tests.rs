@@ -68,7 +68,7 @@ fn scrape(links: usize) -> Scrape {
         counters: Counters::default().snapshot().values.iter().map(|(n, v)| ((*n).to_owned(), *v)).collect(),
         drops: DropReason::ALL.iter().map(|reason| (reason.name().to_owned(), 1)).collect(),
     };
-    let sample = Sample {
+    let mut sample = Sample {
         name: peer(0xffff),
         nickname: Nickname::from_host_name("here"),
         encrypted: true,
@@ -80,8 +80,10 @@ fn scrape(links: usize) -> Scrape {
         attempts: vec![ConnectionState::Retrying],
         degraded: vec![Degraded { name: "no_uso".into(), reason: "x".into(), since_s: 1 }],
         guard_dropped: Some(7),
+        keeper: Some(1),
         repairs: Some(weave_api::keeper::KeeperRepairs { devices: 2, rules: 1 }),
         changed: Some(1),
+        dns: None,
         counters,
         shards: (0..4).map(shard).collect(),
         shard_samples: vec![ShardSample::default(); 4],
@@ -103,8 +105,14 @@ fn scrape(links: usize) -> Scrape {
     };
     let dns = r#"{"pid":1,"domain":"weave.local","ttl_s":1,"listening":[],"upstream":[],"names":2,"entries":3,
         "counters":{"queries":5,"answered":4}}"#;
-    let dns = Some(Some(serde_json::from_str(dns).unwrap()));
-    Scrape { sample, http: HttpSample::default(), process: Process::read(), dns }
+    sample.dns = Some(serde_json::from_str(dns).unwrap());
+    Scrape {
+        sample,
+        http: HttpSample::default(),
+        process: Process::read(),
+        beside: vec![("dns", 1)],
+        has_dns: true,
+    }
 }
 
 fn lines<'a>(text: &'a str, name: &str) -> Vec<&'a str> {
@@ -125,7 +133,7 @@ fn a_scrape_of_a_large_mesh_is_quick_and_has_a_line_for_each_of_so_many_peers() 
         println!("{} bytes, {} lines in {took:?}", text.len(), text.lines().count());
         (text, took)
     });
-    let text = scrapes.into_iter().find(|(_, took)| *took < SCRAPE_WITHIN).expect("a scrape is quick").0;
+    let text = scrapes.into_iter().find(|(_, took)| *took < SCRAPE_WITHIN).unwrap().0;
     let up = lines(&text, "weave_link_up");
     assert_eq!(up.len(), PEERS_MAX + 1);
     let other = format!("weave_link_up{{peer=\"other\",nickname=\"\"}} {}", LARGE - PEERS_MAX);
@@ -166,7 +174,7 @@ fn every_value_has_its_family_and_the_families_keep_to_the_conventions() {
 fn a_hostile_nickname_stays_inside_its_label() {
     let mut scrape = scrape(1);
     let hostile = r#"a"} 1 # <b>\"#;
-    scrape.dns.as_mut().unwrap().as_mut().unwrap().counters.insert(hostile.into(), 1);
+    scrape.sample.dns.as_mut().unwrap().counters.insert(hostile.into(), 1);
     for hostile in [hostile, "\n# TYPE", "a\\"] {
         let mut sheet = Sheet::new();
         sheet.count(&super::families::LINK_BYTES, &[hostile, "", "in"], 1);

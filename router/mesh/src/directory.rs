@@ -456,8 +456,9 @@ impl<K: Ord + Clone, V: Ord + Clone> Directory<K, V> {
     /// Changes what there is of a peer, and what is counted of that.
     fn update(&mut self, name: PeerName, change: impl FnOnce(&mut Owner<K, V>)) {
         let few = self.few();
+        let first = if self.ours == Some(name) { Rank(0) } else { Rank(u64::MAX) };
         let owner = self.owners.entry(name).or_insert_with(|| Owner {
-            rank: Rank(u64::MAX),
+            rank: first,
             held: BTreeSet::new(),
             wait_for_key: BTreeSet::new(),
             wait_for_room: BTreeSet::new(),

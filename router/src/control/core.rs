@@ -480,6 +480,7 @@ impl Core {
         let Some(older) = self.links.values_mut().find(older) else { return false };
         older.resume_serving(now);
         self.dialler.relinked(number, older.number);
+        self.dialler.established(older.number);
         true
     }
 

@@ -335,6 +335,7 @@ impl Host {
         }
         let (session, older) = (older.session, older.number);
         self.dialler.relinked(number, older);
+        self.dialler.established(older);
         self.arm(session);
         true
     }

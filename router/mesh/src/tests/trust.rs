@@ -376,6 +376,22 @@ fn where_invented_links_fill_their_table_a_peer_with_few_links_has_its_place() {
     assert!(net.mesh(1).peer(name(2)).is_some_and(|peer| !peer.links.is_empty()));
 }
 
+/// Who tells beside an owner is looked for only where that is a neighbour: it takes time.
+#[test]
+fn beside_a_stranger_that_says_it_is_linked_to_us_we_tell_nobody() {
+    let mut net = line();
+    let link = |peer| AnnouncedLink { peer, unencrypted: false, outbound: false, cost: 1 };
+    let Some(stranger) = PeerName::new([2, 6, 6, 0, 0, 1]) else { return };
+    net.silent = Some((0, 1));
+    let all = [0, 1, 2].map(|n| link(name(n))).to_vec();
+    send(&mut net, signed(stranger, Cheap(9), PartId::HOST, 1, host(all, false)));
+    let links = vec![link(name(1)), link(stranger)];
+    send(&mut net, signed(name(0), Cheap(0), PartId::HOST, 9 << 32, host(links, false)));
+    net.run(Duration::from_millis(500));
+    assert!(net.mesh(1).routes().peer(stranger).is_some());
+    assert!(net.mesh(2).peer(stranger).is_none(), "it said that it tells this one itself");
+}
+
 /// Where TCP between two hosts is blocked and datagrams pass, their link stays: others tell.
 #[test]
 fn what_an_owner_cannot_tell_itself_two_others_do() {

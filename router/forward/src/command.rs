@@ -212,8 +212,8 @@ pub enum Report {
         /// Our name of the session, as it was given.
         index: SessionIndex,
     },
-    /// The first datagram of a lane under an epoch's key was opened. Later keep-alives
-    /// are noted in [`crate::LinkCounters`].
+    /// The first datagram of a lane under an epoch's key was opened. Later ones are noted
+    /// in [`crate::LinkCounters`].
     LaneSeen {
         /// The link.
         link: LinkId,

@@ -337,8 +337,8 @@ pub struct LinkCounters {
     pub frames_received: Counter,
     /// Bytes of these frames.
     pub bytes_received: Counter,
-    /// Lanes of the peer that keep-alives came by.
-    pub keep_alives: SeenLanes,
+    /// Lanes of the peer that anything genuine came by.
+    pub lanes_seen: SeenLanes,
 }
 
 /// Lanes noted by a shard until the control core takes them: it need not be woken
@@ -350,11 +350,15 @@ pub struct SeenLanes {
 }
 
 impl SeenLanes {
-    /// A keep-alive came by `lane`, from a port of the lane's own or not.
+    /// A datagram came by `lane`, from a port of the lane's own or not.
+    #[inline]
     pub fn note(&self, lane: Lane, own_port: bool) {
         let bit = 1_u64.checked_shl(lane.number().into()).unwrap_or(0);
-        self.seen.fetch_or(bit, Ordering::Relaxed);
-        if own_port {
+        // Of many datagrams between two takes one writes.
+        if self.seen.load(Ordering::Relaxed) & bit == 0 {
+            self.seen.fetch_or(bit, Ordering::Relaxed);
+        }
+        if own_port && self.own_port.load(Ordering::Relaxed) & bit == 0 {
             self.own_port.fetch_or(bit, Ordering::Relaxed);
         }
     }

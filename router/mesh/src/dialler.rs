@@ -60,6 +60,17 @@ pub enum Stand {
     Linked(u64),
 }
 
+/// How a link ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// It had passed data.
+    Established,
+    /// The peer said that it has its limit of links, before any data passed.
+    Full,
+    /// Before it passed data, for any other reason.
+    Early,
+}
+
 /// Something to dial. `T` is how targets are written.
 #[derive(Debug, Clone)]
 pub struct Entry<T> {
@@ -74,6 +85,8 @@ pub struct Entry<T> {
     pub reason: Option<String>,
     /// True if that reason is not cured by time alone.
     pub refused: bool,
+    /// The peer has its limit of links, as it said last: no fault of what is between.
+    pub full: bool,
     /// Failures since the last link.
     pub failures: u32,
     /// The address the target had when it was dialled last.
@@ -217,10 +230,10 @@ impl<T: Clone + Eq + Hash> Dialler<T> {
                 let is_it = |(_, target): &(IpAddr, T)| *target == entry.target;
                 !gives_way && wanted.get(&name).is_some_and(|addresses| addresses.iter().any(is_it))
             }
-            // A dial under way ends by itself; a link is why its peer is not wanted.
-            (Origin::Discovered(_), Stand::Dialling(_)) => true,
-            (Origin::Discovered(_), Stand::Linked(_)) => false,
-            (Origin::Target | Origin::Recent, _) => true,
+            // A dial under way ends by itself. A link is why its peer is not wanted: until it passes
+            // data it may end, and how often that was so counts.
+            (Origin::Discovered(_), Stand::Dialling(_) | Stand::Linked(_))
+            | (Origin::Target | Origin::Recent, _) => true,
         });
         let is_discovered = |entry: &&Entry<T>| matches!(entry.origin, Origin::Discovered(_));
         let mut room = DISCOVERED.saturating_sub(self.entries.iter().filter(is_discovered).count());
@@ -251,6 +264,7 @@ impl<T: Clone + Eq + Hash> Dialler<T> {
             stand: Stand::Waiting(now),
             reason: None,
             refused: false,
+            full: false,
             failures: 0,
             address: None,
             host: None,
@@ -343,10 +357,10 @@ impl<T: Clone + Eq + Hash> Dialler<T> {
             entry.failures += 1;
             entry.reason = Some(reason);
             entry.refused = refused;
+            entry.full = false;
             let mut wait = entry.backoff.fail(refused, now, jitter);
-            if matches!(entry.origin, Origin::Discovered(_)) {
-                let longest = DISCOVERED_WAIT.mul_f64(1.0 - 0.25 * jitter.clamp(0.0, 1.0));
-                wait = wait.min(longest);
+            if entry.is_discovered() {
+                wait = wait.min(discovered_wait(jitter));
             }
             entry.stand = Stand::Waiting(now.saturating_add(wait));
         }
@@ -364,12 +378,15 @@ impl<T: Clone + Eq + Hash> Dialler<T> {
         }
     }
 
-    /// Link number `link` passes data: why there was none before is of no interest any more.
+    /// Link number `link` passes data: why there was none before is of no interest any more, nor
+    /// what others told of the peer.
     pub fn established(&mut self, link: u64) {
+        self.entries.retain(|entry| !(entry.is_discovered() && entry.stand == Stand::Linked(link)));
         for entry in self.entries.iter_mut().filter(|entry| entry.stand == Stand::Linked(link)) {
             entry.reason = None;
             entry.failures = 0;
             entry.refused = false;
+            entry.full = false;
         }
     }
 
@@ -388,21 +405,30 @@ impl<T: Clone + Eq + Hash> Dialler<T> {
         }
     }
 
-    /// Link number `link` is lost, and why: dial again, at once if it had been
-    /// `established`, else with growing waits: the peer may have refused us.
-    /// `jitter`: see [`Backoff::fail`].
-    pub fn lost(&mut self, link: u64, reason: &str, established: bool, now: Duration, jitter: f64) {
+    /// Link number `link` is lost, and why: dial again, at once if it had passed data, else with
+    /// growing waits: the peer may have refused us. `jitter`: see [`Backoff::fail`].
+    pub fn lost(&mut self, link: u64, reason: &str, ended: Ended, now: Duration, jitter: f64) {
         for entry in &mut self.entries {
             if entry.stand == Stand::Linked(link) {
-                let wait = if established {
-                    entry.backoff = Backoff::new(now);
-                    Duration::ZERO
-                } else {
-                    entry.failures += 1;
-                    entry.backoff.ended(now, jitter)
+                let wait = match ended {
+                    Ended::Established => {
+                        entry.backoff = Backoff::new(now);
+                        Duration::ZERO
+                    }
+                    Ended::Full | Ended::Early => {
+                        entry.failures += 1;
+                        entry.backoff.ended(now, jitter)
+                    }
                 };
+                // Who has its limit of links is asked rarely: each time costs both ends a handshake.
+                let is_short = entry.is_discovered() && ended == Ended::Early;
+                let wait = if is_short { wait.min(discovered_wait(jitter)) } else { wait };
                 entry.stand = Stand::Waiting(now.saturating_add(wait));
-                entry.since = now;
+                // One that never passed data was none, but a recent peer is still there.
+                if ended == Ended::Established || entry.origin == Origin::Recent {
+                    entry.since = now;
+                }
+                entry.full = ended == Ended::Full;
                 entry.reason = Some(reason.to_owned());
             }
         }
@@ -421,6 +447,11 @@ impl<T: Clone + Eq + Hash> Dialler<T> {
         });
         waiting.min()
     }
+}
+
+/// The longest wait before a peer that others told of is dialled again.
+fn discovered_wait(jitter: f64) -> Duration {
+    DISCOVERED_WAIT.mul_f64(1.0 - 0.25 * jitter.clamp(0.0, 1.0))
 }
 
 /// All peers, those behind `last` first.

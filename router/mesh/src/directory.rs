@@ -1,9 +1,11 @@
 //! What all peers say of keys (MACs, addresses, names): an index over their parts.
 //!
 //! Which entries of one key are in does not depend on the order in which parts come. Beyond the limit
-//! of all, who has most gives way to who has less; beyond that of a peer, which nobody reaches who
-//! keeps to the limits for his own, those that came first stay.
+//! of all, who has most gives way to who has less; of those who have few, who came last to who was
+//! there before, so that inventing peers drives out nobody. Beyond the limit of a peer, which nobody
+//! reaches who keeps to the limits for his own, those that came first stay. Our own never give way.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use weave_wire::PeerName;
 use weave_wire::link::gossip::{PartId, PartKey};
@@ -23,9 +25,21 @@ pub(crate) struct Limits {
 /// changes, or none waits any more.
 const WAITING_PER_PEER: usize = 256;
 
+/// Who has at most one of so many parts of all places has few. Of those that came first as many keep
+/// that, whatever others tell.
+const FEW: usize = 512;
+
+/// Who comes before whom where there is no room for all: the lower.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Rank(pub u64);
+
+/// How good an entry of a peer is, of those of one key; the better stay.
+type Weight = Option<(u32, PeerName)>;
+
 /// What there is of one peer.
 #[derive(Debug)]
 struct Owner<K, V> {
+    rank: Rank,
     /// Its entries that are in.
     held: BTreeSet<(PartKey, K, V)>,
     /// Those that wait for a place of their key.
@@ -55,10 +69,63 @@ enum Lacks {
     Room,
 }
 
+/// What waits for a place of one key.
+#[derive(Debug)]
+struct Waiting<V> {
+    of_owners: BTreeMap<PeerName, BTreeSet<(PartKey, V)>>,
+    /// The owners, those whose first entry is best first.
+    best: BTreeSet<(Reverse<Weight>, PeerName)>,
+}
+
+impl<V: Ord + Clone> Waiting<V> {
+    const fn new() -> Self {
+        Self { of_owners: BTreeMap::new(), best: BTreeSet::new() }
+    }
+
+    /// Changes what waits of an owner.
+    fn change(
+        &mut self,
+        owner: PeerName,
+        weight: fn(PeerName, &V) -> Weight,
+        change: impl FnOnce(&mut BTreeSet<(PartKey, V)>),
+    ) {
+        let weigh = |waiting: &BTreeSet<(PartKey, V)>| {
+            waiting.first().map(|(_, value)| Reverse(weight(owner, value)))
+        };
+        let waiting = self.of_owners.entry(owner).or_default();
+        let before = weigh(waiting);
+        change(waiting);
+        let now = weigh(waiting);
+        if before != now {
+            before.map(|before| self.best.remove(&(before, owner)));
+            self.best.extend(now.map(|now| (now, owner)));
+        }
+        if now.is_none() {
+            self.of_owners.remove(&owner);
+        }
+    }
+}
+
+/// Who gets the next place of all: those who have few as they came, then who has fewest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Turn {
+    Few(Rank),
+    Many(usize),
+}
+
+impl Turn {
+    const fn of(count: usize, rank: Rank, few: usize) -> Self {
+        if count < few { Self::Few(rank) } else { Self::Many(count) }
+    }
+}
+
 /// The index. An entry beyond a limit waits until there is room for it.
 #[derive(Debug)]
 pub(crate) struct Directory<K, V> {
     limits: Limits,
+    /// Whose entries stay.
+    ours: Option<PeerName>,
+    weight: fn(PeerName, &V) -> Weight,
     /// By rising part and value.
     entries: BTreeMap<K, Vec<(PartKey, V)>>,
     /// What each part says, in order.
@@ -66,11 +133,14 @@ pub(crate) struct Directory<K, V> {
     owners: BTreeMap<PeerName, Owner<K, V>>,
     /// Owners with entries, and how many.
     by_count: BTreeSet<(usize, PeerName)>,
-    /// Those of them, and of those without any, that only lack a place of all.
-    short: BTreeSet<(usize, PeerName)>,
+    /// Owners with entries, as they came.
+    by_rank: BTreeSet<(Rank, PeerName)>,
+    /// Those of them, and of those without any, that only lack a place of all, in the order in which
+    /// they get one.
+    short: BTreeSet<(Turn, PeerName)>,
     total: usize,
     /// What waits for a place of its key.
-    waiting: BTreeMap<K, BTreeMap<PeerName, BTreeSet<(PartKey, V)>>>,
+    waiting: BTreeMap<K, Waiting<V>>,
     /// Keys of which an entry went, until others had their turn.
     freed: BTreeSet<K>,
     /// Peers that had more than may wait, and of which none waits any more.
@@ -84,10 +154,13 @@ impl<K: Ord + Clone, V: Ord + Clone> Directory<K, V> {
     pub(crate) fn new(limits: Limits) -> Self {
         Self {
             limits,
+            ours: None,
+            weight: |_, _| None,
             entries: BTreeMap::new(),
             sources: BTreeMap::new(),
             owners: BTreeMap::new(),
             by_count: BTreeSet::new(),
+            by_rank: BTreeSet::new(),
             short: BTreeSet::new(),
             total: 0,
             waiting: BTreeMap::new(),
@@ -96,6 +169,23 @@ impl<K: Ord + Clone, V: Ord + Clone> Directory<K, V> {
             changed: BTreeSet::new(),
             refused: 0,
         }
+    }
+
+    /// The entries of `ours` never give way; of those of one key that are too many the ones of the
+    /// largest `weight` stay.
+    pub(crate) fn of(self, ours: PeerName, weight: fn(PeerName, &V) -> Weight) -> Self {
+        Self { ours: Some(ours), weight, ..self }
+    }
+
+    /// As [`Self::set`], for a peer of this rank.
+    pub(crate) fn set_ranked(&mut self, source: PartKey, rank: Rank, new: Vec<(K, V)>) {
+        if new.is_empty() && !self.sources.contains_key(&source) {
+            return;
+        }
+        if self.owners.get(&source.owner).is_none_or(|owner| owner.rank != rank) {
+            self.update(source.owner, |owner| owner.rank = rank);
+        }
+        self.set(source, new);
     }
 
     /// What part `source` says from now on; nothing removes it.
@@ -125,6 +215,7 @@ impl<K: Ord + Clone, V: Ord + Clone> Directory<K, V> {
             }
         }
         self.settle();
+        self.forget_empty(source.owner);
     }
 
     /// Takes an entry in, or lets it wait.
@@ -170,9 +261,14 @@ impl<K: Ord + Clone, V: Ord + Clone> Directory<K, V> {
     /// Of the entries that wait for a place of a key the one that comes first: see [`last_with`].
     fn first_for_key(&self, key: &K) -> Option<(PartKey, K, V)> {
         let held = self.get(key);
+        let waiting = self.waiting.get(key)?;
+        let own = self.ours.and_then(|ours| waiting.of_owners.get(&ours)?.first());
+        if let Some((source, value)) = own {
+            return Some((*source, key.clone(), value.clone()));
+        }
         let mut first: Option<(usize, &(PartKey, V))> = None;
-        for (owner, waiting) in self.waiting.get(key)? {
-            let entry = waiting.first()?;
+        for (_, owner) in &waiting.best {
+            let entry = waiting.of_owners.get(owner)?.first()?;
             let before = held.iter().take_while(|held| *held < entry);
             let has = before.filter(|(source, _)| source.owner == *owner).count();
             if first.is_none_or(|(least, _)| has < least) {
@@ -185,7 +281,8 @@ impl<K: Ord + Clone, V: Ord + Clone> Directory<K, V> {
         first.map(|(_, (source, value))| (*source, key.clone(), value.clone()))
     }
 
-    /// If there is a place of all: the entry it goes to, one of the peer that has fewest.
+    /// If there is a place of all: the entry it goes to, one of the first of those who have few, or of
+    /// the peer that has fewest.
     fn next_for_room(&self) -> Option<(PartKey, K, V)> {
         let (_, owner) = self.short.first().filter(|_| self.total < self.limits.total)?;
         self.owners.get(owner)?.wait_for_room.first().cloned()
@@ -231,27 +328,46 @@ impl<K: Ord + Clone, V: Ord + Clone> Directory<K, V> {
         }
         if self.get(key).len() >= self.limits.per_key {
             let new = (*source, value.clone());
-            let last = last_with(self.get(key), &new).ok_or(Lacks::Key)?;
+            let last = last_with(self.get(key), &new, self.ours, self.weight).ok_or(Lacks::Key)?;
             let last = (last.0, key.clone(), last.1.clone());
             self.take_out(&last);
             self.wait(last, Lacks::Key);
         } else if self.total >= self.limits.total {
-            self.make_room(own)?;
+            self.make_room(source.owner, own)?;
         }
         self.put_in(entry);
         Ok(())
     }
 
-    /// Makes room in all for an entry of a peer that has `own`: the peer that has most gives way.
-    fn make_room(&mut self, own: usize) -> Result<(), Lacks> {
-        let most = self.by_count.last().filter(|(most, _)| *most > own + 1).map(|(_, owner)| *owner);
-        let last = most.and_then(|owner| self.owners.get(&owner)?.held.last().cloned());
+    /// Makes room in all for an entry of a peer that has `own`: the peer that has most gives way, or,
+    /// where nobody has more than few, who came last.
+    fn make_room(&mut self, name: PeerName, own: usize) -> Result<(), Lacks> {
+        let is_ours = self.ours == Some(name);
+        let has_few = own < self.few() || is_ours;
+        let mut by_count = self.by_count.iter().rev().filter(|(_, owner)| Some(*owner) != self.ours);
+        let least = if has_few { self.few() } else { own + 1 };
+        let most = by_count.next().filter(|(most, _)| *most > least).map(|(_, owner)| *owner);
+        let rank = self.owners.get(&name).map_or(Rank(u64::MAX), |owner| owner.rank);
+        let newest = || {
+            let mut by_rank = self.by_rank.iter().rev().filter(|(_, owner)| Some(*owner) != self.ours);
+            by_rank
+                .next()
+                .filter(|(newest, _)| has_few && (*newest > rank || is_ours))
+                .map(|(_, owner)| *owner)
+        };
+        let victim = most.or_else(newest);
+        let last = victim.and_then(|owner| self.owners.get(&owner)?.held.last().cloned());
         let last = last.ok_or(Lacks::Room)?;
         self.take_out(&last);
         self.freed.insert(last.1.clone());
         self.refused += 1;
         self.wait(last, Lacks::Room);
         Ok(())
+    }
+
+    /// Who has no more has few.
+    const fn few(&self) -> usize {
+        self.limits.total / FEW
     }
 
     fn put_in(&mut self, entry: &(PartKey, K, V)) {
@@ -291,8 +407,10 @@ impl<K: Ord + Clone, V: Ord + Clone> Directory<K, V> {
             return self.update(name, |owner| owner.overflowed = true);
         }
         if lacks == Lacks::Key {
-            let of_key = self.waiting.entry(entry.1.clone()).or_default();
-            of_key.entry(name).or_default().insert((entry.0, entry.2.clone()));
+            let of_key = self.waiting.entry(entry.1.clone()).or_insert_with(Waiting::new);
+            of_key.change(name, self.weight, |waiting| {
+                waiting.insert((entry.0, entry.2.clone()));
+            });
         }
         self.update(name, |owner| {
             match lacks {
@@ -319,13 +437,10 @@ impl<K: Ord + Clone, V: Ord + Clone> Directory<K, V> {
         if lacks == Lacks::Key
             && let Some(of_key) = self.waiting.get_mut(key)
         {
-            if let Some(of_owner) = of_key.get_mut(&source.owner) {
-                of_owner.remove(&(*source, value.clone()));
-                if of_owner.is_empty() {
-                    of_key.remove(&source.owner);
-                }
-            }
-            if of_key.is_empty() {
+            of_key.change(source.owner, self.weight, |waiting| {
+                waiting.remove(&(*source, value.clone()));
+            });
+            if of_key.of_owners.is_empty() {
                 self.waiting.remove(key);
             }
         }
@@ -340,30 +455,40 @@ impl<K: Ord + Clone, V: Ord + Clone> Directory<K, V> {
 
     /// Changes what there is of a peer, and what is counted of that.
     fn update(&mut self, name: PeerName, change: impl FnOnce(&mut Owner<K, V>)) {
+        let few = self.few();
+        let first = if self.ours == Some(name) { Rank(0) } else { Rank(u64::MAX) };
         let owner = self.owners.entry(name).or_insert_with(|| Owner {
+            rank: first,
             held: BTreeSet::new(),
             wait_for_key: BTreeSet::new(),
             wait_for_room: BTreeSet::new(),
             overflowed: false,
         });
-        let before = owner.held.len();
+        let (before, rank_before) = (owner.held.len(), owner.rank);
         change(owner);
-        let now = owner.held.len();
+        let (now, rank) = (owner.held.len(), owner.rank);
         let is_short = !owner.wait_for_room.is_empty() && now < self.limits.per_peer;
-        if owner.is_empty() {
-            self.owners.remove(&name);
-        }
-        if before != now {
+        if (before, rank_before) != (now, rank) {
             self.by_count.remove(&(before, name));
-            self.short.remove(&(before, name));
+            self.by_rank.remove(&(rank_before, name));
+            self.short.remove(&(Turn::of(before, rank_before, few), name));
             if now > 0 {
                 self.by_count.insert((now, name));
+                self.by_rank.insert((rank, name));
             }
         }
+        let turn = (Turn::of(now, rank, few), name);
         if is_short {
-            self.short.insert((now, name));
+            self.short.insert(turn);
         } else {
-            self.short.remove(&(now, name));
+            self.short.remove(&turn);
+        }
+    }
+
+    /// Forgets an owner of whom there is nothing.
+    fn forget_empty(&mut self, name: PeerName) {
+        if self.owners.get(&name).is_some_and(Owner::is_empty) {
+            self.owners.remove(&name);
         }
     }
 
@@ -415,18 +540,25 @@ fn truncate<K: Ord + Clone, V>(entries: &mut Vec<(K, V)>, limit: usize) -> u64 {
 }
 
 /// Which entry of a key has to go for `new`; `None`: that itself. Everywhere the same one, in
-/// whatever order parts come: each peer's first before any peer's second, so that nobody takes all
-/// places of a key, and of those the lowest. `entries` are in order.
-fn last_with<'a, V: Ord>(entries: &'a [(PartKey, V)], new: &'a (PartKey, V)) -> Option<&'a (PartKey, V)> {
+/// whatever order parts come, but that our own stay: each peer's first before any peer's second, so
+/// that nobody takes all places of a key, of those the largest weight, and of these the lowest.
+/// `entries` are in order.
+fn last_with<'a, V: Ord>(
+    entries: &'a [(PartKey, V)],
+    new: &'a (PartKey, V),
+    ours: Option<PeerName>,
+    weight: fn(PeerName, &V) -> Weight,
+) -> Option<&'a (PartKey, V)> {
     let at = entries.partition_point(|entry| entry < new);
     let (before, after) = entries.split_at(at);
     let (mut owner, mut count) = (None, 0);
     let ranked = before.iter().chain([new]).chain(after).map(|entry| {
-        count = if owner == Some(entry.0.owner) { count + 1 } else { 1 };
-        owner = Some(entry.0.owner);
-        (count, entry)
+        let name = entry.0.owner;
+        count = if owner == Some(name) { count + 1 } else { 1 };
+        owner = Some(name);
+        (ours != Some(name), count, Reverse(weight(name, &entry.1)), entry)
     });
-    let (_, last) = ranked.max()?;
+    let (.., last) = ranked.max()?;
     (last != new).then_some(last)
 }
 

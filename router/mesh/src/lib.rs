@@ -28,7 +28,7 @@ pub mod wants;
 pub use admission::{Admission, Refusal, Ticket, source_of};
 pub use backoff::Backoff;
 pub use counters::MeshCounters;
-pub use dialler::{DialId, Dialler, Origin, may_dial};
+pub use dialler::{DialId, Dialler, Ended, Origin, may_dial};
 pub use liveness::{Beat, Liveness};
 pub use mesh::{MAX_NAME_ADDRESSES, Mesh, PeerView, TopologyView};
 pub use output::{LinkInfo, LinkNumber, MeshConfig, Output, OwnStation, Refused, Signer, Timer};

@@ -44,7 +44,7 @@ pub const MAX_NAMES: usize = 131_072;
 pub const MAX_NAMES_PER_PEER: usize = 4_096;
 /// Addresses of one name, at most.
 pub const MAX_NAME_ADDRESSES: usize = 64;
-/// Claims on one MAC or address, at most: those of as many peers.
+/// Claims on one MAC or address, at most: the best, and our own.
 const MAX_CLAIMS: usize = 64;
 
 const STATION_LIMITS: Limits =
@@ -135,6 +135,7 @@ impl<S: Signer> Mesh<S> {
     /// Knows nobody yet.
     pub fn new(config: MeshConfig, signer: S, now: Duration) -> Self {
         let mut random = Random::new(config.seed);
+        let ours = config.name;
         let summary_at = now.saturating_add(announce::summary_wait(&mut random));
         let mut mesh = Self {
             own: OwnParts::new(config.run),
@@ -169,9 +170,9 @@ impl<S: Signer> Mesh<S> {
             refused_at: HashMap::new(),
             claims: BTreeMap::new(),
             names: Vec::new(),
-            stations: Directory::new(STATION_LIMITS),
-            addresses: Directory::new(STATION_LIMITS),
-            names_directory: Directory::new(NAME_LIMITS),
+            stations: Directory::new(STATION_LIMITS).of(ours, |owner, claim| Some((*claim, owner))),
+            addresses: Directory::new(STATION_LIMITS).of(ours, |owner, (claim, ..)| Some((*claim, owner))),
+            names_directory: Directory::new(NAME_LIMITS).of(ours, |_, _| None),
             stations_reported: BTreeMap::new(),
         };
         mesh.publish_part(PartId::HOST, now);

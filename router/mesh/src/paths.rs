@@ -4,6 +4,7 @@ use crate::topology::{Edge, Topology};
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use weave_wire::PeerName;
+use weave_wire::inner::HOP_LIMIT;
 
 /// Cost of a node that cannot be reached.
 pub(crate) const UNREACHABLE: u32 = u32::MAX;
@@ -120,12 +121,14 @@ impl Farthest {
 }
 
 /// The way from `from` to `to` that frames really take, every hop choosing for itself: the
-/// nodes behind `from`, with what leads to each. Empty if there is none.
+/// nodes behind `from`, with what leads to each. Empty if there is none, or only one that is longer
+/// than frames go.
 pub(crate) fn walk(graph: &Topology, links: Links, from: usize, to: usize) -> Vec<Edge> {
     let mut way = Vec::new();
     let mut at = from;
     while at != to {
-        let next = shortest(graph, links, at, None).first_of(to);
+        let may_go_on = way.len() < usize::from(HOP_LIMIT);
+        let next = may_go_on.then(|| shortest(graph, links, at, None).first_of(to)).flatten();
         let Some(edge) = next.and_then(|next| graph.edges(at).iter().find(|edge| edge.to == next)) else {
             return Vec::new();
         };
@@ -146,12 +149,19 @@ pub(crate) struct Quality {
 
 /// What the ways from `source` are like that frames really take: every hop
 /// chooses the smallest name among its own shortest ways, so that a whole way is
-/// the shortest one that is first in the order of names.
-pub(crate) fn qualities(graph: &Topology, links: Links, source: usize, paths: &Paths) -> Vec<Quality> {
+/// the shortest one that is first in the order of names. Of ways longer than frames go just one of
+/// the shortest is told. Returns with them how many nodes of ways were looked at.
+pub(crate) fn qualities(
+    graph: &Topology,
+    links: Links,
+    source: usize,
+    paths: &Paths,
+) -> (Vec<Quality>, usize) {
     let mut order: Vec<usize> = (0..graph.len()).filter(|node| paths.cost_of(*node) != UNREACHABLE).collect();
     order.sort_unstable_by_key(|node| paths.cost_of(*node));
     let mut parents = vec![usize::MAX; graph.len()];
     let mut qualities = vec![Quality::default(); graph.len()];
+    let mut looked = 0;
     for node in order.into_iter().filter(|node| *node != source) {
         let parent = if paths.first_of(node) == Some(node) {
             Some(source)
@@ -162,7 +172,17 @@ pub(crate) fn qualities(graph: &Topology, links: Links, source: usize, paths: &P
                     && paths.first_of(edge.to) == paths.first_of(node)
                     && paths.cost_of(edge.to).saturating_add(u32::from(edge.cost)) == paths.cost_of(node)
             });
-            before.map(|edge| edge.to).min_by_key(|at| way(graph, &parents, source, *at, node))
+            let before: Vec<usize> = before.map(|edge| edge.to).collect();
+            let is_far = |at: &usize| qualities.get(*at).is_some_and(|way| way.hops >= HOP_LIMIT);
+            if before.len() < 2 || before.iter().all(is_far) {
+                before.first().copied()
+            } else {
+                before.into_iter().min_by_key(|at| {
+                    let way = way(graph, &parents, source, *at, node);
+                    looked += way.len();
+                    way
+                })
+            }
         };
         let Some(parent) = parent else { continue };
         let Some(edge) = graph.edges(node).iter().find(|edge| edge.to == parent) else { continue };
@@ -175,7 +195,7 @@ pub(crate) fn qualities(graph: &Topology, links: Links, source: usize, paths: &P
             };
         }
     }
-    qualities
+    (qualities, looked)
 }
 
 /// The names on the way to `last` by way of `node`.
@@ -218,6 +238,31 @@ mod tests {
         graph
     }
 
+    /// Two beside each other at each step, each linked to both of the step before.
+    #[test]
+    fn a_ladder_as_long_as_can_be_is_looked_at_as_far_as_frames_go() {
+        const STEPS: u16 = 2_000;
+        let mut graph = Topology::default();
+        for n in 0..2 * STEPS {
+            let step = n / 2;
+            let beside = |step: u16| [2 * step, 2 * step + 1];
+            let before = step.checked_sub(1).map(beside);
+            graph.set(
+                peer(n),
+                before.into_iter().chain([beside(step + 1)]).flatten().map(|n| link(n, 1)).collect(),
+            );
+        }
+        let source = graph.node(peer(0)).unwrap();
+        let paths = shortest(&graph, Links::Any, source, None);
+        assert_eq!(paths.reached, 2 * usize::from(STEPS));
+        let (qualities, looked) = qualities(&graph, Links::Any, source, &paths);
+        let at = |step: u16| graph.node(peer(2 * step)).unwrap();
+        assert_eq!((qualities[at(16)].hops, qualities[at(1_999)].hops), (16, 255));
+        assert!((100..1_000).contains(&looked), "{looked}");
+        let lengths = [16, 17].map(|step| walk(&graph, Links::Any, source, at(step)).len());
+        assert_eq!(lengths, [16, 0], "nothing goes further");
+    }
+
     proptest! {
         #[test]
         fn costs_first_hops_and_hops_are_those_of_a_plain_search(
@@ -244,7 +289,7 @@ mod tests {
                 prop_assert_eq!(&whole.cost, row);
                 prop_assert_eq!(&early.cost, &whole.cost);
                 prop_assert_eq!(&early.first, &whole.first);
-                let qualities = qualities(&graph, Links::Any, a, &whole);
+                let (qualities, _) = qualities(&graph, Links::Any, a, &whole);
                 for b in (0..9).filter(|b| *b != a && row[*b] != UNREACHABLE) {
                     let first = graph
                         .edges(a)

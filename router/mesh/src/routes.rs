@@ -111,6 +111,8 @@ pub(crate) fn compute(
 struct Ways {
     paths: Paths,
     qualities: Vec<Quality>,
+    /// Nodes of ways looked at for them.
+    compared: usize,
     /// By name.
     neighbours: Vec<Neighbour>,
 }
@@ -136,13 +138,13 @@ impl Ways {
             })
             .collect();
         neighbours.sort_unstable_by_key(|neighbour| neighbour.name);
-        let qualities = qualities(graph, links, us, &paths);
-        Self { paths, qualities, neighbours }
+        let (qualities, compared) = qualities(graph, links, us, &paths);
+        Self { paths, qualities, compared, neighbours }
     }
 
-    /// Links looked at: those of the ways from us twice, for what they are like.
+    /// Links looked at: those of the ways from us twice, for what they are like, and nodes of ways.
     fn looked(&self) -> usize {
-        2 * self.paths.looked + self.neighbours.iter().map(|n| n.paths.looked).sum::<usize>()
+        2 * self.paths.looked + self.compared + self.neighbours.iter().map(|n| n.paths.looked).sum::<usize>()
     }
 
     /// The link on the way to `node`.

@@ -1,6 +1,7 @@
 //! The parts of other peers' states, and which key each name is bound to.
 
 use crate::counters::MeshCounters;
+use crate::directory::Rank;
 use std::collections::BTreeMap;
 use std::time::Duration;
 use weave_wire::link::gossip::{Digest, HostPart, PartId, PartKey, SignedPart, Version};
@@ -155,6 +156,13 @@ impl Store {
 
     pub(crate) fn peer_mut(&mut self, name: PeerName) -> Option<&mut Peer> {
         self.peers.get_mut(&name)
+    }
+
+    /// Peers that were linked here come first, then all in the order in which they were heard of.
+    pub(crate) fn rank(&self, name: PeerName) -> Rank {
+        const TOLD_OF: u64 = 1 << 63;
+        let rank = |peer: &Peer| peer.order | if peer.was_linked { 0 } else { TOLD_OF };
+        Rank(self.peers.get(&name).map_or(u64::MAX, rank))
     }
 
     /// A part of a peer that is known.

@@ -47,8 +47,8 @@ use weave_forward::{
     Command, Group, LinkId, MAX_LINKS, MacChange, ReceiveSession, Report, Routes, SendSession, boot_time,
 };
 use weave_mesh::{
-    Admission, DialId, Dialler, LinkInfo, LinkNumber, Liveness, Mesh, MeshConfig, Roaming, Seen, Stations,
-    Ticket,
+    Admission, DialId, Dialler, Ended, LinkInfo, LinkNumber, Liveness, Mesh, MeshConfig, Roaming, Seen,
+    Stations, Ticket,
 };
 use weave_wire::link::heartbeat::{ControlMessage, Heartbeat};
 use weave_wire::link::message::{Describe, Message};
@@ -146,6 +146,8 @@ pub(super) struct CoreCounters {
     pub(super) accepted: u64,
     pub(super) refused: u64,
     pub(super) handshakes_failed: u64,
+    /// Links of others refused because this host has its limit.
+    pub(super) links_refused: u64,
     pub(super) links_made: u64,
     pub(super) links_lost: u64,
     /// Authenticated connections that ended before the peer described itself: one
@@ -426,13 +428,18 @@ impl Core {
 
     /// A link is dead: its targets are dialled again.
     fn lose_link(&mut self, id: LinkId, reason: &str) {
+        let is_established = self.links.get(&id).is_some_and(Link::is_established);
+        self.end_link(id, reason, if is_established { Ended::Established } else { Ended::Early });
+    }
+
+    /// A link is dead, and it is known how.
+    fn end_link(&mut self, id: LinkId, reason: &str, ended: Ended) {
         let now = self.now();
         let Some(link) = self.links.get(&id) else { return };
         if link.replaced.is_some() {
             return self.remove_link(id);
         }
-        let (peer, number, address, established) =
-            (link.peer.name, link.number, link.address, link.is_established());
+        let (peer, number, address) = (link.peer.name, link.number, link.address);
         let forgotten = link.forgotten;
         if address.is_some() {
             tracing::warn!(peer = %link.peer.name, "link lost: {reason}");
@@ -444,7 +451,7 @@ impl Core {
         if self.fall_back(id, now) {
             return self.remove_link(id);
         }
-        self.dialler.lost(number, reason, established, now, jitter());
+        self.dialler.lost(number, reason, ended, now, jitter());
         if let Some(address) = address.filter(|_| self.config.discovery && !forgotten) {
             let covered = self.dialler.entries().iter().any(|entry| entry.address == Some(address));
             if !covered {
@@ -473,6 +480,7 @@ impl Core {
         let Some(older) = self.links.values_mut().find(older) else { return false };
         older.resume_serving(now);
         self.dialler.relinked(number, older.number);
+        self.dialler.established(older.number);
         true
     }
 

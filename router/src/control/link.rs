@@ -346,7 +346,7 @@ impl Link {
 
     /// The next heartbeat or answer, number `sequence`.
     pub(super) fn heartbeat(&mut self, sequence: u64, mesh_port: bool) -> Heartbeat {
-        for (seen, own) in self.counters.iter().map(|shard| shard.keep_alives.take()) {
+        for (seen, own) in self.counters.iter().map(|shard| shard.lanes_seen.take()) {
             self.lanes_seen |= seen;
             self.lanes_own |= own;
         }

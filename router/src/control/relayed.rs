@@ -2,7 +2,7 @@
 
 use super::core::Core;
 use super::status::nickname_of;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::time::Duration;
 use weave_api::status::Degraded;
@@ -19,11 +19,13 @@ const SHOWN: usize = 8;
 /// The degraded state, if there are such peers. Who is launched with `--no-discovery` wants relays,
 /// and so does who is at the limit of links.
 pub(super) fn degraded(core: &Core, now: Duration) -> Option<Degraded> {
-    let is_wanted = !core.config.discovery;
+    let is_wanted = !core.config.discovery || core.current_links() >= core.link_limit();
     if is_wanted || core.mesh.routes().peers.iter().all(|route| route.hops <= 1) {
         return None;
     }
-    let far = core.mesh.peers().filter(|peer| peer.route.is_some() && peer.link.is_none());
+    let passing = core.links.values().filter(|link| link.is_established());
+    let passing: BTreeSet<PeerName> = passing.map(|link| link.peer.name).collect();
+    let far = core.mesh.peers().filter(|peer| peer.route.is_some() && !passing.contains(&peer.name));
     let peers = in_vain(far.map(|peer| (peer.name, peer.addresses)), core.dialler.entries());
     let since = peers.values().min()?;
     let names: Vec<String> =
@@ -37,8 +39,8 @@ pub(super) fn degraded(core: &Core, now: Duration) -> Option<Degraded> {
     Some(Degraded { name: NAME.into(), reason, since_s: now.saturating_sub(*since).as_secs() })
 }
 
-/// Those of `far`, peers with their addresses, that were dialled and not reached, and since when that
-/// is tried.
+/// Those of `far`, peers with their addresses, that were dialled and have no link that passed data,
+/// and since when that is tried. Without those that have their limit of links.
 fn in_vain<'a>(
     far: impl Iterator<Item = (PeerName, &'a [SocketAddr])>,
     entries: &[Entry<Target>],
@@ -50,6 +52,7 @@ fn in_vain<'a>(
         .flat_map(|(name, addresses)| addresses.iter().map(|address| (canonical(address), *name)))
         .collect();
     let mut peers = BTreeMap::new();
+    let mut full = BTreeSet::new();
     for entry in entries.iter().filter(|entry| entry.failures > 0) {
         let peer = match entry.origin {
             Origin::Discovered(name) => Some(name).filter(|name| far.contains_key(name)),
@@ -60,8 +63,10 @@ fn in_vain<'a>(
         if let Some(peer) = peer {
             let since = peers.entry(peer).or_insert(entry.since);
             *since = entry.since.min(*since);
+            full.extend(entry.full.then_some(peer));
         }
     }
+    peers.retain(|peer, _| !full.contains(peer));
     peers
 }
 
@@ -69,7 +74,7 @@ fn in_vain<'a>(
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use weave_mesh::Dialler;
+    use weave_mesh::{Dialler, Ended};
 
     const fn at(seconds: u64) -> Duration {
         Duration::from_secs(seconds)
@@ -104,5 +109,28 @@ mod tests {
         dialler.established(1);
         dialler.set_discovered(Vec::new(), ours, at(30));
         assert_eq!(look(&dialler), BTreeMap::new());
+    }
+
+    #[test]
+    fn a_peer_whose_links_pass_no_data_is_relayed_also_while_there_is_one_and_a_full_one_is_not() {
+        let [told, ours] = [1, 0].map(|number| PeerName::new([2, 0, 0, 0, 0, number]).unwrap());
+        let address: SocketAddr = "192.0.2.1:6783".parse().unwrap();
+        let all = vec![(told, vec![(address.ip(), Target::from(address))])];
+        let look = |dialler: &Dialler<Target>| in_vain([(told, &[][..])].into_iter(), dialler.entries());
+        for ended in [Ended::Early, Ended::Full] {
+            let mut dialler: Dialler<Target> = Dialler::default();
+            for number in 0..4 {
+                let now = at(20 * number);
+                dialler.set_discovered(all.clone(), ours, now);
+                let (id, ..) = dialler.due(now).pop().unwrap();
+                dialler.linked(number, Some(id), address);
+                // It has a link now, though one that passes nothing.
+                dialler.set_discovered(Vec::new(), ours, now);
+                let is_relayed = number > 0 && ended == Ended::Early;
+                assert_eq!(look(&dialler), is_relayed.then_some((told, at(0))).into_iter().collect());
+                dialler.lost(number, "nothing passes", ended, at(20 * number + 15), 0.0);
+                assert_eq!(look(&dialler).len(), usize::from(ended == Ended::Early));
+            }
+        }
     }
 }

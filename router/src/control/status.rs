@@ -517,6 +517,7 @@ counters! { counters, mesh:
     "tcp_accepted" = counters.accepted,
     "tcp_refused" = counters.refused,
     "handshakes_failed" = counters.handshakes_failed,
+    "links_refused" = counters.links_refused,
     "links_made" = counters.links_made,
     "links_lost" = counters.links_lost,
     "links_unfinished" = counters.links_unfinished,

@@ -26,8 +26,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::time::Duration;
 use weave_mesh::{
-    Admission, Backoff, Beat, DialId, Dialler, LinkInfo, LinkNumber, Liveness, Mesh, MeshConfig, Output,
-    OwnStation, Signer, Ticket,
+    Admission, Backoff, Beat, DialId, Dialler, Ended, LinkInfo, LinkNumber, Liveness, Mesh, MeshConfig,
+    Output, OwnStation, Signer, Ticket,
 };
 use weave_wire::link::gossip::{Gossip, NameEntry};
 use weave_wire::link::heartbeat::{ControlMessage, Heartbeat};
@@ -289,12 +289,12 @@ impl Host {
         if !link.is_current() {
             return self.remove_link(session, now);
         }
-        let (peer, number, address, established) =
-            (link.peer.name, link.number, link.address, link.is_established());
+        let (peer, number, address) = (link.peer.name, link.number, link.address);
+        let ended = if link.is_established() { Ended::Established } else { Ended::Early };
         if self.fall_back(session, now) {
             return self.remove_link(session, now);
         }
-        self.dialler.lost(number, reason, established, now, jitter);
+        self.dialler.lost(number, reason, ended, now, jitter);
         if let Some(address) = address.filter(|_| self.settings.discovery) {
             let covered = self.dialler.entries().iter().any(|entry| entry.address == Some(address));
             if !covered {
@@ -306,6 +306,14 @@ impl Host {
             self.remove_link(older, now);
         }
         self.remove_link(session, now);
+    }
+
+    /// A dial led to link number `number`, which may pass data already.
+    pub(super) fn dial_led_to(&mut self, number: u64, dial: Option<DialId>, address: SocketAddr) {
+        self.dialler.linked(number, dial, address);
+        if self.links.values().any(|link| link.number == number && link.is_established()) {
+            self.dialler.established(number);
+        }
     }
 
     /// True if the link that `lost` follows is still there: that one goes on.
@@ -327,6 +335,7 @@ impl Host {
         }
         let (session, older) = (older.session, older.number);
         self.dialler.relinked(number, older);
+        self.dialler.established(older);
         self.arm(session);
         true
     }

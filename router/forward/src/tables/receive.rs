@@ -175,15 +175,17 @@ impl Tables {
             self.reports.push(Report::KeyWearsOut(session.link));
         }
         let keep_alive = kind == DatagramKind::KeepAlive;
-        if keep_alive || !seen {
-            let (link, epoch) = (session.link, session.epoch);
-            let known = self.links.get(usize::from(link.0)).and_then(Option::as_ref);
-            let own_port = known.is_some_and(|known| known.address.port() != source.port());
-            if let Some(known) = known.filter(|_| seen) {
-                known.counters.keep_alives.note(lane, own_port);
-            } else {
+        let (link, epoch) = (session.link, session.epoch);
+        let known = self.links.get(usize::from(link.0)).and_then(Option::as_ref);
+        let own_port = || known.is_some_and(|known| known.address.port() != source.port());
+        // A lane with more to carry than passes loses its keep-alives, too: data says as much of it.
+        match known.filter(|_| seen) {
+            Some(known) => known.counters.lanes_seen.note(lane, keep_alive && own_port()),
+            None if keep_alive || !seen => {
+                let own_port = own_port();
                 self.reports.push(Report::LaneSeen { link, lane, epoch, keep_alive, own_port });
             }
+            None => {}
         }
         if keep_alive {
             if let Some((number, [_, ..])) = body.split_first_chunk() {

@@ -4,7 +4,7 @@ use crate::rig::{LINK, Options, Rig, WITHIN, frame, not_interrupted, number_of};
 use std::collections::HashSet;
 use std::net::UdpSocket;
 use std::sync::Arc;
-use weave_forward::Command;
+use weave_forward::{Command, LinkCounters};
 use weave_wire::vnet::VNET_LEN;
 use weave_wire::{OUTER_LEN, OuterHeader};
 
@@ -58,4 +58,21 @@ fn lanes_of_one_port_reach_their_owners() {
         assert_eq!(numbers, (0..EACH).map(|i| 2 * i + shard as u64).collect(), "tap {shard}");
     }
     rig.works();
+}
+
+/// A lane with more to carry than passes loses its keep-alives, too.
+#[test]
+fn a_lane_is_seen_by_the_data_it_carries() {
+    let mut rig = Rig::usual();
+    let counters = Arc::new(LinkCounters::default());
+    let address = rig.a.address;
+    rig.b.command(|_| Command::SetLink { link: LINK, address, counters: Arc::clone(&counters) });
+    let is_seen = (0..100).any(|_| {
+        rig.works();
+        counters.lanes_seen.take() == (1, 0)
+    });
+    assert!(is_seen);
+    rig.works();
+    assert_eq!(counters.lanes_seen.take(), (1, 0), "again after it was taken");
+    assert_eq!(counters.lanes_seen.take(), (0, 0));
 }

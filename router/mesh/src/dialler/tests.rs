@@ -56,9 +56,9 @@ fn a_linked_target_is_dialled_again_only_when_its_link_is_lost() {
     dialler.linked(7, Some(id), address(1));
     assert!(dialler.due(seconds(100)).is_empty());
     dialler.relinked(7, 8);
-    dialler.lost(7, "old", true, seconds(100), 0.0);
+    dialler.lost(7, "old", Ended::Established, seconds(100), 0.0);
     assert!(dialler.due(seconds(100)).is_empty());
-    dialler.lost(8, "gone", true, seconds(101), 0.0);
+    dialler.lost(8, "gone", Ended::Established, seconds(101), 0.0);
     assert_eq!(dialler.due(seconds(101)).len(), 1);
 }
 
@@ -91,7 +91,7 @@ fn a_forgotten_target_is_not_dialled_again() {
     dialler.linked(1, Some(id), address(1));
     // Wherever the link leads by now.
     assert_eq!(dialler.forget(&["a"]), Forgotten { addresses: vec![], links: vec![1] });
-    dialler.lost(1, "gone", true, seconds(1), 0.0);
+    dialler.lost(1, "gone", Ended::Established, seconds(1), 0.0);
     assert_eq!(dialler.targets().collect::<Vec<_>>(), [&"b"]);
     assert!(dialler.due(seconds(1)).is_empty());
 }
@@ -128,7 +128,7 @@ fn why_a_link_was_lost_is_known_until_the_next_one_passes_data() {
     assert!(dialler.add_targets(&["a"], seconds(0)));
     let id = dialler.due(seconds(0))[0].0;
     dialler.linked(1, Some(id), address(1));
-    dialler.lost(1, "UDP does not pass", true, seconds(15), 0.0);
+    dialler.lost(1, "UDP does not pass", Ended::Established, seconds(15), 0.0);
     let id = dialler.due(seconds(15))[0].0;
     dialler.linked(2, Some(id), address(1));
     let reason = |dialler: &Dialler<_>| dialler.of_link(2).and_then(|entry| entry.reason.clone());
@@ -147,7 +147,7 @@ fn a_peer_that_ends_each_link_at_once_is_not_dialled_without_pause() {
         for (id, ..) in dialler.due(now) {
             dials += 1;
             dialler.linked(dials, Some(id), address(1));
-            dialler.lost(dials, "refused", false, now, 0.0);
+            dialler.lost(dials, "refused", Ended::Early, now, 0.0);
         }
     }
     assert!(dials < 30, "{dials}");
@@ -182,9 +182,57 @@ fn a_discovered_peer_is_dialled_until_it_is_linked_or_gone() {
     assert_eq!(dialler.due(YIELD).len(), 1);
     dialler.linked(7, Some(due[0].0), address(1));
     dialler.set_discovered(vec![], name(5), seconds(1));
-    dialler.lost(7, "gone", true, seconds(2), 0.0);
+    dialler.lost(7, "gone", Ended::Established, seconds(2), 0.0);
+    assert_eq!(dialler.entries().len(), 2);
+    dialler.set_discovered(vec![], name(5), seconds(2));
     assert_eq!(dialler.entries().len(), 1, "only the dial under way is left");
     assert!(dialler.due(seconds(100)).is_empty());
+}
+
+/// What a host does to a discovered peer that ends each link before it passes data, for ten minutes:
+/// when it dials.
+fn dials_of_a_peer_that_ends_each_link(how: Ended) -> Vec<u64> {
+    let mut dialler = Dialler::default();
+    let mut dials = Vec::new();
+    for tenth in 0..6_000 {
+        let now = Duration::from_millis(tenth * 100);
+        dialler.set_discovered(vec![told(9, "a")], name(5), now);
+        for (id, ..) in dialler.due(now) {
+            dials.push(tenth / 10);
+            dialler.linked(tenth, Some(id), address(9));
+            // A peer that we have a link to is none to dial.
+            dialler.set_discovered(vec![], name(5), now);
+            dialler.lost(tenth, "refused", how, now, 0.0);
+            assert_eq!(dialler.entries()[0].full, how == Ended::Full);
+        }
+    }
+    dials
+}
+
+#[test]
+fn a_discovered_peer_with_its_limit_of_links_is_dialled_less_and_less_often() {
+    let dials = dials_of_a_peer_that_ends_each_link(Ended::Full);
+    assert!(dials.len() < 30, "{dials:?}");
+    let last: Vec<_> = dials.windows(2).map(|two| two[1] - two[0]).collect();
+    assert!(last.last() >= Some(&100), "{dials:?}");
+}
+
+#[test]
+fn a_discovered_peer_whose_links_come_to_nothing_is_dialled_every_ten_seconds() {
+    let dials = dials_of_a_peer_that_ends_each_link(Ended::Early);
+    assert!((60..=90).contains(&dials.len()), "{dials:?}");
+}
+
+#[test]
+fn what_was_told_of_a_peer_goes_once_its_link_passes_data() {
+    let mut dialler = Dialler::default();
+    dialler.set_discovered(vec![told(9, "a")], name(5), seconds(0));
+    let id = dialler.due(seconds(0))[0].0;
+    dialler.linked(1, Some(id), address(9));
+    dialler.set_discovered(vec![], name(5), seconds(1));
+    assert_eq!(dialler.entries().len(), 1);
+    dialler.established(1);
+    assert!(dialler.entries().is_empty());
 }
 
 #[test]

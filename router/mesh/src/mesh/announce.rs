@@ -4,7 +4,7 @@ use super::Mesh;
 use crate::output::{LinkInfo, LinkNumber, Output, Signer};
 use crate::random::Random;
 use crate::store::{PART_OVERHEAD, Store};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use weave_wire::PeerName;
 use weave_wire::link::gossip::{
@@ -102,19 +102,19 @@ impl<S: Signer> Mesh<S> {
     pub(super) fn flush_announcements(&mut self) {
         self.announce_at = None;
         let mut digests: BTreeMap<LinkNumber, Vec<Digest>> = BTreeMap::new();
+        let mut of_owner: Option<(PeerName, BTreeSet<LinkNumber>)> = None;
         for (key, holders) in std::mem::take(&mut self.pending) {
             let Some(digest) = self.part(key).map(SignedPart::digest) else { continue };
-            let links =
-                self.store.peer(key.owner).and_then(|owner| owner.host.as_ref()).map(|host| &host.links);
+            // The parts of an owner follow each other.
+            if of_owner.as_ref().is_none_or(|(owner, _)| *owner != key.owner) {
+                of_owner = Some((key.owner, self.told_by(key.owner)));
+            }
             for (number, link) in &mut self.links {
                 let LinkInfo { peer, uid, .. } = link.info;
                 // An owner must hear of its own part only if another run wrote it.
                 let is_told = holders.contains(number)
                     || (peer == key.owner && uid == digest.version.uid)
-                    || links.is_some_and(|links| {
-                        is_among(links, peer)
-                            && !tells_beside(self.config.name, key.owner, links, peer, &self.store)
-                    });
+                    || of_owner.as_ref().is_some_and(|(_, links)| links.contains(number));
                 if is_told {
                     continue;
                 }
@@ -131,6 +131,20 @@ impl<S: Signer> Mesh<S> {
             self.send_digests(link, digests);
             self.serve(link);
         }
+    }
+
+    /// Links to whom an owner says it has a link, so that we need not tell them of its parts.
+    fn told_by(&self, owner: PeerName) -> BTreeSet<LinkNumber> {
+        let host = self.store.peer(owner).and_then(|owner| owner.host.as_ref());
+        let Some(links) = host.map(|host| &host.links) else { return BTreeSet::new() };
+        // What a stranger says of us makes no work.
+        let is_linked = self.links.values().any(|link| link.established && link.info.peer == owner);
+        let told = self.links.iter().filter(|(_, link)| {
+            let peer = link.info.peer;
+            let beside = || is_linked && tells_beside(self.config.name, owner, links, peer, &self.store);
+            is_among(links, peer) && !beside()
+        });
+        told.map(|(number, _)| *number).collect()
     }
 
     /// The next message that a link is to be told or asked for and can take, links in turn.

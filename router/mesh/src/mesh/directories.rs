@@ -38,18 +38,20 @@ impl<S: Signer> Mesh<S> {
             });
             let entries =
                 part.entries.into_iter().map(|entry| (entry.name, (entry.address, entry.container)));
-            self.names_directory.set(key, entries.collect());
+            let rank = self.store.rank(key.owner);
+            self.names_directory.set_ranked(key, rank, entries.collect());
         }
     }
 
     fn index_stations(&mut self, key: PartKey, part: &StationsPart) {
+        let rank = self.store.rank(key.owner);
         let macs = part.entries.iter().map(|entry| (entry.mac, entry.claim)).collect();
         let addresses = part
             .entries
             .iter()
             .flat_map(|entry| entry.addresses.iter().map(|a| (a.address, (a.claim, entry.mac, a.prefix))));
-        self.addresses.set(key, addresses.collect());
-        self.stations.set(key, macs);
+        self.addresses.set_ranked(key, rank, addresses.collect());
+        self.stations.set_ranked(key, rank, macs);
     }
 
     /// Our own stations stand in the directory under the first of their parts.

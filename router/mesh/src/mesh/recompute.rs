@@ -3,6 +3,7 @@
 use super::Mesh;
 use crate::output::{Output, Signer};
 use crate::routes::compute;
+use crate::store::PEERS;
 use std::collections::BTreeSet;
 use std::time::Duration;
 use weave_wire::PeerName;
@@ -20,6 +21,8 @@ const PAUSE_PER_LINK: Duration = Duration::from_nanos(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// Links of all peers, each counted at both ends, at most: 1,024 peers of as many as one can have.
 pub const LINK_ENDS: usize = 1 << 19;
+/// A peer's share of them.
+const FAIR_LINKS: usize = LINK_ENDS / PEERS;
 /// Content of parts that is indexed at once, about, bytes: whoever makes many peers reachable at
 /// once makes no long turn by that.
 const INDEXED_AT_ONCE: usize = 256 << 10;
@@ -98,13 +101,14 @@ impl<S: Signer> Mesh<S> {
         self.index_at = (!self.to_index.is_empty()).then(|| now.saturating_add(INDEX_PAUSE));
     }
 
-    /// Beyond [`LINK_ENDS`] the newest strangers with links give way: who was there before has its
-    /// place, as in the table of peers.
+    /// Beyond [`LINK_ENDS`] the newest strangers with more links than [`FAIR_LINKS`] give way, or else
+    /// the newest with any: who has few, or was there before, has its place.
     pub(super) fn bound_links(&mut self, now: Duration) {
         while self.topology.link_ends() > LINK_ENDS {
-            let has_links =
-                |name| self.topology.node(name).is_some_and(|n| !self.topology.edges(n).is_empty());
-            if !self.store.give_way(has_links, now, &mut self.counters) {
+            let links = |name| self.topology.node(name).map_or(0, |node| self.topology.edges(node).len());
+            let gave_way = self.store.give_way(|name| links(name) > FAIR_LINKS, now, &mut self.counters)
+                || self.store.give_way(|name| links(name) > 0, now, &mut self.counters);
+            if !gave_way {
                 return;
             }
             self.after_drops(now);

@@ -347,6 +347,51 @@ fn invented_links_are_bounded_and_make_routes_rare() {
     assert!((2..12).contains(&runs), "{runs} in a second");
 }
 
+/// Who fills the table of links gives way, not who comes later with a few.
+#[test]
+fn where_invented_links_fill_their_table_a_peer_with_few_links_has_its_place() {
+    const INVENTED: usize = 1_030;
+    // They tell of their links last, when the table is nearly full.
+    const LAST: std::ops::Range<usize> = 5..9;
+    let mut net = Net::new(2);
+    net.link(0, 1);
+    net.seconds(1);
+    let peer = |n: usize| PeerName::new([2, 6, 6, 0, (n >> 8) as u8, n as u8]).unwrap_or(name(9));
+    let link = |peer| AnnouncedLink { peer, unencrypted: false, outbound: false, cost: 1 };
+    let part = |n: usize, version: u64| {
+        let others = (1..=255).flat_map(|by| [(n + by) % INVENTED, (n + INVENTED - by) % INVENTED]);
+        let mut links: Vec<_> = others.map(|n| link(peer(n))).collect();
+        links.sort_by_key(|link| link.peer);
+        let links = if LAST.contains(&n) && version == 1 { Vec::new() } else { links };
+        signed(peer(n), Cheap(9), PartId::HOST, version, host(links, false))
+    };
+    (0..INVENTED).for_each(|n| send(&mut net, part(n, 1)));
+    assert_eq!(net.mesh(1).counters().evicted, 0);
+    let both = host(vec![link(name(1)), link(name(2))], false);
+    send(&mut net, signed(name(0), Cheap(0), PartId::HOST, 9 << 32, both));
+    let late = host(vec![link(name(0))], false);
+    send(&mut net, signed(name(2), Cheap(2), PartId::HOST, 1, late));
+    LAST.for_each(|n| send(&mut net, part(n, 2)));
+    assert!(net.mesh(1).counters().evicted > 0);
+    assert!(net.mesh(1).peer(name(2)).is_some_and(|peer| !peer.links.is_empty()));
+}
+
+/// Who tells beside an owner is looked for only where that is a neighbour: it takes time.
+#[test]
+fn beside_a_stranger_that_says_it_is_linked_to_us_we_tell_nobody() {
+    let mut net = line();
+    let link = |peer| AnnouncedLink { peer, unencrypted: false, outbound: false, cost: 1 };
+    let Some(stranger) = PeerName::new([2, 6, 6, 0, 0, 1]) else { return };
+    net.silent = Some((0, 1));
+    let all = [0, 1, 2].map(|n| link(name(n))).to_vec();
+    send(&mut net, signed(stranger, Cheap(9), PartId::HOST, 1, host(all, false)));
+    let links = vec![link(name(1)), link(stranger)];
+    send(&mut net, signed(name(0), Cheap(0), PartId::HOST, 9 << 32, host(links, false)));
+    net.run(Duration::from_millis(500));
+    assert!(net.mesh(1).routes().peer(stranger).is_some());
+    assert!(net.mesh(2).peer(stranger).is_none(), "it said that it tells this one itself");
+}
+
 /// Where TCP between two hosts is blocked and datagrams pass, their link stays: others tell.
 #[test]
 fn what_an_owner_cannot_tell_itself_two_others_do() {

@@ -83,7 +83,7 @@ impl Core {
         let listens = link.address.map(|before| SocketAddr::new(address.ip(), before.port()));
         link.address = listens;
         if let Some(listens) = listens {
-            self.dialler.linked(number, None, listens);
+            self.dial_led_to(number, None, listens);
             self.remember(Target::from(listens));
         }
         for (shard, counters) in counters.into_iter().enumerate() {

@@ -87,8 +87,7 @@ impl Core {
 
     /// Dials whom the mesh reaches and this host has no link to.
     fn discover(&mut self, now: Duration) {
-        let limit = usize::from(self.config.conn_limit).min(MAX_LINKS - 1);
-        let candidates = if self.config.discovery && self.current_links() < limit {
+        let candidates = if self.config.discovery && self.current_links() < self.link_limit() {
             let wanted = self.mesh.peers().filter(|peer| peer.route.is_some() && peer.link.is_none());
             wanted
                 .map(|peer| {

@@ -5,6 +5,8 @@ use weave_mesh::Origin;
 
 /// What the passage of any link costs: paths with fewer links win.
 const LINK_COST: u16 = 1;
+/// How a host that has its limit of links begins to say so to whom it refuses for that.
+pub(super) const AT_LIMIT: &str = "it has its limit of ";
 
 impl Core {
     /// True if a peer at this address is expected: a target or a recent peer. What members tell of
@@ -91,7 +93,7 @@ impl Core {
             (Err(error @ GreetingError::Linked), Some(address)) => {
                 let found = self.links.values().find(|link| link.address == Some(address));
                 match found.and_then(|link| self.newest_to(link.peer.name)).map(|link| link.number) {
-                    Some(number) => self.dialler.linked(number, Some(dial), address),
+                    Some(number) => self.dial_led_to(number, Some(dial), address),
                     None => self.dialler.failed(dial, error.to_string(), false, now, jitter()),
                 }
             }
@@ -162,7 +164,6 @@ impl Core {
         let now = self.now();
         let peer = established.peer;
         let refuse = |core: &mut Self, reason: String| {
-            core.counters.handshakes_failed += 1;
             if core.refusals.note(remote.ip(), reason.clone(), now) {
                 tracing::warn!(peer = %peer.name, %remote, "link refused: {reason}");
             }
@@ -176,10 +177,10 @@ impl Core {
             && which_survives(self.local.uid, peer.uid, old_side, side) == Crossing::KeepOld
         {
             tracing::debug!(peer = %peer.name, "two dials crossed: the other connection stays");
-            self.dialler.linked(number, dial, remote);
+            self.dial_led_to(number, dial, remote);
             return;
         }
-        let limit = usize::from(self.config.conn_limit).min(MAX_LINKS - 1);
+        let limit = self.link_limit();
         // No link goes for one that is refused for its key below.
         let admitted = self.mesh.admits(peer.name, &peer.identity);
         if old.is_none() && admitted && self.current_links() >= limit {
@@ -188,11 +189,12 @@ impl Core {
         let may = old.is_some() || !admitted || self.current_links() < limit;
         let place = self.free_link_id().or(old.map(|(id, ..)| id));
         let Some(id) = place.filter(|_| may) else {
+            self.counters.links_refused += 1;
             refuse(self, format!("this host has its {limit} links"));
             // Of a connection that is only closed the other end could not say why.
             let mut connection =
                 self.connection(peer.identity, stream, established.sealer, established.opener, side);
-            let _ = connection.send(&Message::Bye(format!("it has its limit of {limit} links")));
+            let _ = connection.send(&Message::Bye(format!("{AT_LIMIT}{limit} links")));
             return;
         };
         let number = self.next_number();
@@ -206,6 +208,7 @@ impl Core {
         };
         if let Err(refused) = self.mesh.link_added(LinkNumber(number), info, now) {
             let name = refused.name;
+            self.counters.handshakes_failed += 1;
             refuse(self, format!("the name {name} belongs to a peer with another identity key"));
             return;
         }
@@ -333,8 +336,21 @@ impl Core {
         }
     }
 
+    /// A dial or another address led to link number `number`, which may pass data already.
+    pub(super) fn dial_led_to(&mut self, number: u64, dial: Option<DialId>, address: SocketAddr) {
+        self.dialler.linked(number, dial, address);
+        if self.links.values().any(|link| link.number == number && link.is_established()) {
+            self.dialler.established(number);
+        }
+    }
+
+    /// Links that this host may have.
+    pub(in crate::control) fn link_limit(&self) -> usize {
+        usize::from(self.config.conn_limit).min(MAX_LINKS - 1)
+    }
+
     /// Links, but those that a newer one follows.
-    pub(super) fn current_links(&self) -> usize {
+    pub(in crate::control) fn current_links(&self) -> usize {
         self.links.values().filter(|link| link.replaced.is_none()).count()
     }
 

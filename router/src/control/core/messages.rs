@@ -1,6 +1,7 @@
 //! What comes over TCP.
 
 use super::super::status::PENDING_LONG;
+use super::greeted::AT_LIMIT;
 use super::*;
 
 impl Core {
@@ -42,7 +43,12 @@ impl Core {
             }
             Message::Bye(reason) => {
                 tracing::info!(peer = %link.peer.name, "the peer ends the link: {reason}");
-                return self.lose_link(id, &format!("the peer ended the link: {reason}"));
+                let is_full = !link.is_established() && reason.starts_with(AT_LIMIT);
+                let reason = format!("the peer ended the link: {reason}");
+                return match is_full {
+                    true => self.end_link(id, &reason, Ended::Full),
+                    false => self.lose_link(id, &reason),
+                };
             }
         };
         match actions {

@@ -135,6 +135,8 @@ families! {
     // Keys and handshakes.
     Counter HANDSHAKES_FAILED = "weave_handshakes_failed_total" []
         "Handshakes that failed, dialled or accepted: wrong passwords, other versions, time limits.";
+    Counter LINKS_REFUSED = "weave_links_refused_total" []
+        "Authenticated connections refused because this host has its limit of links.";
     Counter LINKS_MADE = "weave_links_made_total" []
         "Links made.";
     Counter LINKS_UNFINISHED = "weave_links_unfinished_total" []

@@ -146,6 +146,7 @@ fn others<'a>(links: impl Iterator<Item = &'a LinkSample>, sheet: &mut Sheet) {
 fn keys(sample: &Sample, sheet: &mut Sheet) {
     for (family, name) in [
         (&f::HANDSHAKES_FAILED, "handshakes_failed"),
+        (&f::LINKS_REFUSED, "links_refused"),
         (&f::LINKS_MADE, "links_made"),
         (&f::LINKS_UNFINISHED, "links_unfinished"),
         (&f::REKEYS, "rekeys"),

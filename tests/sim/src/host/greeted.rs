@@ -188,7 +188,7 @@ impl Host {
             && uid == peer.uid
             && !self.survives(peer.uid, old_outbound, outbound)
         {
-            self.dialler.linked(number, dial, remote);
+            self.dial_led_to(number, dial, remote);
             return self.effects.push(Effect::Close(id));
         }
         let limit = self.settings.conn_limit.min(MAX_LINKS - 1);

@@ -65,7 +65,8 @@ impl Host {
             let linked = self.links.values().find(is_established).map(|link| link.peer.name);
             if let Some(link) = linked.and_then(|peer| self.newest_to(peer)) {
                 // GreetingError::Linked
-                self.dialler.linked(link.number, Some(id), target);
+                let number = link.number;
+                self.dial_led_to(number, Some(id), target);
             } else if target == self.id.address() {
                 let jitter = self.random.unit();
                 self.dialler.failed(id, "ourselves".into(), true, now, jitter);

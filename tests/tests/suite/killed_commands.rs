@@ -7,6 +7,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
+use weave_api::keeper::Keeper;
 use weave_host::{Namespace, Netlink};
 use weave_tests::random::Random;
 use weave_tests::{Options, Ran, World, wait_until};
@@ -101,6 +102,15 @@ impl Bench {
         }
     }
 
+    /// One that `expose` started says so a moment later, by files of its own.
+    fn wait_for_keeper(&self) {
+        let host = self.world.host(0);
+        if host.state_dir().join("exposed").exists() {
+            let tells = || matches!(weave_api::keeper::look(&host.run_dir()), Ok(Keeper::Tells(_)));
+            wait_until(SETTLES_WITHIN, || format!("no keeper: {}", self.world.log(0)), tells);
+        }
+    }
+
     /// All that commands change: interfaces and addresses of host and containers, rules, files.
     fn observed(&self) -> Vec<String> {
         let host = self.world.host(0);
@@ -153,6 +163,7 @@ impl Bench {
             self.prepare(&CASES[*case]);
             let (points, _) = self.run_to(CASES[*case].command, u64::MAX);
             assert!(!points.is_empty(), "this executable has no failpoints: build the whole workspace");
+            self.wait_for_keeper();
             (*case, (self.observed(), points.len() as u64))
         };
         cases.iter().map(expected).collect()
@@ -210,9 +221,11 @@ impl Bench {
         };
         self.prepare(case);
         self.run(case.command);
+        self.wait_for_keeper();
         let wanted = self.observed();
         for point in points {
             self.prepare(case);
+            self.wait_for_keeper();
             let before = self.observed();
             let (points, ran) = self.run_with(case.command, &format!("{point}:fail"));
             let named = points.get(usize::try_from(point).unwrap() - 1..).unwrap_or_default();
@@ -281,6 +294,10 @@ fn collect(path: &Path, files: &mut BTreeMap<String, String>) {
         if path.is_dir() {
             files.insert(path.display().to_string(), String::new());
             collect(&path, files);
+            continue;
+        }
+        // It is written anew every few seconds.
+        if name == "keeper.tmp" {
             continue;
         }
         let differs = ["identity", "runs", ".log", ".pid", ".sock", "keeper.json"]

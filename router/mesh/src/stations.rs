@@ -24,7 +24,7 @@ pub enum Seen {
     Known,
     /// New there or moved there: tell all shards.
     Changed,
-    /// New, and this station of the same peer had to go.
+    /// New there or moved there, and this station had to go.
     Replaced(MacAddr),
     /// It moves too often (`mac_flap`): it stays at this peer for now.
     Held(PeerName),
@@ -80,8 +80,21 @@ impl Stations {
         if let Some(order) = self.by_peer.get_mut(&old_peer) {
             order.remove(&(old_seen, mac));
         }
+        let replaced = if old_peer == peer { None } else { self.make_room_of(peer) };
         self.by_peer.entry(peer).or_default().insert((now, mac));
-        if old_peer == peer { Seen::Known } else { Seen::Changed }
+        match replaced {
+            Some(replaced) => Seen::Replaced(replaced),
+            None if old_peer == peer => Seen::Known,
+            None => Seen::Changed,
+        }
+    }
+
+    /// Removes the station of `peer` silent longest, if it has as many as it may.
+    fn make_room_of(&mut self, peer: PeerName) -> Option<MacAddr> {
+        let stations = self.by_peer.get_mut(&peer).filter(|stations| stations.len() >= STATIONS_PER_PEER)?;
+        let (_, mac) = stations.pop_first()?;
+        self.learned.remove(&mac);
+        Some(mac)
     }
 
     /// Removes the station of `peer` silent longest, if there is no room.
@@ -191,6 +204,22 @@ mod tests {
         let there = if here == peer(1) { peer(2) } else { peer(1) };
         assert_eq!(stations.seen(mac(1), there, at(100)), Seen::Held(here));
         assert_eq!(stations.seen(mac(1), there, at(3000)), Seen::Changed);
+    }
+
+    #[test]
+    fn a_peer_that_takes_over_stations_of_others_has_no_more_than_it_may() {
+        let mut stations = Stations::default();
+        let per_peer = u32::try_from(STATIONS_PER_PEER).unwrap();
+        for n in 0..3 * per_peer {
+            stations.seen(mac(n), peer(1 + (n / per_peer) as u8), at(u64::from(n)));
+        }
+        for n in 0..3 * per_peer {
+            let seen = stations.seen(mac(n), peer(9), at(20_000 + u64::from(n)));
+            let replaced = n.checked_sub(per_peer).map_or(Seen::Changed, |first| Seen::Replaced(mac(first)));
+            assert_eq!(seen, replaced);
+        }
+        assert_eq!(stations.learned().filter(|(_, at, _)| *at == peer(9)).count(), STATIONS_PER_PEER);
+        assert_eq!(stations.learned().count(), STATIONS_PER_PEER);
     }
 
     #[test]

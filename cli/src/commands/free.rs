@@ -13,7 +13,7 @@ use crate::failure::Result;
 
 /// How long the interface of a container that has ended may be there still: the keeper takes it when it
 /// hears of the end from the engine, otherwise the kernel takes the namespace away when it has time.
-const FREE_WITHIN: Duration = Duration::from_secs(2);
+const FREE_WITHIN: Duration = Duration::from_secs(5);
 /// How often that is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(25);
 

@@ -171,11 +171,13 @@ fn a_container_that_another_engine_has_removed_is_forgotten() {
                 other.put(id, FakeContainer { state: "exited", pid: 0, ..sandbox.runs() });
             }
         }
-        wait_until("interfaces are still there", || {
+        wait_within(5 * SOON, "interfaces are still there", || {
             host.links().unwrap().iter().all(|link| link.kind != "veth")
         });
         with_keeper(state.path(), &engine, |_| {
-            wait_until("it is remembered", || remembered(state.path()) == std::slice::from_ref(&kept));
+            wait_within(5 * SOON, "it is remembered", || {
+                remembered(state.path()) == std::slice::from_ref(&kept)
+            });
         });
     });
     assert_eq!(remembered(state.path()), [kept]);
@@ -190,11 +192,13 @@ fn a_labelled_container_whose_record_is_damaged_is_taken_up_again() {
         let labels = [("weave.cidr".to_owned(), "10.2.1.1/24".to_owned())].into();
         engine.put(&id, FakeContainer { labels, ..sandbox.runs() });
         with_keeper(state.path(), &engine, |news| {
-            wait_until("it is not attached", || sandbox.is_attached(host));
+            wait_within(5 * SOON, "it is not attached", || sandbox.is_attached(host));
             look(news, &engine);
             std::fs::write(state.path().join(format!("attachments/{id}.json")), "{").unwrap();
             look(news, &engine);
-            wait_until("it is not taken up", || remembered(state.path()) == std::slice::from_ref(&id));
+            wait_within(5 * SOON, "it is not taken up", || {
+                remembered(state.path()) == std::slice::from_ref(&id)
+            });
         });
     });
 }
@@ -228,7 +232,8 @@ fn rules_come_with_the_first_attachment() {
             assert!(!rules(), "there is nothing they are for");
             attach(state.path(), host, "netns:first", &container, "10.2.1.1/24");
             sender.tell(News::Links);
-            wait_until("there are no rules", rules);
+            // By some programs, each of which takes its time on a busy machine.
+            wait_within(10 * SOON, "there are no rules", rules);
             drop(end);
             keeper.join().unwrap();
         });

@@ -6,7 +6,7 @@
 
 use std::ffi::OsStr;
 use std::fs::{File, OpenOptions, Permissions, TryLockError};
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
@@ -330,6 +330,27 @@ fn has_open(pid: Pid, file: &File) -> bool {
     })
 }
 
+/// Locks the file at `path`, made if need be, against others who do; waits `within` for one that has it.
+///
+/// # Errors
+/// [`ErrorKind::TimedOut`] when another one holds it for longer; otherwise the kernel's.
+pub fn lock(path: &Path, within: Duration) -> std::io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(false).mode(0o600).custom_flags(no_follow());
+    let file = options.open(path)?;
+    let deadline = Instant::now() + within;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::Error(error)) => return Err(error),
+            Err(TryLockError::WouldBlock) if Instant::now() >= deadline => {
+                return Err(std::io::Error::new(ErrorKind::TimedOut, "another command holds the lock"));
+            }
+            Err(TryLockError::WouldBlock) => std::thread::sleep(CLAIM_RETRY),
+        }
+    }
+}
+
 fn no_follow() -> i32 {
     (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed()
 }
@@ -338,6 +359,19 @@ fn no_follow() -> i32 {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+
+    #[test]
+    fn who_locks_waits_for_another_as_long_as_is_said() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("lock");
+        let held = lock(&path, Duration::ZERO).unwrap();
+        let begin = Instant::now();
+        let waited = Duration::from_millis(50);
+        assert_eq!(lock(&path, waited).unwrap_err().kind(), ErrorKind::TimedOut);
+        assert!(begin.elapsed() >= waited);
+        drop(held);
+        lock(&path, Duration::ZERO).unwrap();
+    }
 
     #[test]
     fn a_log_goes_on_and_a_long_one_is_put_aside() {

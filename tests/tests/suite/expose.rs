@@ -78,6 +78,22 @@ fn exposed_addresses_are_listed_in_the_order_in_which_they_were_exposed() {
     line(&world, "reset");
 }
 
+#[test]
+fn expose_makes_the_bridge_with_the_wanted_mtu_and_an_attachment_above_it_is_said() {
+    let world = World::new(Options::encrypted().bare(1).containers(1).not_attached());
+    let container = world.containers_of(0)[0].spec();
+    let with_mtu = |mtu: &str, line: &str| {
+        let mut command = world.command(0, &line.split(' ').collect::<Vec<_>>());
+        world.run(0, command.env("WEAVE_MTU", mtu)).ok().stderr
+    };
+    assert_eq!(with_mtu("1300", "expose 10.2.1.1/24"), "");
+    assert!(world.tool(0, "ip -o link show dev weave").contains("mtu 1300"));
+    assert_eq!(with_mtu("1300", &format!("attach 10.2.1.2/24 {container}")), "");
+    let said = with_mtu("1400", &format!("attach 10.2.1.3/24 {container}"));
+    assert!(said.contains("WEAVE_MTU is 1400") && said.contains("takes 1300"), "{said}");
+    line(&world, "reset");
+}
+
 /// Rules of ours on host 0, by iptables.
 fn rules(world: &World) -> Vec<String> {
     let all = ["iptables-save", "ip6tables-save"].map(|tool| world.tool(0, tool)).concat();

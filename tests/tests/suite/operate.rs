@@ -94,6 +94,23 @@ fn check_says_what_keeps_a_network_from_working() {
 }
 
 #[test]
+fn check_looks_at_the_port_of_the_router_that_runs_and_ping_ends_with_its_reader() {
+    let world = World::pair(Options::encrypted().not_attached().args("--port 7001"));
+    let findings = check(&world, 1, &[], 0);
+    let peer = found(&findings, "peer ");
+    assert!(peer[0].1.contains("answers") && peer.iter().all(|(standing, _)| *standing == "ok"), "{peer:?}");
+    assert_eq!(found(&findings, "clock").len(), 1);
+
+    let name = world.status(0).name.to_string();
+    let ping = world.command(1, &["ping", &name, "--count", "100000"]);
+    let mut piped = std::process::Command::new("sh");
+    piped.args(["-c", "\"$0\" \"$@\" | head -n 1"]).arg(ping.get_program()).args(ping.get_args());
+    piped.envs(ping.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    let ran = world.run(1, &mut piped);
+    assert!(ran.code == Some(0) && ran.stdout.contains(&name), "{ran:?}");
+}
+
+#[test]
 fn a_report_has_everything_but_secrets_and_needs_no_router() {
     let secrets = [
         "never-in-the-environment",

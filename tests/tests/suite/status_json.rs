@@ -108,6 +108,11 @@ fn each_part_of_the_status_is_json_with_its_fields() {
         }
     }
 
+    // Beside what the router says, the names of this host; there is no DNS.
+    let whole: Value = serde_json::from_str(&world.weave(0, &["status", "-o", "json"]).ok().stdout).unwrap();
+    assert!(whole["name"].is_string() && whole["own_names"].is_array(), "{whole:#}");
+    assert!(whole.get("sidecar").is_none() && whole.get("dns_error").is_none(), "{whole:#}");
+
     let [first, middle, last] = [0, 1, 2].map(|host| world.status(host).name.to_string());
     let peers = entries(&world, "peers");
     assert_eq!(peers[0]["name"], first.as_str(), "the router itself comes first");

@@ -1,17 +1,15 @@
 //! `weave launch-dns` and `weave stop-dns`.
 
-use std::fs::{File, OpenOptions, TryLockError};
-use std::io::Read;
+use std::fs::File;
+use std::io::{ErrorKind, Read};
 use std::net::IpAddr;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::process::Stdio;
 use std::sync::mpsc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use clap::{ArgAction, Args};
 use ipnet::IpNet;
-use rustix::fs::OFlags;
 use weave_host::Netlink;
 use weave_host::names::{DEFAULT_TTL_S, DnsSettings, is_here};
 use weave_host::records::{Record, Records, read_all};
@@ -31,8 +29,6 @@ use crate::running::{self, DNS_LOCK, DNS_LOG, Daemon, Running};
 const WITHIN: Duration = Duration::from_secs(10);
 /// How long another command may start or end it.
 const LOCK_LIMIT: Duration = Duration::from_secs(30);
-/// Between two tries for that: flock(2) knows no time limit.
-const LOCK_RETRY: Duration = Duration::from_millis(10);
 /// Longest line that says how it went, bytes.
 const OUTCOME_MAX: u64 = 4096;
 /// Longest time a name may be remembered, seconds: a week.
@@ -327,29 +323,14 @@ pub fn begin_if_wanted(run_dir: &Path, state_dir: &Path) -> Result<Begun> {
 fn lock(run_dir: &Path) -> Result<File> {
     make_run_dir(run_dir)?;
     let path = run_dir.join(DNS_LOCK);
-    let what = format!("cannot lock {}", path.display());
-    let file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .custom_flags(OFlags::NOFOLLOW.bits().cast_signed())
-        .open(&path)
-        .map_err(|error| Failure::new(&what, error, "check WEAVE_RUN_DIR"))?;
-    let deadline = Instant::now() + LOCK_LIMIT;
-    loop {
-        match file.try_lock() {
-            Ok(()) => return Ok(file),
-            Err(TryLockError::WouldBlock) if Instant::now() < deadline => std::thread::sleep(LOCK_RETRY),
-            Err(TryLockError::WouldBlock) => {
-                let why = "another weave command or the keeper, which starts or ends the DNS, holds it";
-                let remedy =
-                    "wait for that command, or end it; `weave keeper --renew` ends a keeper that hangs";
-                return Err(Failure::new(what, why, remedy));
-            }
-            Err(TryLockError::Error(error)) => return Err(Failure::new(what, error, "check WEAVE_RUN_DIR")),
-        }
-    }
+    running::lock(&path, LOCK_LIMIT).map_err(|error| {
+        let remedy = if error.kind() == ErrorKind::TimedOut {
+            "wait for that command, or end it; `weave keeper --renew` ends a keeper that hangs"
+        } else {
+            "check WEAVE_RUN_DIR"
+        };
+        Failure::new(format_args!("cannot lock {}", path.display()), error, remedy)
+    })
 }
 
 fn write(settings: &DnsSettings, state_dir: &Path) -> Result<()> {

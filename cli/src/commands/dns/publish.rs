@@ -1,13 +1,11 @@
 //! Tells sidecar and router of changes in the records.
 
-use std::fs::{self, File, TryLockError};
+use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use rustix::fs::OFlags;
 use weave_api::names::{OwnNames, own_file, prepare};
 
 use super::own_name;
@@ -15,11 +13,10 @@ use crate::commands::attach::tell_router;
 use crate::environment::Environment;
 use crate::failure::Result;
 use crate::output;
-use crate::running::NAMES_LOCK;
+use crate::running::{self, NAMES_LOCK};
 
 /// How long who writes is waited for: it takes a few milliseconds.
 const LOCKED_WITHIN: Duration = Duration::from_secs(5);
-const LOCK_RETRY: Duration = Duration::from_millis(5);
 
 /// Tells both; what cannot be told now they find out by themselves.
 pub fn tell(environment: &Environment) -> Result<()> {
@@ -38,8 +35,8 @@ pub fn write(run_dir: &Path, state_dir: &Path) {
 
 fn try_write(run_dir: &Path, state_dir: &Path) -> io::Result<()> {
     prepare(run_dir)?;
-    // Whoever reads last writes last.
-    let _lock = lock(run_dir)?;
+    // Whoever reads last writes last. Not on the directory, which the sidecar can open, and so keep locked.
+    let _lock = running::lock(&run_dir.join(NAMES_LOCK), LOCKED_WITHIN)?;
     let own = weave_host::names::own(state_dir).map_err(io::Error::other)?;
     let names = own.names.into_iter().map(own_name).collect();
     let text = serde_json::to_vec(&OwnNames { names, subnets: own.subnets, exposed: own.exposed })?;
@@ -52,23 +49,4 @@ fn try_write(run_dir: &Path, state_dir: &Path) -> io::Result<()> {
     file.set_permissions(fs::Permissions::from_mode(0o640))?;
     file.write_all(&text)?;
     fs::rename(&temporary, &path)
-}
-
-/// The lock of who writes. Not on the directory, which the sidecar can open, and so keep locked.
-fn lock(run_dir: &Path) -> io::Result<File> {
-    let nofollow = OFlags::NOFOLLOW.bits().cast_signed();
-    let mut options = File::options();
-    options.write(true).create(true).truncate(false).mode(0o600).custom_flags(nofollow);
-    let file = options.open(run_dir.join(NAMES_LOCK))?;
-    let deadline = Instant::now() + LOCKED_WITHIN;
-    loop {
-        match file.try_lock() {
-            Ok(()) => return Ok(file),
-            Err(TryLockError::Error(error)) => return Err(error),
-            Err(TryLockError::WouldBlock) if Instant::now() >= deadline => {
-                return Err(io::Error::new(io::ErrorKind::TimedOut, "another command holds the lock"));
-            }
-            Err(TryLockError::WouldBlock) => thread::sleep(LOCK_RETRY),
-        }
-    }
 }

@@ -1,7 +1,7 @@
 //! From a request to its answer.
 
 use super::body::Body;
-use super::patience::{Patience, Watched};
+use super::patience::Patience;
 use super::{Site, count, host, page};
 use crate::control::core::Core;
 use crate::control::metrics::{self, Process, Sample, Scrape};
@@ -53,13 +53,13 @@ pub(super) async fn answer<B>(
     request: &Request<B>,
     patience: Rc<Patience>,
     last: bool,
-) -> Response<Watched> {
+) -> Response<Body> {
     let plain = match refuse(site, request) {
         Some(refused) => refused,
-        None => give(site, request, &patience).await,
+        None => give(site, request).await,
     };
     count(if plain.code.is_success() { &site.counters.answered } else { &site.counters.failed });
-    let mut response = Response::new(Watched { body: plain.body, patience });
+    let mut response = Response::new(plain.body.with(patience));
     *response.status_mut() = plain.code;
     let headers = response.headers_mut();
     let mut set = |name: HeaderName, value| headers.insert(name, HeaderValue::from_static(value));
@@ -101,7 +101,7 @@ fn refuse<B>(site: &Site, request: &Request<B>) -> Option<Plain> {
     Some(Plain::said(StatusCode::MISDIRECTED_REQUEST, text))
 }
 
-async fn give<B>(site: &Site, request: &Request<B>, patience: &Rc<Patience>) -> Plain {
+async fn give<B>(site: &Site, request: &Request<B>) -> Plain {
     match request.uri().path() {
         "/healthz" => match site.core.glance(|_| ()).await {
             Some(()) => Plain::said(StatusCode::OK, "ok"),
@@ -114,7 +114,7 @@ async fn give<B>(site: &Site, request: &Request<B>, patience: &Rc<Patience>) -> 
         },
         "/metrics" => scrape(site).await,
         "/report" => report(site).await,
-        "/events" => events(site, request.method(), patience),
+        "/events" => events(site, request.method()),
         path => match page::file(path) {
             Some(file) => {
                 let body = Bytes::from_static(file.bytes);
@@ -159,26 +159,19 @@ async fn report(site: &Site) -> Plain {
         }
     };
     match site.core.make(look, |report| serde_json::to_vec(&report).ok()).await {
-        Some(Some(json)) => Plain::live(JSON, Body::Whole { rest: json.into(), _place: Some(place) }),
+        Some(Some(json)) => Plain::live(JSON, Body::placed(json.into(), place)),
         Some(None) => Plain::said(StatusCode::INTERNAL_SERVER_ERROR, "the report has no form in JSON"),
         None => Plain::said(StatusCode::SERVICE_UNAVAILABLE, NO_CORE),
     }
 }
 
-fn events(site: &Site, method: &Method, patience: &Rc<Patience>) -> Plain {
+fn events(site: &Site, method: &Method) -> Plain {
     const EVENTS: &str = "text/event-stream";
     if *method == Method::HEAD {
         return Plain::live(EVENTS, Bytes::new());
     }
     match site.streams.take() {
-        Some(place) => Plain::live(
-            EVENTS,
-            Body::Events {
-                listener: site.feed.listen(place),
-                rest: Bytes::new(),
-                patience: Rc::clone(patience),
-            },
-        ),
+        Some(place) => Plain::live(EVENTS, Body::events(site.feed.listen(place))),
         None => Plain::said(StatusCode::SERVICE_UNAVAILABLE, "too many listen already: ask /report"),
     }
 }

@@ -14,16 +14,49 @@ use std::task::{Context, Poll, ready};
 const PIECE: usize = 16 << 10;
 
 /// The body of an answer.
-pub(super) enum Body {
+pub(super) struct Body {
+    content: Content,
+    /// With whom it goes to the client.
+    patience: Option<Rc<Patience>>,
+}
+
+enum Content {
     /// What is left of it, and the place it takes while it is sent.
     Whole { rest: Bytes, _place: Option<Place> },
     /// Events as they come, each of which gives the client more time.
-    Events { listener: Listener, rest: Bytes, patience: Rc<Patience> },
+    Events { listener: Listener, rest: Bytes },
+}
+
+impl Body {
+    /// All of it, which takes a place while it is sent.
+    pub(super) const fn placed(rest: Bytes, place: Place) -> Self {
+        Self { content: Content::Whole { rest, _place: Some(place) }, patience: None }
+    }
+
+    /// Events as they come.
+    pub(super) const fn events(listener: Listener) -> Self {
+        Self { content: Content::Events { listener, rest: Bytes::new() }, patience: None }
+    }
+
+    /// The same, for a client that is waited for so.
+    pub(super) fn with(mut self, patience: Rc<Patience>) -> Self {
+        self.patience = Some(patience);
+        self
+    }
 }
 
 impl From<Bytes> for Body {
     fn from(rest: Bytes) -> Self {
-        Self::Whole { rest, _place: None }
+        Self { content: Content::Whole { rest, _place: None }, patience: None }
+    }
+}
+
+impl Drop for Body {
+    /// By then the connection has all of it.
+    fn drop(&mut self) {
+        if let Some(patience) = &self.patience {
+            patience.answered();
+        }
     }
 }
 
@@ -40,14 +73,17 @@ impl hyper::body::Body for Body {
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        match self.get_mut() {
-            Self::Whole { rest, .. } => Poll::Ready(piece(rest).map(|piece| Ok(Frame::data(piece)))),
-            Self::Events { listener, rest, patience } => {
+        let Self { content, patience } = self.get_mut();
+        match content {
+            Content::Whole { rest, .. } => Poll::Ready(piece(rest).map(|piece| Ok(Frame::data(piece)))),
+            Content::Events { listener, rest } => {
                 if rest.is_empty() {
                     // Asked for when the one before is on its way: a client that does not read gets
                     // no more time.
                     let Some(event) = ready!(listener.poll_next(cx)) else { return Poll::Ready(None) };
-                    patience.begin();
+                    if let Some(patience) = patience {
+                        patience.begin();
+                    }
                     *rest = event;
                 }
                 Poll::Ready(piece(rest).map(|piece| Ok(Frame::data(piece))))
@@ -56,13 +92,13 @@ impl hyper::body::Body for Body {
     }
 
     fn is_end_stream(&self) -> bool {
-        matches!(self, Self::Whole { rest, .. } if rest.is_empty())
+        matches!(&self.content, Content::Whole { rest, .. } if rest.is_empty())
     }
 
     fn size_hint(&self) -> SizeHint {
-        match self {
-            Self::Whole { rest, .. } => SizeHint::with_exact(rest.len() as u64),
-            Self::Events { .. } => SizeHint::default(),
+        match &self.content {
+            Content::Whole { rest, .. } => SizeHint::with_exact(rest.len() as u64),
+            Content::Events { .. } => SizeHint::default(),
         }
     }
 }

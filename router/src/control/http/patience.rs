@@ -1,13 +1,6 @@
 //! How long a client is waited for.
 
-use super::body::Body;
-use bytes::Bytes;
-use hyper::body::{Frame, SizeHint};
 use std::cell::Cell;
-use std::convert::Infallible;
-use std::pin::Pin;
-use std::rc::Rc;
-use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 /// Time to send the first request.
@@ -62,6 +55,11 @@ impl Patience {
         }
     }
 
+    /// The connection has the whole answer, to send it.
+    pub(super) fn answered(&self) {
+        self.stage.set(Stage::Answered);
+    }
+
     /// All that there was to send is sent.
     pub(super) fn sent(&self) {
         if self.stage.get() == Stage::Answered {
@@ -71,46 +69,13 @@ impl Patience {
     }
 }
 
-/// The body of an answer, of which its end is noted.
-pub(super) struct Watched {
-    pub(super) body: Body,
-    pub(super) patience: Rc<Patience>,
-}
-
-impl hyper::body::Body for Watched {
-    type Data = Bytes;
-    type Error = Infallible;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        Pin::new(&mut self.get_mut().body).poll_frame(cx)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
-}
-
-impl Drop for Watched {
-    /// By then the connection has all of it.
-    fn drop(&mut self) {
-        self.patience.stage.set(Stage::Answered);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn a_client_has_little_time_until_it_has_its_answer_and_more_before_it_asks_again() {
-        let patience = Rc::new(Patience::new());
+        let patience = Patience::new();
         let within = |limit: Duration| {
             let left = patience.left();
             assert!(left <= limit && left + Duration::from_secs(2) > limit, "{left:?} of {limit:?}");
@@ -124,7 +89,7 @@ mod tests {
             patience.begin();
             patience.sent();
             within(WITHIN);
-            drop(Watched { body: Body::from(Bytes::new()), patience: Rc::clone(&patience) });
+            patience.answered();
             // It does not read.
             within(WITHIN);
             assert!(!patience.is_idle());

@@ -22,7 +22,8 @@ const LOOKS_APART: Duration = Duration::from_millis(200);
 const DNS_WITHIN: Duration = Duration::from_millis(200);
 /// How long a keeper shows no sign of work before it is said that it hangs, and the looks at it since.
 const SILENT_AFTER: Duration = Duration::from_secs(10);
-const SILENT_LOOKS: u32 = 3;
+/// One may be the first after the host slept; with two it is known 16 s after the last sign at most.
+const SILENT_LOOKS: u32 = 2;
 /// What starts a keeper, and puts keeper and DNS of another version right.
 const RENEW: &str = "`weave keeper --renew` starts it anew, and traffic does not stop for it";
 
@@ -350,11 +351,9 @@ mod tests {
         assert_eq!(look(16, 1, Some(2)), first);
         assert_eq!(look(1000, 1, Some(2)), first, "this host slept");
         assert_eq!(look(1001, 1, Some(3)), first);
-        for second in [1006, 1011, 1016] {
-            look(second, 1, Some(3));
-        }
-        assert_eq!(look(1021, 1, Some(3)).hangs, Some(begin + Duration::from_secs(1001)));
-        assert_eq!(look(1022, 2, Some(3)).hangs, None, "another one");
+        assert_eq!(look(1006, 1, Some(3)), first);
+        assert_eq!(look(1011, 1, Some(3)).hangs, Some(begin + Duration::from_secs(1001)));
+        assert_eq!(look(1012, 2, Some(3)).hangs, None, "another one");
         // One of an earlier version gives no sign.
         for second in [1030, 1040, 1050, 1060] {
             assert_eq!(look(second, 3, None).hangs, None);

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use weave_api::status::ConnectionState;
 use weave_perf::lab::{Place, SEGMENTS_MAX};
 use weave_tests::numbered::memory;
-use weave_tests::world::{ANSWER_WITHIN, Options, World, v4, wait_until};
+use weave_tests::world::{ANSWER_WITHIN, Options, World, is_release, v4, wait_until};
 
 /// Time in which a host that comes later reaches every container.
 const JOINED_WITHIN: Duration = Duration::from_secs(3);
@@ -15,6 +15,9 @@ const IDLE: Duration = Duration::from_secs(10);
 const IDLE_LOOKS: usize = 3;
 /// What all routers together may take of one processor while nothing happens.
 const IDLE_SHARE: f64 = 0.3;
+/// The same of test builds, which are optimised less and check more: forty take 0.33 to 0.38 where a
+/// release takes 0.27.
+const IDLE_SHARE_CHECKED: f64 = 0.45;
 
 /// Hosts of which each names the one before it; the last one is not launched.
 fn chain(hosts: usize) -> World {
@@ -91,16 +94,17 @@ fn scale(hosts: usize, linked_within: Duration) {
     wait_all_linked(&world, hosts, linked_within);
     // What the new links bring is told for a moment longer.
     std::thread::sleep(ANSWER_WITHIN);
+    let most = if is_release() { IDLE_SHARE } else { IDLE_SHARE_CHECKED };
     let mut share = idle_share(&world, hosts);
     // What others do on the machine makes the same work take longer: only too much each time is ours.
     for _ in 1..IDLE_LOOKS {
-        if share >= IDLE_SHARE {
+        if share >= most {
             share = share.min(idle_share(&world, hosts));
         }
     }
     let memory = (0..hosts).map(|host| memory(&world, host)).max().unwrap_or_default();
     println!("idle: {share:.3} of a processor for {hosts} routers; the largest has {} KiB", memory / 1024);
-    assert!(share < IDLE_SHARE, "{share:.3} of a processor for {hosts} routers");
+    assert!(share < most, "{share:.3} of a processor for {hosts} routers");
 }
 
 #[test]

@@ -20,9 +20,10 @@ const LOOK_EVERY: Duration = Duration::from_secs(5);
 const LOOKS_APART: Duration = Duration::from_millis(200);
 /// Time the DNS has to tell of itself.
 const DNS_WITHIN: Duration = Duration::from_millis(200);
-/// How long a keeper shows no sign of work before it is said that it hangs, and the looks at it since.
+/// How long a keeper shows no sign of work before it is said that it hangs.
 const SILENT_AFTER: Duration = Duration::from_secs(10);
-/// One may be the first after the host slept; with two it is known 16 s after the last sign at most.
+/// Looks since the one that saw its last sign: a single one may be the first after the host slept. With
+/// two, a look every [`LOOK_EVERY`], it is said 16 s after the sign at most.
 const SILENT_LOOKS: u32 = 2;
 /// What starts a keeper, and puts keeper and DNS of another version right.
 const RENEW: &str = "`weave keeper --renew` starts it anew, and traffic does not stop for it";

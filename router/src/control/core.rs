@@ -158,7 +158,10 @@ pub(super) struct CoreCounters {
     pub(super) keys_expired: u64,
     pub(super) resumptions: u64,
     pub(super) moves: u64,
+    /// Datagrams of the control lane.
     pub(super) heartbeats_sent: u64,
+    /// Heartbeats that were due while one before them had no answer.
+    pub(super) heartbeats_unanswered: u64,
     pub(super) heartbeats_dropped: u64,
     pub(super) keep_alives_dropped: u64,
     pub(super) mac_flaps: u64,

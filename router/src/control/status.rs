@@ -526,6 +526,7 @@ counters! { counters, mesh:
     "resumptions" = counters.resumptions,
     "address_moves" = counters.moves,
     "heartbeats_sent" = counters.heartbeats_sent,
+    "heartbeats_unanswered" = counters.heartbeats_unanswered,
     "heartbeats_dropped" = counters.heartbeats_dropped,
     "keep_alives_dropped" = counters.keep_alives_dropped,
     "mac_flap" = counters.mac_flaps,

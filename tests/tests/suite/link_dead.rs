@@ -9,6 +9,8 @@ use weave_tests::{Options, World, wait_until};
 const DEAD_WITHIN: Duration = Duration::from_secs(10);
 /// No sooner: that would be a link taken down by a hiccup.
 const ALIVE_FOR: Duration = Duration::from_secs(5);
+/// Heartbeats sent meanwhile, four a second, at least.
+const UNANSWERED: u64 = 16;
 /// From the peer's return to traffic.
 const BACK_WITHIN: Duration = Duration::from_secs(15);
 
@@ -46,6 +48,9 @@ fn one_direction_that_is_dead_is_a_dead_link_for_both() {
     let world = World::pair(Options::encrypted());
     world.tool(0, "iptables -w -A INPUT -i eth0 -p udp -j DROP");
     wait_dead(&world, &[0, 1]);
+    // Until then they followed each other fast.
+    let unanswered = [0, 1].map(|index| world.status(index).counters["heartbeats_unanswered"]);
+    assert!(unanswered.iter().all(|count| *count >= UNANSWERED), "{unanswered:?} heartbeats had no answer");
     world.tool(0, "iptables -w -F INPUT");
     // UDP was blocked while TCP passed: a dial may be pending for its 15 s.
     wait_established_within(&world, BACK_WITHIN + BACK_WITHIN);

@@ -150,6 +150,7 @@ impl Core {
                 Beat::Dead(reason) => return self.lose_link(id, reason),
                 Beat::Send(sequence) => {
                     let unanswered = link.liveness.as_ref().map_or(Duration::ZERO, |l| l.unanswered(now));
+                    self.counters.heartbeats_unanswered += u64::from(!unanswered.is_zero());
                     let mesh_port = link.ports.next_by_mesh_port(unanswered, now);
                     let beat = link.heartbeat(sequence, mesh_port);
                     self.send_control(id, &ControlMessage::Heartbeat(beat), mesh_port);

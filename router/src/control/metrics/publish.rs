@@ -156,6 +156,7 @@ fn keys(sample: &Sample, sheet: &mut Sheet) {
         (&f::TCP_REFUSED, "tcp_refused"),
         (&f::ADDRESS_MOVES, "address_moves"),
         (&f::HEARTBEATS_SENT, "heartbeats_sent"),
+        (&f::HEARTBEATS_UNANSWERED, "heartbeats_unanswered"),
         (&f::HEARTBEATS_DROPPED, "heartbeats_dropped"),
         (&f::KEEP_ALIVES_DROPPED, "keep_alives_dropped"),
         (&f::ROUTE_RUNS, "route_runs"),

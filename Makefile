@@ -2,6 +2,7 @@
 .PHONY: all static test-static image demo test test-page page deb test-deb test-long test-memory test-memory-long soak sim bench bench-memory bench-dns lint fmt help
 .DEFAULT_GOAL := help
 CARGO ?= cargo
+NEXTEST := $(CARGO) nextest run --workspace --locked
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 # Named, so that its flags are not those of build scripts.
 STATIC := $(shell uname -m)-unknown-linux-gnu
@@ -23,7 +24,7 @@ demo: all ## two hosts and two containers on this machine, measured
 test: ## installs what is missing, runs every test but the long ones
 	@scripts/install-deps
 	@echo '==> building and running the tests'
-	$(CARGO) nextest run --workspace --locked
+	scripts/in-memory $(NEXTEST)
 	@$(PAGE) test
 	@$(GRAFANA) run check
 
@@ -37,20 +38,20 @@ page: ## builds the status page anew, after a change of its sources
 
 test-long: ## the tests that take long: half a minute each, or many of one kind
 	@scripts/install-deps
-	$(CARGO) nextest run --workspace --locked --profile long
+	scripts/in-memory $(NEXTEST) --profile long
 
 # A release: test builds remember every key, to know a nonce that comes twice.
 soak: all ## churn of links, containers, names and keys for ten minutes: nothing may grow
 	@scripts/install-deps
-	WEAVE_BIN=$(abspath $(TARGET))/release/weave WEAVE_SOAK_SECONDS=600 $(CARGO) nextest run --workspace --locked --profile soak
+	WEAVE_BIN=$(abspath $(TARGET))/release/weave WEAVE_SOAK_SECONDS=600 $(NEXTEST) --profile soak
 
 test-memory: ## fault and hostile tests with 192 MiB for all daemons of a host together
 	@scripts/install-deps
-	WEAVE_LAB_MEMORY_MIB=$(MEMORY_MIB) $(CARGO) nextest run --workspace --locked --profile memory
+	WEAVE_LAB_MEMORY_MIB=$(MEMORY_MIB) $(NEXTEST) --profile memory
 
 test-memory-long: ## those of them that take long
 	@scripts/install-deps
-	WEAVE_LAB_MEMORY_MIB=$(MEMORY_MIB) $(CARGO) nextest run --workspace --locked --profile memory-long
+	WEAVE_LAB_MEMORY_MIB=$(MEMORY_MIB) $(NEXTEST) --profile memory-long
 
 static: ## the executable without libraries, it needs nothing of the host
 	@echo '==> building weave (release, self-contained)'
@@ -61,7 +62,7 @@ test-static: static ## the demonstration and a handful of tests with that
 	@scripts/install-deps
 	@echo '==> no library is asked for'
 	@! readelf -ld "$(TARGET)/$(STATIC)/release/weave" | grep -E 'NEEDED|INTERP'
-	WEAVE_BIN="$(abspath $(TARGET))/$(STATIC)/release/weave" $(CARGO) nextest run --workspace --locked --profile static
+	WEAVE_BIN="$(abspath $(TARGET))/$(STATIC)/release/weave" $(NEXTEST) --profile static
 
 image: static ## a container image of that, target/weave-image.tar
 	cli/packaging/image "$(TARGET)/$(STATIC)/release/weave" "$(TARGET)/weave-image.tar"

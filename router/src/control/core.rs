@@ -85,7 +85,7 @@ pub(super) enum Event {
     /// Bytes came over a connection.
     Bytes(u64, Vec<u8>),
     /// A connection ended.
-    Closed(u64, String),
+    Closed(u64, std::io::Error),
     /// A connection that was full took most of what waited for it.
     Drained(u64),
     /// A datagram of the control lane.
@@ -376,7 +376,7 @@ impl Core {
             Event::Dialled(dial, attempt, address, result) => self.on_dialled(dial, attempt, address, result),
             Event::Redialled(number, address, result) => self.on_redialled(number, address, result),
             Event::Bytes(connection, bytes) => self.on_bytes(connection, &bytes),
-            Event::Closed(connection, reason) => self.on_closed(connection, &reason),
+            Event::Closed(connection, error) => self.on_closed(connection, &error),
             Event::Drained(connection) => self.on_drained(connection),
             Event::Datagram(datagram, source) => self.on_datagram(datagram, source),
             Event::Report(report) => self.on_report(report),
@@ -439,8 +439,15 @@ impl Core {
     fn end_link(&mut self, id: LinkId, reason: &str, ended: Ended) {
         let now = self.now();
         let Some(link) = self.links.get(&id) else { return };
-        if link.replaced.is_some() {
-            return self.remove_link(id);
+        match link.replaced {
+            None => {}
+            // It carried data still: the one that follows it does not yet.
+            Some(Replaced::Serving) => {
+                tracing::warn!(peer = %link.peer.name, "link lost: {reason}; the one that follows it is not established yet");
+                self.counters.links_lost += 1;
+                return self.remove_link(id);
+            }
+            Some(Replaced::Until(_)) => return self.remove_link(id),
         }
         let (peer, number, address) = (link.peer.name, link.number, link.address);
         let forgotten = link.forgotten;

@@ -460,12 +460,12 @@ impl Link {
         (work, result)
     }
 
-    /// The TCP connection is over.
-    pub(super) fn disconnect(&mut self, now: Duration) -> Vec<RekeyAction> {
+    /// The TCP connection is over; `probe`: find out at once whether the peer is still there.
+    pub(super) fn disconnect(&mut self, now: Duration, probe: bool) -> Vec<RekeyAction> {
         self.connection = None;
         self.tcp_lost = Some(now);
         self.redial = self.replaced.is_none().then(|| (Backoff::new(now), now));
-        if let Some(liveness) = &mut self.liveness {
+        if let Some(liveness) = self.liveness.as_mut().filter(|_| probe) {
             liveness.on_tcp_end(now);
         }
         self.rekey.on_disconnected()

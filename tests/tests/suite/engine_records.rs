@@ -27,7 +27,7 @@ fn wait_records(hosts: &Engines, wanted: usize) {
 }
 
 #[test]
-fn alone_a_removed_container_is_forgotten_and_a_stopped_one_is_not() {
+fn paced_a_removed_container_is_forgotten_and_a_stopped_one_is_not() {
     let hosts = Engines::new(1, 0);
     let removed = hosts.weave_run(0, "10.2.1.1/24 --name removed");
     let stopped = hosts.weave_run(0, "10.2.1.2/24 --name stopped");

@@ -145,7 +145,7 @@ fn account(duration: Duration, mtu_for: Duration) -> (World, Account) {
 }
 
 #[test]
-fn alone_each_of_ten_seconds_of_frames_over_two_links_is_accounted_for() {
+fn paced_each_of_ten_seconds_of_frames_over_two_links_is_accounted_for() {
     let (_world, account) = account(Duration::from_secs(10), Duration::from_millis(1500));
     for place in ["lost", "blocked", "clogged", "too_big", "forged", "replayed"] {
         assert!(account.gone(&format!(": {place}")) > 0, "none {place}: {account:#?}");

@@ -57,7 +57,7 @@ fn a_container_that_takes_the_name_of_a_far_one_does_not_cut_it_off() {
 }
 
 #[test]
-fn alone_a_flood_of_stations_costs_a_bounded_table_and_passes() {
+fn paced_a_flood_of_stations_costs_a_bounded_table_and_passes() {
     const FLOOD: u32 = 60_000;
     let (world, routers) = world();
     let before = [0, 1].map(|index| numbered::memory(&world, index));

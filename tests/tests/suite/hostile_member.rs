@@ -123,7 +123,7 @@ fn long_a_million_invented_peers_take_bounded_memory_and_drive_out_nobody() {
 }
 
 #[test]
-fn alone_parts_as_large_as_may_be_take_bounded_memory() {
+fn paced_parts_as_large_as_may_be_take_bounded_memory() {
     let honest = Honest::hosts(2);
     let members: Vec<_> =
         (1..=10).map(|last| Member::join(&honest.world, honest.stranger(), 0, name(last))).collect();
@@ -299,7 +299,7 @@ fn texts_that_nobody_can_read_and_farewells_concern_who_signed_them() {
 }
 
 #[test]
-fn alone_digests_of_parts_that_nobody_has_keep_no_change_from_being_told() {
+fn paced_digests_of_parts_that_nobody_has_keep_no_change_from_being_told() {
     let honest = Honest::hosts(2);
     let members: Vec<_> =
         (1..=2).map(|last| Member::join(&honest.world, honest.stranger(), 0, name(last))).collect();

@@ -71,7 +71,7 @@ fn trouble(seconds: u64) {
 }
 
 #[test]
-fn alone_a_bad_network_doubles_and_damages_nothing() {
+fn paced_a_bad_network_doubles_and_damages_nothing() {
     trouble(6);
 }
 

@@ -202,7 +202,7 @@ fn alone_a_million_addresses_cost_a_bounded_table_and_nobody_else() {
 }
 
 #[test]
-fn alone_super_frames_of_many_addresses_pass_at_the_rate_of_all() {
+fn paced_super_frames_of_many_addresses_pass_at_the_rate_of_all() {
     const SUPER_FRAMES: u32 = 10_000;
     const SEGMENTS: usize = 64;
     let world = world();

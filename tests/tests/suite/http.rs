@@ -171,7 +171,7 @@ const SCRAPES: usize = 21;
 
 /// The real thing: every link is there, its peer told of itself, and all crosses a connection.
 #[test]
-fn alone_a_scrape_with_three_hundred_peers_is_quick() {
+fn paced_a_scrape_with_three_hundred_peers_is_quick() {
     let world = World::new(Options::encrypted().bare(2).args("--conn-limit 400"));
     world.launch(0, &[]);
     let crowd = Crowd::join(&world, 1, 0, PEERS);

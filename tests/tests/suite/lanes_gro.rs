@@ -66,7 +66,7 @@ fn joined(world: &World) -> u64 {
 }
 
 #[test]
-fn alone_joined_datagrams_reach_the_shard_that_owns_their_lane() {
+fn paced_joined_datagrams_reach_the_shard_that_owns_their_lane() {
     let (world, relay) = world(Faults::default());
     let before = joined(&world);
     carry(&world, &relay);
@@ -79,7 +79,7 @@ fn alone_joined_datagrams_reach_the_shard_that_owns_their_lane() {
 }
 
 #[test]
-fn alone_datagrams_of_lanes_that_share_a_port_are_handed_over_and_delivered() {
+fn paced_datagrams_of_lanes_that_share_a_port_are_handed_over_and_delivered() {
     let faults = Faults { one_port: Some(6783), ..Faults::default() };
     let (world, relay) = world(faults);
     carry(&world, &relay);

@@ -22,7 +22,7 @@ fn has_tcp(world: &World, index: usize) -> bool {
 }
 
 #[test]
-fn alone_a_reset_that_only_one_end_gets_loses_and_doubles_no_packet() {
+fn paced_a_reset_that_only_one_end_gets_loses_and_doubles_no_packet() {
     let world = World::pair(Options::encrypted().env("WEAVE_TEST_REKEY_MS", REKEY_MS));
     let flows = [
         Flow::start(world.container(0), world.container(1), v4(1).into(), RATE),

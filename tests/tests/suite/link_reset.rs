@@ -20,7 +20,7 @@ fn connections(world: &World, index: usize) -> usize {
 }
 
 #[test]
-fn alone_a_tcp_reset_loses_and_doubles_no_packet_and_the_link_is_resumed() {
+fn paced_a_tcp_reset_loses_and_doubles_no_packet_and_the_link_is_resumed() {
     let world = World::pair(Options::encrypted());
     let flows = [
         Flow::start(world.container(0), world.container(1), v4(1).into(), RATE),

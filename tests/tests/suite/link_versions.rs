@@ -18,7 +18,7 @@ fn version(world: &World) -> Option<u16> {
 }
 
 #[test]
-fn alone_hosts_are_upgraded_one_after_the_other_within_two_seconds_each() {
+fn paced_hosts_are_upgraded_one_after_the_other_within_two_seconds_each() {
     let mut world = World::pair(Options::encrypted());
     world.wait_ping(0, v4(1).into(), LINK_WITHIN);
     assert_eq!(version(&world), Some(1));

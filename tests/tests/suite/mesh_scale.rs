@@ -108,7 +108,7 @@ fn scale(hosts: usize, linked_within: Duration) {
 }
 
 #[test]
-fn alone_ten_hosts_link_to_each_other() {
+fn paced_ten_hosts_link_to_each_other() {
     scale(10, Duration::from_secs(10));
 }
 

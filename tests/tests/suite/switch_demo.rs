@@ -11,8 +11,9 @@ use weave_tests::world::weave;
 /// The limit that the demonstration has.
 const WITHIN: Duration = Duration::from_secs(20);
 
-/// A user without rights, on a machine where udev has opened /dev/net/tun to all.
-const UNPRIVILEGED: &str = "mount -t tmpfs -o mode=755 tmpfs /dev/net && \
+/// A user without rights, on a machine where udev has opened /dev/net/tun to all; the program is not
+/// on the file system of the root directory.
+const UNPRIVILEGED: &str = "mount --bind \"$PWD\" \"$PWD\" && mount -t tmpfs -o mode=755 tmpfs /dev/net && \
     mknod -m 666 /dev/net/tun c 10 200 && \
     exec setpriv --reuid 65534 --regid 65534 --clear-groups \"$0\" demo";
 /// The same where the device is root's own.

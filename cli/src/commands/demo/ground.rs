@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::fs;
+use std::path::{Path, PathBuf};
 
 use weave_host::unprivileged;
 
@@ -17,9 +18,15 @@ const WANTED_LOCKED: u64 = 16 << 20;
 pub struct Ground {
     /// Limits of an unprivileged user that cost speed; `None`: root has none.
     limits: Option<Vec<String>>,
+    executable: PathBuf,
 }
 
 impl Ground {
+    /// This program.
+    pub fn executable(&self) -> &Path {
+        &self.executable
+    }
+
     /// How many shards the limits allow; `None`: as many as usual.
     pub fn shards(&self) -> Option<usize> {
         self.limits.as_ref().map(|_| 1)
@@ -39,8 +46,12 @@ impl fmt::Display for Ground {
 /// Becomes root of a world of its own, if this process is not root already.
 /// Must come before the process has a second thread.
 pub fn prepare() -> Result<Ground> {
+    // Before it is in a mount namespace of its own: from there the kernel tells its place only if that
+    // is on the same mount as the root directory.
+    let executable =
+        std::env::current_exe().map_err(|error| Failure::new("cannot find this executable", error, ""))?;
     if unprivileged::is_privileged() {
-        return Ok(Ground { limits: None });
+        return Ok(Ground { limits: None, executable });
     }
     // Read here: inside a network namespace of its own they are not to be seen.
     let mut limits = Vec::new();
@@ -55,7 +66,7 @@ pub fn prepare() -> Result<Ground> {
         limits.push(format!("memlock of {} KiB (wanted: {} KiB)", bytes >> 10, WANTED_LOCKED >> 10));
     }
     unprivileged::enter().map_err(|error| Failure::because("cannot show the demo without root", error))?;
-    Ok(Ground { limits: Some(limits) })
+    Ok(Ground { limits: Some(limits), executable })
 }
 
 fn receive_buffer() -> Option<u64> {

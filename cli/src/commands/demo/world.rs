@@ -46,9 +46,7 @@ impl World {
         let lab = while_not_interrupted(|| Lab::new(&options(hosts))).map_err(failed)?;
         let containers = (1..=hosts).map(|number| lab.container(&format!("container{number}")));
         let containers = containers.collect::<std::result::Result<Vec<_>, _>>().map_err(failed)?;
-        let executable = std::env::current_exe()
-            .map_err(|error| Failure::new("cannot find this executable", error, ""))?;
-        let world = Self { containers, lab, executable };
+        let world = Self { containers, lab, executable: ground.executable().to_owned() };
         screen.step("launching the routers");
         if hosts > 2 {
             world.set_way(Way::Closed)?;

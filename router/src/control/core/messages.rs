@@ -107,23 +107,32 @@ impl Core {
         self.saver.recent(self.recent.clone());
     }
 
-    pub(super) fn on_closed(&mut self, connection: u64, reason: &str) {
+    pub(super) fn on_closed(&mut self, connection: u64, error: &std::io::Error) {
         if let Some(id) = self.link_of_connection(connection) {
-            self.end_connection_on(id, Err(reason.to_owned()));
+            // Where TCP waited in vain for so long, heartbeats were answered since, or the link is dead:
+            // they go on to decide. A path that is cut again and again would fail the probes, too.
+            let probe = error.kind() != std::io::ErrorKind::TimedOut;
+            self.end_connection(id, &error.to_string(), probe);
         }
     }
 
     /// Ends the TCP connection of a link if `result` says that it is of no more
     /// use; the link goes on while its probes are answered.
     pub(super) fn end_connection_on(&mut self, id: LinkId, result: Result<(), String>) {
-        let Err(reason) = result else { return };
+        if let Err(reason) = result {
+            self.end_connection(id, &reason, true);
+        }
+    }
+
+    /// Ends the TCP connection of a link. `probe`: whether the peer is still there is asked at once.
+    fn end_connection(&mut self, id: LinkId, reason: &str, probe: bool) {
         let (now, shards) = (self.now(), self.group.shards());
         let Some(link) = self.links.get_mut(&id) else { return };
         if link.connection.is_none() {
             return;
         }
         tracing::info!(peer = %link.peer.name, "TCP of a link ended: {reason}");
-        let actions = link.disconnect(now);
+        let actions = link.disconnect(now, probe);
         self.mesh.connection_lost(LinkNumber(link.number));
         let described = link.address.is_some();
         // Both ends give such a link up at the same moment, and one of them hears of it first.
@@ -131,7 +140,7 @@ impl Core {
         let (work, _) = link.carry_out(actions, shards);
         self.shard_work(id, work);
         if !described {
-            self.lose_link(id, &reason);
+            self.lose_link(id, reason);
         } else if in_vain {
             self.lose_link(id, weave_mesh::liveness::NO_UDP);
         }

@@ -311,7 +311,10 @@ pub(super) async fn read(
     let reading = async {
         loop {
             match stream.read(&mut buffer).await {
-                Ok(0) => break Some("the peer closed the connection".to_owned()),
+                Ok(0) => {
+                    let kind = io::ErrorKind::UnexpectedEof;
+                    break Some(io::Error::new(kind, "the peer closed the connection"));
+                }
                 Ok(len) => {
                     let bytes = buffer.get(..len).unwrap_or_default().to_vec();
                     let wait = budget.borrow_mut().spend(len, Instant::now());
@@ -320,7 +323,7 @@ pub(super) async fn read(
                         break None;
                     }
                 }
-                Err(error) => break Some(error.to_string()),
+                Err(error) => break Some(error),
             }
         }
     };
@@ -354,7 +357,7 @@ pub(super) async fn write(
     let writing = async {
         while let Ok(bytes) = queue.recv().await {
             if let Err(error) = stream.write_all(&bytes).await {
-                let _ = events.send(Event::Closed(number, error.to_string())).await;
+                let _ = events.send(Event::Closed(number, error)).await;
                 return;
             }
             let left = fill.queued.get().saturating_sub(bytes.len());

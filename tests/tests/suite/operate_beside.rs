@@ -432,14 +432,16 @@ fn the_interface_of_a_namespace_is_made_again_while_that_lives_and_is_attached()
     let (counted, right) = (keeper(&world).repairs.devices, ps());
     let deletions: [&dyn Fn() -> String; 2] =
         [&|| world.tool(0, &format!("ip link del {outer}")), &|| world.tool_inside(0, "ip link del ethwe")];
+    let counts = || repairs(&world).devices;
+    let mut all = counted;
     for delete in deletions {
         delete();
         wait_until(RIGHT_WITHIN, ps, || ps() == right);
         all_pass(&world);
+        // It is there before all is done and counted.
+        all += 1;
+        wait_until(RIGHT_WITHIN, || format!("{} and not {all}", counts()), || counts() == all);
     }
-    let all = counted + deletions.len() as u64;
-    let counts = || repairs(&world).devices;
-    wait_until(RIGHT_WITHIN, || format!("{} and not {all}", counts()), || counts() == all);
 
     let held: Vec<&str> = right.split_whitespace().skip(2).collect();
     world.weave(0, &[&["detach", container.spec()], &held[..]].concat()).ok();

@@ -16,6 +16,12 @@ const WITHIN: Duration = Duration::from_secs(20);
 const UNPRIVILEGED: &str = "mount --bind \"$PWD\" \"$PWD\" && mount -t tmpfs -o mode=755 tmpfs /dev/net && \
     mknod -m 666 /dev/net/tun c 10 200 && \
     exec setpriv --reuid 65534 --regid 65534 --clear-groups \"$0\" demo";
+/// The same, told to end once the routers run.
+const INTERRUPTED: &str =
+    "mount -t tmpfs -o mode=755 tmpfs /dev/net && mknod -m 666 /dev/net/tun c 10 200 || exit
+    setpriv --reuid 65534 --regid 65534 --clear-groups \"$0\" demo >shown &
+    until grep -q '^ *hosts ' shown; do kill -0 $! && sleep 0.05 || exit; done
+    kill -TERM $!; wait $!";
 /// The same where the device is root's own.
 const SHUT: &str = "mount -t tmpfs -o mode=755 tmpfs /dev/net && \
     mknod -m 600 /dev/net/tun c 10 200 && \
@@ -108,6 +114,12 @@ fn alone_without_root_where_the_tun_device_is_open_to_all() {
     let shown = run(UNPRIVILEGED);
     is_complete(&shown);
     assert!(shown.stdout.contains("without root: one shard each"), "{}", shown.stdout);
+}
+
+#[test]
+fn without_root_an_interrupted_demonstration_leaves_nothing() {
+    let shown = run(INTERRUPTED);
+    assert_eq!((shown.code, shown.stderr.as_str()), (Some(128 + 15), ""), "{}", shown.stdout);
 }
 
 #[test]

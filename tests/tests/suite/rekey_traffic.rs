@@ -44,7 +44,7 @@ fn rekeys_lose_nothing(rekeys: u64, limit: Duration) {
 }
 
 #[test]
-fn paced_40_rekeys_at_20000_packets_a_second_lose_and_double_nothing() {
+fn alone_40_rekeys_at_20000_packets_a_second_lose_and_double_nothing() {
     rekeys_lose_nothing(40, Duration::from_secs(20));
 }
 

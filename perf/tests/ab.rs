@@ -25,9 +25,9 @@ fn output(arguments: &[&str]) -> Output {
 /// Names of what process `pid` has left on the machine.
 fn left_by(pid: u32) -> Vec<String> {
     let own = format!("weave-lab-{pid}-");
-    ["/run/netns", "/tmp"]
+    [Path::new("/run/netns"), &std::env::temp_dir()]
         .iter()
-        .filter_map(|directory| read_dir(Path::new(directory)).ok())
+        .filter_map(|directory| read_dir(directory).ok())
         .flat_map(|entries| entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()))
         .filter(|name| name.starts_with(&own))
         .collect()

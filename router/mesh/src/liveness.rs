@@ -4,8 +4,8 @@
 //! none did for [`DEAD_AFTER`]; one that never did is given up after
 //! [`PENDING_LIMIT`]. While answers come, a beat every [`INTERVAL`] is enough;
 //! when one is missing, beats follow each other fast, so that 20 % loss never
-//! looks like death. When TCP is
-//! closed or reset, three probes decide within 600 ms.
+//! looks like death. When TCP is closed or reset, three probes decide within
+//! 600 ms.
 
 use std::collections::VecDeque;
 use std::time::Duration;

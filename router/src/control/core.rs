@@ -439,15 +439,8 @@ impl Core {
     fn end_link(&mut self, id: LinkId, reason: &str, ended: Ended) {
         let now = self.now();
         let Some(link) = self.links.get(&id) else { return };
-        match link.replaced {
-            None => {}
-            // It carried data still: the one that follows it does not yet.
-            Some(Replaced::Serving) => {
-                tracing::warn!(peer = %link.peer.name, "link lost: {reason}; the one that follows it is not established yet");
-                self.counters.links_lost += 1;
-                return self.remove_link(id);
-            }
-            Some(Replaced::Until(_)) => return self.remove_link(id),
+        if link.replaced.is_some() {
+            return self.remove_link(id);
         }
         let (peer, number, address) = (link.peer.name, link.number, link.address);
         let forgotten = link.forgotten;

@@ -12,16 +12,16 @@ use weave_tests::world::weave;
 const WITHIN: Duration = Duration::from_secs(20);
 
 /// A user without rights, on a machine where udev has opened /dev/net/tun to all; the program is not
-/// on the file system of the root directory.
+/// on the mount of the root directory, and nobody else in its mount namespace.
 const UNPRIVILEGED: &str = "mount --bind \"$PWD\" \"$PWD\" && mount -t tmpfs -o mode=755 tmpfs /dev/net && \
     mknod -m 666 /dev/net/tun c 10 200 && \
     exec setpriv --reuid 65534 --regid 65534 --clear-groups \"$0\" demo";
-/// The same, told to end once the routers run.
+/// Such a user, whose demonstration is told to end once the routers run.
 const INTERRUPTED: &str =
     "mount -t tmpfs -o mode=755 tmpfs /dev/net && mknod -m 666 /dev/net/tun c 10 200 || exit
-    setpriv --reuid 65534 --regid 65534 --clear-groups \"$0\" demo >shown &
-    until grep -q '^ *hosts ' shown; do kill -0 $! && sleep 0.05 || exit; done
-    kill -TERM $!; wait $!";
+    : >shown; setpriv --reuid 65534 --regid 65534 --clear-groups \"$0\" demo >shown &
+    while kill -0 $! && ! grep -q '^ *hosts ' shown; do sleep 0.05; done
+    kill -TERM $!; wait $!; code=$?; cat shown; exit $code";
 /// The same where the device is root's own.
 const SHUT: &str = "mount -t tmpfs -o mode=755 tmpfs /dev/net && \
     mknod -m 600 /dev/net/tun c 10 200 && \

@@ -46,8 +46,8 @@ impl fmt::Display for Ground {
 /// Becomes root of a world of its own, if this process is not root already.
 /// Must come before the process has a second thread.
 pub fn prepare() -> Result<Ground> {
-    // Before it is in a mount namespace of its own: from there the kernel tells its place only if that
-    // is on the same mount as the root directory.
+    // Before it is in a mount namespace of its own: if nobody is left in the former one, the kernel tells
+    // only where it is on its mount.
     let executable =
         std::env::current_exe().map_err(|error| Failure::new("cannot find this executable", error, ""))?;
     if unprivileged::is_privileged() {

@@ -135,6 +135,8 @@ impl<S: Signer> Mesh<S> {
 
     fn after_accept(&mut self, key: PartKey, accepted: Accepted, holders: &[LinkNumber], now: Duration) {
         self.summary = None;
+        // Who has the version before need not have this one.
+        self.pending.remove(&key);
         if key.part == PartId::HOST {
             let host = self.store.peer(key.owner).and_then(|peer| peer.host.as_ref());
             let links = host.map_or_else(Vec::new, |host| host.links.clone());

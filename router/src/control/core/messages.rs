@@ -109,10 +109,7 @@ impl Core {
 
     pub(super) fn on_closed(&mut self, connection: u64, error: &std::io::Error) {
         if let Some(id) = self.link_of_connection(connection) {
-            // Where TCP waited in vain for so long, heartbeats were answered since, or the link is dead:
-            // they go on to decide. A path that is cut again and again would fail the probes, too.
-            let probe = error.kind() != std::io::ErrorKind::TimedOut;
-            self.end_connection(id, &error.to_string(), probe);
+            self.end_connection(id, &error.to_string(), !has_timed_out(error));
         }
     }
 
@@ -150,4 +147,14 @@ impl Core {
         let result = self.links.get_mut(&id).map_or(Ok(()), |link| link.send(message));
         self.end_connection_on(id, result);
     }
+}
+
+/// True if TCP waited in vain for as long as it may. Heartbeats were answered since, or the link is dead:
+/// they go on to decide. A path that is cut again and again would fail the probes, too.
+///
+/// What a router on the way or the lack of a neighbour said meanwhile is told in place of the time-out
+/// (tcp(7): asynchronous errors end no connection that is established).
+fn has_timed_out(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{HostUnreachable, NetworkUnreachable, TimedOut};
+    matches!(error.kind(), TimedOut | HostUnreachable | NetworkUnreachable)
 }

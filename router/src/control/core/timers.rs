@@ -104,7 +104,7 @@ impl Core {
         }
         if link.rekey.is_expired(boot) {
             self.counters.keys_expired += 1;
-            return self.lose_link(id, "its keys are too old and no new ones could be agreed");
+            return self.link_died(id, "its keys are too old and no new ones could be agreed");
         }
         let due = link.rekey.poll_timeout().is_some_and(|at| at <= boot);
         if due {
@@ -118,7 +118,7 @@ impl Core {
             return self.remove_link(id);
         }
         if link.tcp_lost.is_some_and(|since| now.saturating_sub(since) >= TCP_LOST_LIMIT) {
-            return self.lose_link(id, "TCP could not be resumed");
+            return self.link_died(id, "TCP could not be resumed");
         }
         if let Some((_, at)) = &link.redial
             && *at <= now
@@ -147,7 +147,7 @@ impl Core {
             let Some(link) = self.links.get_mut(&id) else { return };
             let Some(beat) = link.liveness.as_mut().and_then(|liveness| liveness.poll(now)) else { return };
             match beat {
-                Beat::Dead(reason) => return self.lose_link(id, reason),
+                Beat::Dead(reason) => return self.link_died(id, reason),
                 Beat::Send(sequence) => {
                     let unanswered = link.liveness.as_ref().map_or(Duration::ZERO, |l| l.unanswered(now));
                     self.counters.heartbeats_unanswered += u64::from(!unanswered.is_zero());
@@ -162,6 +162,15 @@ impl Core {
                 }
             }
         }
+    }
+
+    /// A link died. One that a newer link is to follow carried data still: that one does not yet.
+    fn link_died(&mut self, id: LinkId, reason: &str) {
+        if let Some(link) = self.links.get(&id).filter(|link| link.replaced == Some(Replaced::Serving)) {
+            tracing::warn!(peer = %link.peer.name, "link lost: {reason}; the one that follows it is not established yet");
+            self.counters.links_lost += 1;
+        }
+        self.lose_link(id, reason);
     }
 
     /// Asks every shard for a keep-alive; one that is far behind is spared it. `probed`: shard 0

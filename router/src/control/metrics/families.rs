@@ -156,7 +156,7 @@ families! {
     Counter HEARTBEATS_SENT = "weave_heartbeats_sent_total" []
         "Datagrams sent on the control lane.";
     Counter HEARTBEATS_UNANSWERED = "weave_heartbeats_unanswered_total" []
-        "Heartbeats that were due while one before them had no answer: it or its answer got lost, or takes over 250 ms.";
+        "Heartbeats that were due while one before them had no answer: it or its answer got lost, or is slow (250 ms, less once TCP has ended).";
     Counter HEARTBEATS_DROPPED = "weave_heartbeats_dropped_total" []
         "Datagrams of the control lane that could not be sent or were not sealed by a peer.";
     Counter KEEP_ALIVES_DROPPED = "weave_keep_alives_dropped_total" []

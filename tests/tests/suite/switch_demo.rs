@@ -16,16 +16,16 @@ const WITHIN: Duration = Duration::from_secs(20);
 const UNPRIVILEGED: &str = "mount --bind \"$PWD\" \"$PWD\" && mount -t tmpfs -o mode=755 tmpfs /dev/net && \
     mknod -m 666 /dev/net/tun c 10 200 && \
     exec setpriv --reuid 65534 --regid 65534 --clear-groups \"$0\" demo";
-/// Such a user, whose demonstration is told to end once the routers run.
+/// The same where the device is root's own.
+const SHUT: &str = "mount -t tmpfs -o mode=755 tmpfs /dev/net && \
+    mknod -m 600 /dev/net/tun c 10 200 && \
+    exec setpriv --reuid 65534 --regid 65534 --clear-groups \"$0\" demo";
+/// A user without rights, whose demonstration is told to end once the routers run.
 const INTERRUPTED: &str =
     "mount -t tmpfs -o mode=755 tmpfs /dev/net && mknod -m 666 /dev/net/tun c 10 200 || exit
     : >shown; setpriv --reuid 65534 --regid 65534 --clear-groups \"$0\" demo >shown &
     while kill -0 $! && ! grep -q '^ *hosts ' shown; do sleep 0.05; done
     kill -TERM $!; wait $!; code=$?; cat shown; exit $code";
-/// The same where the device is root's own.
-const SHUT: &str = "mount -t tmpfs -o mode=755 tmpfs /dev/net && \
-    mknod -m 600 /dev/net/tun c 10 200 && \
-    exec setpriv --reuid 65534 --regid 65534 --clear-groups \"$0\" demo";
 
 struct Shown {
     code: Option<i32>,

@@ -152,8 +152,8 @@ impl Core {
 /// True if TCP waited in vain for as long as it may. Heartbeats were answered since, or the link is dead:
 /// they go on to decide. A path that is cut again and again would fail the probes, too.
 ///
-/// What a router on the way or the lack of a neighbour said meanwhile is told in place of the time-out
-/// (tcp(7): asynchronous errors end no connection that is established).
+/// What a router on the way said meanwhile, or that no neighbour answers, ends no established connection
+/// (RFC 1122, 4.2.3.9); when it times out, the kernel tells that in place of the time-out.
 fn has_timed_out(error: &std::io::Error) -> bool {
     use std::io::ErrorKind::{HostUnreachable, NetworkUnreachable, TimedOut};
     matches!(error.kind(), TimedOut | HostUnreachable | NetworkUnreachable)
